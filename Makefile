@@ -1,0 +1,32 @@
+# Every target sets up what it needs; the first run installs, later runs start at once.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test check format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.ready ## make .venv from the locked versions
+
+.venv/.ready: requirements.lock pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+
+demo: .venv/.ready ## draw two collections, learn, search: everything in three minutes
+	@$(BIN)/ucdir demo
+
+test: .venv/.ready ## the whole test suite
+	@$(BIN)/python -m pytest
+
+check: .venv/.ready ## format, lint, strict types, import rule
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: .venv/.ready ## rewrite the code in the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and build leftovers
+	rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache
