@@ -13,6 +13,12 @@ class UsageError(UcdirError):
     exit_code = 2
 
 
+class InterruptedRun(UcdirError):
+    """The user stopped a run; what was finished is kept."""
+
+    exit_code = 130
+
+
 class ImageError(UcdirError):
     """One image that cannot be used. `reason` is short and without the path, for tables."""
 

@@ -1,0 +1,245 @@
+"""Learn an encoder from two or more folders of unlabelled images."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ucdir.config import Settings, load_settings
+from ucdir.data.domain import Domain, class_ids, load_domains
+from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
+from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
+from ucdir.learn.run import CHECKPOINT, CHOSEN, ENCODER, FROZEN, RunLog, restrict_to_images, write_images
+from ucdir.learn.trainer import (
+    Bars,
+    EpochReport,
+    Trainer,
+    build_trainer,
+    check_sizes,
+    fill_banks,
+    no_bars,
+    restore,
+    resume_state,
+    run_epoch,
+)
+from ucdir.model.encoder import Encoder, build_encoder, with_start
+from ucdir.retrieval.embed import Embeddings
+from ucdir.retrieval.metrics import score
+from ucdir.storage import write_text
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    encoder      folder of the encoder after the last epoch
+    chosen       epoch of each other kept encoder: `label-free`, and `oracle` where classes exist
+    skipped      unreadable images that were left out
+    seconds      training time, resumed parts included
+    """
+
+    folder: Path
+    encoder: Path
+    epochs: int
+    chosen: Mapping[str, int]
+    skipped: tuple[ImageError, ...]
+    seconds: float
+
+
+def train(
+    sources: Sequence[str] = (),
+    out: Path = Path("run"),
+    settings: Settings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    bars: Bars = no_bars,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> TrainResult:
+    """Learn an encoder from the images of two or more domains, without reading a label.
+
+    sources     folders or manifests, `PATH` or `NAME=PATH`; may be left out when resuming
+    out         run folder; refused when it exists, but for `resume` and `overwrite`
+    settings    the resolved settings (see `ucdir.config.load_settings`); default: the defaults
+    resume      go on exactly where the run in `out` stopped, with the settings it began with
+    overwrite   throw an existing run away first
+    bars, say   show progress; tell a line
+    raises      UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
+    """
+    settings = _resolve(sources, Path(out), settings, resume, overwrite)
+    domains = load_domains(settings.data.domains, classes=settings.data.classes, split=settings.data.split)
+    if resume and (Path(out) / CHECKPOINT).is_file():
+        return _resumed(Path(out), settings, domains, bars, say)
+    return _started(Path(out), settings, domains, overwrite, bars, say)
+
+
+def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resume: bool, overwrite: bool) -> Settings:
+    """The settings with absolute domains; those of the run folder when resuming."""
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite contradict each other. Give one of them.")
+    if resume:
+        return _stored_settings(out, sources, settings)
+    if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"'{out}' exists already. Go on with --resume, replace it with --overwrite, or give another --out.")
+    if overwrite and out.exists() and not (out / "config.toml").is_file() and any(out.iterdir()):
+        raise UsageError(f"'{out}' is no run folder (no config.toml in it), so --overwrite will not delete it. Give another --out.")
+    if not sources:
+        raise UsageError("no domains given. Name two or more folders: ucdir train DIR DIR --out run")
+    return _with_domains(settings or Settings(), sources)
+
+
+def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | None) -> Settings:
+    file = out / "config.toml"
+    if not file.is_file():
+        raise UsageError(f"there is nothing to resume: '{file}' does not exist. Leave --resume away to start a run.")
+    stored = load_settings(file=file)
+    if sources and _with_domains(stored, sources).data.domains != stored.data.domains:
+        raise UsageError(f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away.")
+    if settings is not None:
+        differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key != "data.domains"]
+        if differing:
+            key = differing[0]
+            raise UsageError(
+                f"--resume with another {key} ({_flat(settings)[key]}) than the run began with ({_flat(stored)[key]}). "
+                "Leave the setting away, or start another run."
+            )
+    return stored
+
+
+def _with_domains(settings: Settings, sources: Sequence[str]) -> Settings:
+    domains = load_domains(sources, classes=settings.data.classes, split=settings.data.split)
+    named = tuple(f"{domain.name}={domain.source.absolute()}" for domain in domains)
+    return settings.model_copy(update={"data": settings.data.model_copy(update={"domains": named})})
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    return {f"{name}.{key}": value for name, section in settings.model_dump().items() for key, value in section.items()}
+
+
+def _started(
+    out: Path, settings: Settings, domains: Sequence[Domain], overwrite: bool, bars: Bars, say: Callable[[str], None]
+) -> TrainResult:
+    check_sizes(settings, domains)
+    torch.manual_seed(settings.run.seed)
+    encoder = _start_encoder(settings)
+    say(f"start: {encoder.config.start}")
+    trainer = build_trainer(settings, domains, encoder)
+    found = fill_banks(trainer, bars)
+    skipped = _skipped(settings, domains, found)
+    for error in skipped:
+        say(f"skipped: {error}")
+    if overwrite and out.exists():
+        shutil.rmtree(out)
+    write_text(out / "config.toml", settings.to_toml())
+    write_images(out, trainer.domains, {d.name: f.unreadable for d, f in zip(domains, found, strict=True)})
+    _frozen(trainer).save(out / FROZEN, "The backbone before training, to compare with.")
+    save_checkpoint(out / CHECKPOINT, resume_state(trainer))
+    return _run(out, trainer, skipped, bars, say)
+
+
+def _resumed(out: Path, settings: Settings, domains: Sequence[Domain], bars: Bars, say: Callable[[str], None]) -> TrainResult:
+    state = load_checkpoint(out / CHECKPOINT)
+    started = Encoder.load(out / FROZEN)
+    encoder = build_encoder(
+        settings.encoder.backbone, "none", settings.encoder.image_size, settings.encoder.dim, settings.encoder.hidden
+    )
+    trainer = build_trainer(settings, restrict_to_images(out, domains), with_start(encoder, started.config.start))
+    restore(trainer, state)
+    say(f"resumed after epoch {trainer.epoch} of {settings.optimiser.epochs}")
+    return _run(out, trainer, (), bars, say)
+
+
+def _run(
+    out: Path, trainer: Trainer, skipped: tuple[ImageError, ...], bars: Bars, say: Callable[[str], None]
+) -> TrainResult:
+    epochs = trainer.settings.optimiser.epochs
+    try:
+        with RunLog(out, trainer.epoch) as log:
+            for error in skipped:
+                log.say(f"skipped: {error}")
+            while trainer.epoch < epochs:
+                report = run_epoch(trainer, bars)
+                oracle = oracle_scores(report, trainer.domains) if trainer.settings.run.oracle else None
+                _keep(out, trainer, report, oracle)
+                log.epoch(report, oracle)
+                log.say(epoch_line(report, epochs))
+                say(epoch_line(report, epochs))
+    except KeyboardInterrupt as error:
+        raise InterruptedRun(
+            f"stopped after epoch {trainer.epoch} of {epochs}; what was learned is in '{out}'. Go on with: ucdir train --out {out} --resume"
+        ) from error
+    chosen = {kind: best.epoch for kind, best in trainer.best.items()}
+    return TrainResult(out, out / ENCODER, epochs, chosen, skipped, trainer.seconds)
+
+
+def _keep(out: Path, trainer: Trainer, report: EpochReport, oracle: Mapping[str, float] | None) -> None:
+    """Save the encoders that this epoch changes, then the checkpoint that says so."""
+    names = ", ".join(f"{domain.name} ({len(domain)} images)" for domain in trainer.domains)
+    card = f"Learned by ucdir from {names} without labels, epoch {report.epoch} of {trainer.settings.optimiser.epochs}."
+    trainer.searcher.save(out / ENCODER, card)
+    scores = {"label-free": report.label_free.cycle_agreement}
+    if oracle is not None:
+        scores["oracle"] = oracle["mAP@All"]
+    for kind, score in scores.items():
+        if kind not in trainer.best or score > trainer.best[kind].score:
+            trainer.best[kind] = BestEpoch(report.epoch, score)
+            trainer.searcher.save(out / CHOSEN[kind], f"{card} Chosen as the {kind} epoch.")
+    save_checkpoint(out / CHECKPOINT, resume_state(trainer))
+
+
+def oracle_scores(report: EpochReport, domains: Sequence[Domain]) -> dict[str, float] | None:
+    """mAP@All of the epoch's embeddings, mean over both directions of every pair; None where classes are not known."""
+    if any(domain.classes is None for domain in domains):
+        return None
+    names, ids = class_ids(domains)
+    if not names:
+        return None
+    classes = [torch.from_numpy(found) for found in ids]
+    scores = [
+        score(report.embeddings[a], report.embeddings[b], classes[a], classes[b], ks=(50,), resamples=1)
+        for a, b in permutations(range(len(domains)), 2)
+    ]
+    return {name: sum(found[name].value for found in scores) / len(scores) for name in ("mAP@All", "P@50")}
+
+
+def epoch_line(report: EpochReport, epochs: int) -> str:
+    """What an epoch did, in one line for people."""
+    terms = report.terms
+    active = [f"instance {terms.instance:.3f}"]
+    for name in ("cluster", "entropy", "distance"):
+        if getattr(report.weights, name):
+            active.append(f"{name} {getattr(terms, name):.3f}")
+    seconds = report.train_seconds + report.embed_seconds
+    return (
+        f"epoch {report.epoch}/{epochs}  loss {terms.total:.3f} ({', '.join(active)})  "
+        f"cycle agreement {report.label_free.cycle_agreement:.3f}  {seconds:.0f} s, {report.images_per_second:.0f} images/s"
+    )
+
+
+def _skipped(settings: Settings, domains: Sequence[Domain], found: Sequence[Embeddings]) -> tuple[ImageError, ...]:
+    for domain, embeddings in zip(domains, found, strict=True):
+        share = len(embeddings.unreadable) / len(domain)
+        if share > settings.data.max_unreadable:
+            first = "; ".join(f"{error.path}: {error.reason}" for error in embeddings.unreadable[:3])
+            raise UcdirError(
+                f"{len(embeddings.unreadable)} of the {len(domain)} images of domain '{domain.name}' cannot be read "
+                f"({share:.1%}, allowed {settings.data.max_unreadable:.1%}): {first}. See all with ucdir check, mend or remove "
+                "them, or allow more with --set data.max_unreadable=SHARE."
+            )
+    return tuple(error for embeddings in found for error in embeddings.unreadable)
+
+
+def _start_encoder(settings: Settings) -> Encoder:
+    wanted = settings.encoder
+    return build_encoder(wanted.backbone, wanted.weights, wanted.image_size, wanted.dim, wanted.hidden)
+
+
+def _frozen(trainer: Trainer) -> Encoder:
+    """The backbone as it is before the first step, without a head."""
+    wanted = trainer.settings.encoder
+    frozen = build_encoder(wanted.backbone, "none", wanted.image_size)
+    frozen.backbone.load_state_dict(trainer.encoder.backbone.state_dict())
+    return with_start(frozen, trainer.encoder.config.start)

@@ -1,0 +1,243 @@
+"""Settings of a run: preset < TOML file < flags. Validated once, saved beside the run, unknown keys refused."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ucdir.errors import UsageError
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    """Which images, and how they are read."""
+
+    domains: tuple[str, ...] = ()  # NAME=PATH of folders or manifests; filled in from the command line
+    classes: Literal["auto", "folders", "none"] = "auto"  # read by scores only, never by training
+    split: str | None = None  # rows of a manifest to use
+    max_unreadable: float = Field(0.01, ge=0.0, le=1.0)  # share of unreadable images above which training stops
+    workers: int = Field(0, ge=0)  # threads that decode and make views; 0 = one per core
+
+
+class EncoderSettings(Section):
+    """The network and where it starts."""
+
+    backbone: str = "torchvision/resnet50"  # torchvision/NAME or timm/NAME
+    weights: str = "default"  # default (the library's ImageNet weights), none, or a path
+    image_size: int = Field(224, ge=16)  # side in pixels
+    dim: int = Field(128, ge=2)  # D, length of an embedding
+    hidden: int | None = Field(None, ge=1)  # width of the projection head; none = as wide as the backbone's features
+
+
+class MethodSettings(Section):
+    """The terms of the method. Starts are shares of the run: 0.1 of 200 epochs is epoch 20."""
+
+    num_clusters: tuple[int, ...] = (65,)  # clusters per domain; several counts are independent terms, averaged
+    encoder_momentum: float = Field(0.999, ge=0.0, le=1.0)  # EMA factor of the momentum encoder
+    batch_norm_splits: int = Field(2, ge=1)  # interleaved groups of keys with statistics of their own
+    temperature: float = Field(0.2, gt=0.0)  # of instance and cluster contrast
+    confidence: float = Field(0.2, ge=0.0, lt=1.0)  # a sample counts in cluster contrast above this probability
+    instance_weight: float = Field(1.0, ge=0.0)
+    cluster_weight: float = Field(0.5, ge=0.0)  # its final value
+    cluster_start: float = Field(0.1, ge=0.0, le=1.0)  # share of the run where cluster contrast starts, with weight 0
+    cluster_full: float = Field(0.5, ge=0.0, le=1.0)  # share of the run where it reaches its final value
+    entropy_weight: float = Field(1.0, ge=0.0)
+    entropy_temperature: float = Field(0.01, gt=0.0)
+    distance_weight: float = Field(0.5, ge=0.0)
+    distance_temperature: float = Field(0.01, gt=0.0)
+    alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # share of the run where entropy and distance terms start
+    kmeans_iterations: int = Field(20, ge=1)
+    kmeans_restarts: int = Field(5, ge=1)  # the lowest inertia wins
+
+    @field_validator("num_clusters", mode="before")
+    @classmethod
+    def one_count_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("num_clusters")
+    @classmethod
+    def at_least_two_clusters(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 2:
+            raise ValueError("at least one count is needed and each must be at least 2")
+        return value
+
+    @model_validator(mode="after")
+    def ramp_goes_forward(self) -> "MethodSettings":
+        if self.cluster_full < self.cluster_start:
+            raise ValueError(f"cluster_full={self.cluster_full} is before cluster_start={self.cluster_start}")
+        return self
+
+
+class OptimiserSettings(Section):
+    """Stochastic gradient descent, as in the paper."""
+
+    epochs: int = Field(200, ge=1)
+    batch_size: int = Field(64, ge=2)  # images of each domain in a step
+    learning_rate: float = Field(2e-4, gt=0.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(1e-4, ge=0.0)
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[int, ...] = (120, 160)  # epochs at which `step` halves the rate
+
+
+class RunSettings(Section):
+    """How the run is carried out."""
+
+    seed: int = Field(0, ge=0)
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    oracle: bool = True  # where classes exist, also score each epoch and keep the oracle epoch apart
+
+
+class Settings(Section):
+    """Everything that decides a run."""
+
+    data: DataSettings = DataSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    method: MethodSettings = MethodSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    run: RunSettings = RunSettings()
+
+    def to_toml(self) -> str:
+        """Write as TOML text that `load_settings` reads back to equal settings; a missing key means none."""
+        lines = []
+        for name, section in self.model_dump(mode="json").items():
+            lines.append(f"[{name}]")
+            lines.extend(f"{key} = {_toml_value(value)}" for key, value in section.items() if value is not None)
+            lines.append("")
+        return "\n".join(lines)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets in the package, sorted."""
+    files = resources.files("ucdir").joinpath("presets").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def load_settings(
+    preset: str | None = None,
+    file: Path | None = None,
+    assignments: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Resolve the settings of a run: preset < file < assignments.
+
+    preset        name from `preset_names`
+    file          TOML file with the same sections
+    assignments   {"section.key": value}; a text value is read as TOML, and as plain text where it is none
+    raises        UsageError for an unknown preset, section or key (near names are given) and for a wrong value
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    if preset is not None:
+        _merge(merged, _read_preset(preset), f"preset '{preset}'")
+    if file is not None:
+        _merge(merged, _read_file(file), f"'{file}'")
+    _merge(merged, _nested(assignments or {}), "the command line")
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError(_first_problem(error)) from error
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """Read `section.key=value` texts, as given to --set."""
+    result = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set '{text}' has no value. Write it as --set section.key=value.")
+        result[key.strip()] = _plain_value(value.strip())
+    return result
+
+
+def _plain_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise UsageError(f"unknown preset '{name}'. {_did_you_mean(name, preset_names())}")
+    return tomllib.loads(resources.files("ucdir").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"settings file not found: '{file}'. Give the path of a TOML file to --config.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"settings file '{file}' cannot be read as TOML: {error}. Mend it and run again.") from error
+
+
+def _nested(assignments: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for dotted, value in assignments.items():
+        section, dot, key = dotted.partition(".")
+        if not dot:
+            known = [f"{name}.{field}" for name, fields in _known_keys().items() for field in fields]
+            raise UsageError(f"setting '{dotted}' names no section. {_did_you_mean(dotted, known)}")
+        nested.setdefault(section, {})[key] = value
+    return nested
+
+
+def _merge(merged: dict[str, dict[str, Any]], update: Mapping[str, Any], origin: str) -> None:
+    known = _known_keys()
+    for section, values in update.items():
+        if section not in known:
+            raise UsageError(f"unknown section '{section}' in {origin}. {_did_you_mean(section, known)}")
+        if not isinstance(values, Mapping):
+            raise UsageError(f"'{section}' in {origin} is a value, not a section. Write it under [{section}].")
+        for key in values:
+            if key not in known[section]:
+                raise UsageError(f"unknown setting '{section}.{key}' in {origin}. {_did_you_mean(key, known[section])}")
+        merged.setdefault(section, {}).update(values)
+
+
+def _known_keys() -> dict[str, tuple[str, ...]]:
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {
+        name: tuple(annotation.model_fields)
+        for name, annotation in sections.items()
+        if annotation is not None and issubclass(annotation, Section)
+    }
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(near)}?" if near else f"Choose from: {', '.join(known)}."
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"][:2])
+    found = problem["input"]
+    reason = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(found, BaseModel | Mapping) else f"={found}"
+    return f"setting {place}{shown} is refused: {reason[0].lower()}{reason[1:]}. Change it with --set {place}=VALUE."
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _toml_string(value)
+    if isinstance(value, Sequence):
+        return f"[{', '.join(_toml_value(element) for element in value)}]"
+    return str(value)
+
+
+def _toml_string(text: str) -> str:
+    escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in text.replace("\\", "\\\\").replace('"', '\\"'))
+    return f'"{escaped}"'

@@ -1,0 +1,104 @@
+"""Networks of torchvision and timm without their classifier: images -> pooled features."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ucdir.errors import UcdirError, UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its classifier.
+
+    module      (N, 3, H, W) normalised images -> (N, feature_dim)
+    mean, std   of the three channels, in [0, 1], that the weights expect
+    """
+
+    module: nn.Module
+    feature_dim: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def build_backbone(name: str, image_size: int, pretrained: bool = False) -> Backbone:
+    """Build `torchvision/NAME` or `timm/NAME`.
+
+    pretrained   take the library's own weights (downloaded once, then from its cache)
+    raises       UsageError for an unknown name or a network that gives no vector per image at this size,
+                 UcdirError when the weights cannot be fetched
+    """
+    library, slash, network = name.partition("/")
+    if library not in ("torchvision", "timm") or not slash:
+        raise UsageError(f"unknown backbone '{name}'. Write torchvision/NAME or timm/NAME, for example torchvision/resnet50.")
+    try:
+        backbone = _from_torchvision(network, pretrained) if library == "torchvision" else _from_timm(network, pretrained)
+    except OSError as error:
+        raise UcdirError(
+            f"the pretrained weights of '{name}' could not be fetched ({error}). "
+            "Give a file with --weights PATH, or --weights none to start from random numbers."
+        ) from error
+    module, mean, std = backbone
+    return Backbone(module, _feature_dim(name, module, image_size), mean, std)
+
+
+_Parts = tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]]
+
+
+def _from_torchvision(network: str, pretrained: bool) -> _Parts:
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    if network not in names:
+        raise UsageError(f"torchvision has no classification network '{network}'.{_near(network, names)}")
+    module = torchvision.models.get_model(network, weights="DEFAULT" if pretrained else None)
+    _strip_classifier(module)
+    return module, IMAGENET_MEAN, IMAGENET_STD
+
+
+def _from_timm(network: str, pretrained: bool) -> _Parts:
+    import timm
+
+    if not timm.is_model(network):
+        raise UsageError(f"timm has no network '{network}'.{_near(network, timm.list_models())}")
+    module = timm.create_model(network, pretrained=pretrained, num_classes=0)
+    data = timm.data.resolve_model_data_config(module)
+    return module, tuple(data["mean"]), tuple(data["std"])
+
+
+def _strip_classifier(module: nn.Module) -> None:
+    """Put the identity where a torchvision network classifies, keeping what pools and flattens before it."""
+    for attribute in ("fc", "classifier", "heads", "head"):
+        head = getattr(module, attribute, None)
+        if not isinstance(head, nn.Module):
+            continue
+        if isinstance(head, nn.Sequential) and any(isinstance(layer, nn.Flatten) for layer in head):
+            head[-1] = nn.Identity()
+        else:
+            setattr(module, attribute, nn.Identity())
+        return
+
+
+@torch.no_grad()
+def _feature_dim(name: str, module: nn.Module, image_size: int) -> int:
+    training = module.training
+    try:
+        features = module.eval()(torch.zeros(2, 3, image_size, image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UsageError(f"backbone '{name}' refuses images of {image_size} px ({error}). Use another --image-size.") from error
+    finally:
+        module.train(training)
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        raise UsageError(f"backbone '{name}' gives no vector per image. Choose a classification network.")
+    return features.shape[1]
+
+
+def _near(name: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=3)
+    return f" Did you mean {' or '.join(near)}?" if near else " See the library's own list of networks."

@@ -1,0 +1,48 @@
+"""Where and how precisely to compute."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+
+from ucdir.errors import UsageError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`; auto takes CUDA, then MPS, then the CPU. UsageError when it is not here."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device '{name}' is not available here. Use auto, cpu, cuda, cuda:N or mps.") from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`float32` or `bfloat16`; auto takes bfloat16 where the hardware multiplies it faster than float32."""
+    if name == "auto":
+        return "bfloat16" if _has_bfloat16(device) else "float32"
+    if name not in ("float32", "bfloat16"):
+        raise UsageError(f"precision '{name}' is unknown. Use auto, float32 or bfloat16.")
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision for the block when `precision` is bfloat16."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags

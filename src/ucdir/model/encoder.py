@@ -1,0 +1,200 @@
+"""The encoder: backbone + projection head -> unit rows, saved as safetensors + config.json + model card."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ucdir.errors import UcdirError
+from ucdir.model.backbones import Backbone, build_backbone
+from ucdir.model.pretrained import load_weights
+from ucdir.storage import atomic_file, atomic_folder, clear_write_errors, write_text
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What is needed to rebuild an encoder around its weights.
+
+    hidden, dim   widths of the projection head; both None for a bare backbone
+    start         in words, where training started from
+    """
+
+    backbone: str
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    feature_dim: int
+    hidden: int | None
+    dim: int | None
+    start: str
+
+
+class Encoder(nn.Module):
+    """Images -> unit rows. Normalises the pixels itself, so that every caller feeds it the same thing."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.head = projection_head(config)
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 pixels -> (N, D) float32 unit rows; D is `dim`, or `feature_dim` without a head."""
+        images = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
+        features = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        rows = features if self.head is None else self.head(features)
+        return F.normalize(rows.float(), dim=1)
+
+    def fingerprint(self) -> str:
+        """32 hex digits of the weights and of all that decides an embedding; equal encoders have equal ones."""
+        digest = hashlib.blake2b(digest_size=16)
+        deciding = {key: value for key, value in asdict(self.config).items() if key != "start"}
+        digest.update(json.dumps(deciding, sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def save(self, folder: Path, card: str = "") -> None:
+        """Write model.safetensors, config.json and README.md; over an existing encoder folder each file is replaced whole."""
+        files = _encoder_files(self, card)
+        if folder.exists():
+            _save_weights(self, folder / "model.safetensors")
+            for name, text in files.items():
+                write_text(folder / name, text)
+            return
+        with atomic_folder(folder) as draft:
+            _save_weights(self, draft / "model.safetensors")
+            for name, text in files.items():
+                (draft / name).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Encoder":
+        """Read an encoder folder, in evaluation mode on the CPU; UcdirError when it is none, damaged or too new."""
+        config = _read_config(folder)
+        encoder = cls(build_backbone(config.backbone, config.image_size).module, config)
+        try:
+            encoder.load_state_dict(load_file(folder / "model.safetensors"))
+        except (SafetensorError, OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UcdirError(f"encoder '{folder}' is damaged: {reason}. Train or copy it again.") from error
+        return encoder.eval()
+
+
+def projection_head(config: EncoderConfig) -> nn.Sequential | None:
+    """feature_dim -> hidden, ReLU -> dim, as in MoCo v2; None for a bare backbone."""
+    if config.dim is None or config.hidden is None:
+        return None
+    return nn.Sequential(nn.Linear(config.feature_dim, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.dim))
+
+
+def build_encoder(
+    backbone: str,
+    weights: str,
+    image_size: int,
+    dim: int | None = None,
+    hidden: int | None = None,
+) -> Encoder:
+    """A new encoder on the CPU, in evaluation mode.
+
+    backbone   torchvision/NAME or timm/NAME
+    weights    `default` (the library's own), `none` (random numbers), or a path (see `load_weights`)
+    dim        length of an embedding; None leaves the projection head away (frozen backbone)
+    hidden     width of the head; None = as wide as the features
+    """
+    built = build_backbone(backbone, image_size, pretrained=weights == "default")
+    encoder = Encoder(built.module, _config(backbone, image_size, built, dim, hidden, start=weights))
+    start = {"default": f"the default weights of {backbone}, as its library ships them", "none": "random numbers"}.get(weights)
+    if start is None:
+        start = load_weights(Path(weights), encoder.backbone, encoder.head).sentence()
+    return with_start(encoder, start).eval()
+
+
+def with_start(encoder: Encoder, start: str) -> Encoder:
+    """Write into the config where the weights come from."""
+    encoder.config = EncoderConfig(**{**asdict(encoder.config), "start": start})
+    return encoder
+
+
+def _config(
+    backbone: str, image_size: int, built: Backbone, dim: int | None, hidden: int | None, start: str
+) -> EncoderConfig:
+    width = None if dim is None else hidden or built.feature_dim
+    return EncoderConfig(backbone, image_size, built.mean, built.std, built.feature_dim, width, dim, start)
+
+
+def _save_weights(encoder: Encoder, file: Path) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    with atomic_file(file) as draft, clear_write_errors(file):
+        try:
+            save_file(tensors, draft)
+        except SafetensorError as error:
+            raise UcdirError(f"could not write '{file}': {error}. Is the disk full?") from error
+
+
+def _encoder_files(encoder: Encoder, card: str) -> Mapping[str, str]:
+    config = {"format_version": FORMAT_VERSION, **asdict(encoder.config)}
+    return {"config.json": json.dumps(config, indent=2) + "\n", "README.md": model_card(encoder, card)}
+
+
+def model_card(encoder: Encoder, more: str) -> str:
+    """What this encoder is, where it came from and how to use it, as Markdown."""
+    config = encoder.config
+    length = config.dim or config.feature_dim
+    head = "none (pooled features)" if config.dim is None else f"{config.feature_dim} -> {config.hidden} -> {config.dim}"
+    return f"""# ucdir encoder
+
+Turns an image into {length} numbers of unit length; images of the same thing lie near each other in cosine.
+
+- backbone: {config.backbone}
+- projection head: {head}
+- image size: {config.image_size} px
+- started from: {config.start}
+- fingerprint: {encoder.fingerprint()}
+
+{more.strip()}
+
+## Use
+
+```
+ucdir index THIS_FOLDER IMAGES --out gallery
+ucdir search gallery QUERY.png
+```
+
+```python
+from pathlib import Path
+from ucdir import Encoder
+
+encoder = Encoder.load(Path("THIS_FOLDER"))
+```
+"""
+
+
+def _read_config(folder: Path) -> EncoderConfig:
+    file = folder / "config.json"
+    if not file.is_file() or not (folder / "model.safetensors").is_file():
+        raise UcdirError(f"'{folder}' is no encoder folder: model.safetensors and config.json are expected. Give one that train wrote.")
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = content.pop("format_version")
+        if version > FORMAT_VERSION:
+            raise UcdirError(f"encoder '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
+        content["mean"], content["std"] = tuple(content["mean"]), tuple(content["std"])
+        return EncoderConfig(**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UcdirError(f"encoder '{folder}' is damaged: config.json is not as written ({error}). Train or copy it again.") from error

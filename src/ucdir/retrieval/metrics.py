@@ -1,0 +1,245 @@
+"""How good is a ranking? Exact cosine ranking of a gallery per query, and the figures made from it. Imports torch only."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GRID = 2.0**26
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure over all queries: sum of numerators / sum of denominators, in [0, 1]; NaN when nothing counts.
+
+    `low` and `high` bound the central 95 % of its bootstrap resamples over queries.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """The figures of the queries of one class, without intervals. `class_id` is the id that was passed in."""
+
+    class_id: int
+    queries: int
+    relevant: int
+    metrics: tuple[Metric, ...]
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """What one ranking of G gallery images for Q queries is worth. Q' = queries with a class, K = len(ks).
+
+    ks                 the cut-offs, ascending
+    query_rows         (Q',) int64, which queries were scored
+    query_classes      (Q',) int64, their class ids
+    relevant           (Q',) int64, gallery images of the query's class
+    hits               (Q', K) int64, relevant images among the first k
+    capped_hits        (Q', K) int64, relevant images among the first min(k, relevant)
+    average_precision  (Q', K + 1) float64, at each k and, last, over the whole gallery; 0 without relevant images
+    metrics            P@k, capped P@k, mAP@k, R@k for each k, then mAP@All, each with its interval
+    per_class          the same figures for each class among the queries, by class id
+    gallery_size       G
+    without_class      queries left out because they have no class
+    without_relevant   scored queries whose class the gallery lacks: they count 0 in P@k and are outside the others
+
+    Denominators. P@k: k for every query, also where k > G or fewer than k are relevant. Capped P@k (the paper's):
+    hits among the first min(k, relevant) over min(k, relevant), summed over queries before dividing. mAP@k:
+    min(k, relevant), mean over queries with a relevant image. R@k: relevant, mean over the same queries.
+    """
+
+    ks: tuple[int, ...]
+    query_rows: Tensor
+    query_classes: Tensor
+    relevant: Tensor
+    hits: Tensor
+    capped_hits: Tensor
+    average_precision: Tensor
+    metrics: tuple[Metric, ...]
+    per_class: tuple[ClassScores, ...]
+    gallery_size: int
+    without_class: int
+    without_relevant: int
+
+    @property
+    def chance(self) -> float:
+        """P@k of a random order, whatever k: the mean share of the gallery that is relevant; NaN when nothing counts."""
+        total = self.gallery_size * len(self.relevant)
+        return float(self.relevant.sum()) / total if total else math.nan
+
+    def __getitem__(self, name: str) -> Metric:
+        """The figure called `name`, such as 'P@5', 'capped P@5', 'mAP@5', 'R@5' or 'mAP@All'."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise KeyError(name)
+
+
+def score(
+    queries: Tensor,
+    gallery: Tensor,
+    query_classes: Tensor,
+    gallery_classes: Tensor,
+    ks: Sequence[int],
+    resamples: int = 1000,
+    seed: int = 0,
+    block_size: int = 128,
+) -> RetrievalScores:
+    """Rank the gallery for every query by cosine, equal cosines by gallery row, and score the rankings.
+
+    queries          (Q, D) float, any length; a zero row has similarity 0 to everything
+    gallery          (G, D) float
+    query_classes    (Q,) int64, -1 = no class: the query is left out and counted
+    gallery_classes  (G,) int64, -1 = no class: relevant to nothing, still ranked
+    ks               cut-offs >= 1; k > G is allowed
+    resamples, seed  bootstrap over queries for the 95 % intervals
+    block_size       queries ranked at a time; changes memory, block_size x G values, never a result
+
+    Raises ValueError for shapes that do not fit, ks below 1, or embeddings that are not finite.
+    """
+    ks = _checked_ks(ks)
+    _check_pair(queries, query_classes, "query")
+    _check_pair(gallery, gallery_classes, "gallery")
+    rows = (query_classes >= 0).nonzero()[:, 0]
+    labels, gallery_labels = query_classes[rows], gallery_classes.to(query_classes.device)
+    blocks = list(_score_blocks(queries[rows], gallery, labels, gallery_labels, ks, block_size))
+    relevant, hits, capped, precision = (torch.cat(parts).cpu() for parts in zip(*blocks, strict=True))
+    figures = _figures(ks, relevant, hits, capped, precision)
+    labels = labels.cpu()
+    return RetrievalScores(
+        ks=ks,
+        query_rows=rows.cpu(),
+        query_classes=labels,
+        relevant=relevant,
+        hits=hits,
+        capped_hits=capped,
+        average_precision=precision,
+        metrics=_with_intervals(figures, resamples, seed),
+        per_class=tuple(_class_scores(int(c), labels, relevant, figures) for c in labels.unique()),
+        gallery_size=len(gallery),
+        without_class=len(queries) - len(rows),
+        without_relevant=int((relevant == 0).sum()),
+    )
+
+
+def exact_rows(rows: Tensor) -> Tensor:
+    """Unit rows on a grid so fine and so coarse that dot products come out the same however they are added up.
+
+    rows     (N, D) float, any length
+    returns  (N, D) float64, multiples of 2**-26: each is within 2**-27 of the unit row
+
+    Products are multiples of 2**-52 and, for unit rows, every partial sum stays below 2, so float64 adds them without
+    rounding. Identical images tie exactly, and block sizes, threads and devices change nothing.
+    Raises ValueError when a value is not finite.
+    """
+    rows = rows.cpu() if rows.device.type == "mps" else rows
+    rows = rows.double()
+    length = rows.norm(dim=1, keepdim=True)
+    if not bool(length.isfinite().all()):
+        bad = int((~length.isfinite()).sum())
+        raise ValueError(f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity.")
+    return (rows / length.clamp_min(1e-30)).mul_(GRID).round_().div_(GRID)
+
+
+def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks={list(ks)}: give at least one k, each 1 or more.")
+    return tuple(sorted(set(ks)))
+
+
+def _check_pair(rows: Tensor, classes: Tensor, side: str) -> None:
+    if rows.ndim != 2 or classes.shape != rows.shape[:1]:
+        shapes = f"{tuple(rows.shape)} and {tuple(classes.shape)}"
+        raise ValueError(f"{side} embeddings and classes have shapes {shapes}: expected (N, D) and (N,).")
+
+
+def _score_blocks(
+    queries: Tensor, gallery: Tensor, labels: Tensor, gallery_labels: Tensor, ks: tuple[int, ...], block_size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    queries, gallery = exact_rows(queries), exact_rows(gallery)
+    labels, gallery_labels = labels.to(queries.device), gallery_labels.to(gallery.device)
+    for start in range(0, max(len(queries), 1), block_size):
+        block = slice(start, start + block_size)
+        order = (queries[block] @ gallery.T).sort(dim=1, descending=True, stable=True).indices  # (B, G)
+        yield _score_ranking(gallery_labels[order] == labels[block, None], ks)
+
+
+def _score_ranking(match: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """match (B, G) bool in rank order -> relevant (B,), hits (B, K), capped hits (B, K), average precision (B, K + 1)."""
+    cutoffs = torch.tensor([*ks, max(match.shape[1], 1)], device=match.device)
+    found = match.cumsum(dim=1)  # (B, G)
+    ranks = torch.arange(1, match.shape[1] + 1, device=match.device)
+    gain = (found.double() / ranks * match).cumsum(dim=1)  # (B, G)
+    relevant = match.sum(dim=1)
+    capped = torch.minimum(cutoffs, relevant[:, None])  # (B, K + 1)
+    precision = _value_at(gain, cutoffs.expand_as(capped)) / capped.clamp_min(1)
+    return relevant, _value_at(found, cutoffs.expand_as(capped))[:, :-1], _value_at(found, capped)[:, :-1], precision
+
+
+def _value_at(running: Tensor, count: Tensor) -> Tensor:
+    """running (B, G) cumulative over ranks, count (B, K) -> its value after that many ranks; 0 after none."""
+    start = running.new_zeros(len(running), 1)
+    return torch.cat([start, running], dim=1).gather(1, count.clamp_max(running.shape[1]))
+
+
+def _figures(
+    ks: tuple[int, ...], relevant: Tensor, hits: Tensor, capped: Tensor, precision: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Every figure as two (Q',) float64 columns: what a query adds above and below the line."""
+    answerable = (relevant > 0).double()
+    figures = {}
+    for column, k in enumerate(ks):
+        figures[f"P@{k}"] = (hits[:, column].double(), torch.full_like(answerable, k))
+        figures[f"capped P@{k}"] = (capped[:, column].double(), relevant.clamp_max(k).double())
+        figures[f"mAP@{k}"] = (precision[:, column], answerable)
+        figures[f"R@{k}"] = (hits[:, column] / relevant.clamp_min(1).double(), answerable)
+    figures["mAP@All"] = (precision[:, -1], answerable)
+    return figures
+
+
+def _class_scores(
+    class_id: int, labels: Tensor, relevant: Tensor, figures: dict[str, tuple[Tensor, Tensor]]
+) -> ClassScores:
+    rows = labels == class_id
+    metrics = []
+    for name, (above, below) in figures.items():
+        value = _ratio(above[rows].sum(), below[rows].sum())
+        metrics.append(Metric(name, value, math.nan, math.nan))
+    return ClassScores(class_id, int(rows.sum()), int(relevant[rows][0]), tuple(metrics))
+
+
+def _with_intervals(figures: dict[str, tuple[Tensor, Tensor]], resamples: int, seed: int) -> tuple[Metric, ...]:
+    above = torch.stack([column for column, _ in figures.values()], dim=1)  # (Q', F)
+    below = torch.stack([column for _, column in figures.values()], dim=1)
+    low, high = _bootstrap(above, below, resamples, seed)
+    totals = zip(figures, above.sum(dim=0), below.sum(dim=0), low.tolist(), high.tolist(), strict=True)
+    return tuple(Metric(name, _ratio(top, bottom), least, most) for name, top, bottom, least, most in totals)
+
+
+def _bootstrap(above: Tensor, below: Tensor, resamples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """(Q', F) numerators and denominators -> (F,) 2.5 % and 97.5 % quantiles of the ratio of resampled sums."""
+    count, figures = above.shape
+    if count == 0 or resamples < 1:
+        nothing = torch.full((figures,), math.nan, dtype=torch.float64)
+        return nothing, nothing
+    generator = torch.Generator().manual_seed(seed)
+    ratios = []
+    for start in range(0, resamples, CHUNK):
+        drawn = torch.randint(count, (min(CHUNK, resamples - start), count), generator=generator)
+        times = torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(()).double().expand(drawn.shape))
+        ratios.append((times @ above) / (times @ below))
+    sampled = torch.cat(ratios)  # (resamples, F)
+    low, high = sampled.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    return low, high
+
+
+def _ratio(above: Tensor, below: Tensor) -> float:
+    return float(above / below) if below > 0 else math.nan
