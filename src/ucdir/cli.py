@@ -170,3 +170,149 @@ def _start_weights(weights: str | None, init: Path | None) -> str | None:
 
         raise UsageError("--weights and --init contradict each other. Give one of them.")
     return str(init) if init is not None else weights
+
+
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Workers = Annotated[int, typer.Option(min=0, help="Threads that read images; 0 = one per core.")]
+
+
+@app.command()
+def evaluate(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN [DIR...]",
+            help="Run or encoder folder, then two or more folders or manifests with classes (default: those of the run). "
+            "With --backbone only the folders.",
+        ),
+    ] = None,
+    ks: Annotated[list[int] | None, typer.Option("--k", help="Cut-offs; repeat for several. Default: 1 5 15 50.")] = None,
+    figure: Annotated[str, typer.Option(help="What the k columns show: P, capped, mAP or R.")] = "P",
+    frozen: Annotated[Path | None, typer.Option(help="Encoder folder of the frozen backbone, if not beside RUN.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="torchvision/NAME or timm/NAME: score it without training.")] = None,
+    weights: Annotated[str, typer.Option(help="Of --backbone: default or PATH.")] = "default",
+    image_size: Annotated[int, typer.Option(min=16, help="Of --backbone: side of the images in pixels.")] = 224,
+    classes: Annotated[str | None, typer.Option(help="auto, folders or none. Default: as in the run, or auto.")] = None,
+    split: Split = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals; 0 = none.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score an encoder in both directions of every pair of domains, beside what needs no training."""
+    from ucdir.commands.evaluate import evaluate as run
+    from ucdir.errors import UsageError
+    from ucdir.report.scores import FIGURES, score_document, score_table
+
+    if figure not in FIGURES:
+        raise UsageError(f"--figure '{figure}' is unknown. Use one of: {', '.join(FIGURES)}.")
+    given = list(arguments or ())
+    encoder = Path(given.pop(0)) if given and backbone is None else None
+    report = run(
+        encoder,
+        given,
+        ks or (1, 5, 15, 50),
+        frozen=frozen,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        classes=classes,
+        split=split,
+        device=device,
+        precision=precision,
+        workers=workers,
+        resamples=resamples,
+        seed=seed,
+        bars=progress_bar,
+    )
+    if as_json:
+        show_json(score_document(report))
+    else:
+        show(score_table(report, figure))
+
+
+@app.command()
+def index(
+    encoder: Annotated[Path, typer.Argument(metavar="RUN", help="Run or encoder folder.")],
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="Gallery folder to write.")] = Path("gallery"),
+    classes: Annotated[str, typer.Option(help="Class folders, noted beside each image: auto, folders or none.")] = "auto",
+    split: Split = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing gallery.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Embed folders of images once, so that they can be searched."""
+    from ucdir.commands.index import index as run
+
+    result = run(
+        encoder,
+        sources,
+        out,
+        classes=classes,
+        split=split,
+        device=device,
+        precision=precision,
+        workers=workers,
+        overwrite=overwrite,
+        bars=progress_bar,
+    )
+    if as_json:
+        show_json(
+            {
+                "gallery": str(result.folder),
+                "count": result.count,
+                "domains": dict(result.domains),
+                "unreadable": [{"path": error.path, "reason": error.reason} for error in result.unreadable],
+            }
+        )
+        return
+    for error in result.unreadable[:5]:
+        print(f"skipped {error.path}: {error.reason}")
+    if len(result.unreadable) > 5:
+        print(f"and {len(result.unreadable) - 5:,} more skipped; {result.folder}/gallery.json lists all")
+    domains = ", ".join(f"{name} {count:,}" for name, count in result.domains)
+    print(f"Wrote {result.folder}: {result.count:,} images ({domains}), {len(result.unreadable):,} unreadable.")
+    print(f"Next: ucdir search {result.folder} QUERY.png")
+
+
+@app.command()
+def search(
+    gallery: Annotated[Path, typer.Argument(help="Gallery folder.")],
+    query: Annotated[Path, typer.Argument(help="Image to search with, or a folder of them.")],
+    k: Annotated[int, typer.Option("--k", "-k", help="Hits for each query.")] = 10,
+    encoder: Annotated[Path | None, typer.Option(help="Run or encoder folder, if it has moved since.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Look only at this domain of the gallery.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the images of a gallery that are most similar to a picture."""
+    from ucdir.commands.search import search as run
+    from ucdir.report.hits import hit_document, hit_table
+    from ucdir.report.search_page import write_search_page
+
+    result = run(
+        gallery,
+        query,
+        k,
+        encoder=encoder,
+        domain=domain,
+        device=device,
+        precision=precision,
+        workers=workers,
+        bars=progress_bar,
+    )
+    if as_json:
+        show_json(hit_document(result))
+    else:
+        show(hit_table(result))
+    if page is not None:
+        write_search_page(result, page)
+        note(f"Wrote {page}: open it in a browser.")

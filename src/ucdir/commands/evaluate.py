@@ -1,6 +1,6 @@
-"""`ucdir evaluate`: how well does an encoder find the same class in the other domain, and how well does no training?"""
+"""`ucdir evaluate`: how often is what an encoder finds in the other domain of the same class?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ucdir.commands.index import encoder_folder
+from ucdir.commands.index import Bars, encoder_folder, no_bars
 from ucdir.config import load_settings
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import UcdirError, UsageError
@@ -24,7 +24,10 @@ from ucdir.retrieval.evaluate import (
     training_free,
 )
 
-EPOCH_ENCODERS = {"trained (label-free epoch)": "encoder-label-free", "trained (oracle epoch)": "encoder-oracle"}
+EPOCH_ENCODERS = {
+    "trained (label-free epoch)": "encoder-label-free",
+    "trained (oracle epoch)": "encoder-oracle",
+}
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,18 @@ def evaluate(
     workers: int = 0,
     resamples: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    bars: Bars = no_bars,
 ) -> EvaluationReport:
-    """Score both directions of every pair of domains: frozen, centred, smoothed and, where there is one, trained.
+    """Score both directions of every pair of domains: frozen, centred, smoothed and, if any, trained.
 
     encoder     a run folder, or an encoder folder; None with `backbone`
     sources     folders or manifests with classes, PATH or NAME=PATH; None = those of the run
     frozen      encoder folder of the frozen backbone, where it does not lie beside `encoder`
-    backbone    torchvision/NAME or timm/NAME with `weights` at `image_size`: only the rows that need no training
+    backbone    torchvision/NAME or timm/NAME with `weights` at `image_size`: the training-free rows only
     classes     auto, folders or none; None = as the run was set, or auto
     split       rows of a manifest; None = as the run was set, or all
     resamples   bootstrap resamples over queries for the 95 % intervals, drawn from `seed`
-    progress    is called with the number of images just embedded
+    bars        show progress
     """
     if not ks or min(ks) < 1:
         raise UsageError(f"k={min(ks, default=0)}: expected 1 or more. Give for example --k 1 --k 5.")
@@ -75,20 +78,20 @@ def evaluate(
     place = choose_device(device)
     exactness = choose_precision(precision, place)
 
-    def embed_all(model: Encoder) -> tuple[Embeddings, ...]:
-        return tuple(embed(model, domain.paths, place, exactness, batch_size, workers, progress) for domain in domains)
+    def embed_all(name: str, model: Encoder) -> tuple[Embeddings, ...]:
+        with bars(f"embedding, {name}", sum(len(domain) for domain in domains)) as advance:
+            return tuple(
+                embed(model, domain.paths, place, exactness, batch_size, workers, advance)
+                for domain in domains
+            )
 
-    frozen_embeddings = embed_all(encoders.frozen)
+    frozen_embeddings = embed_all("frozen", encoders.frozen)
     counts = tuple(_count(*parts) for parts in zip(domains, labels, frozen_embeddings, strict=True))
     methods = training_free(_named(domains, labels, frozen_embeddings))
     for name, model in encoders.trained.items():
-        methods[name] = _named(domains, labels, embed_all(model))
-    return evaluate_methods(methods, class_names, counts, ks, resamples, seed)
-
-
-def images_to_embed(encoder: Path | None, sources: Sequence[str] | None, classes: str | None, split: str | None) -> int:
-    """How many images `evaluate` embeds with each encoder."""
-    return sum(len(domain) for domain in _domains(encoder, sources, classes, split))
+        methods[name] = _named(domains, labels, embed_all(name, model))
+    with bars("scoring", len(methods) * len(domains) * (len(domains) - 1)) as advance:
+        return evaluate_methods(methods, class_names, counts, ks, resamples, seed, advance)
 
 
 def _domains(
@@ -99,11 +102,15 @@ def _domains(
     if not sources:
         if settings is None or not settings.domains:
             where = "--backbone" if encoder is None else f"'{encoder}'"
-            raise UsageError(f"{where} names no domains to score on. Give two or more folders or manifests with classes.")
+            raise UsageError(
+                f"{where} names no domains to score on. Give two or more folders or manifests with classes."
+            )
         sources, split = settings.domains, split or settings.split
         classes = classes or settings.classes
     if len(sources) < 2:
-        raise UsageError(f"one domain alone cannot be scored: '{sources[0]}'. Give two or more folders or manifests.")
+        raise UsageError(
+            f"one domain alone cannot be scored: '{sources[0]}'. Give two or more folders or manifests."
+        )
     return load_domains(sources, classes=classes or "auto", split=split)
 
 
@@ -118,13 +125,16 @@ def _check_classes(domains: Sequence[Domain]) -> None:
     for domain, own in zip(domains, names, strict=True):
         if not own:
             raise UcdirError(
-                f"domain '{domain.name}' has no classes, and only classes tell right hits from wrong ones: looked in "
-                f"'{domain.source}'. Sort its images into class folders, or give a manifest with a class column."
+                f"domain '{domain.name}' has no classes, and only classes tell right hits from wrong "
+                "ones: looked in "
+                f"'{domain.source}'. Sort its images into class folders, or give a manifest with a class "
+                "column."
             )
     for (first, left), (second, right) in combinations(zip(domains, names, strict=True), 2):
         if not left & right:
             raise UcdirError(
-                f"domains '{first.name}' and '{second.name}' share no class by name: {_listed(left)} against {_listed(right)}. "
+                f"domains '{first.name}' and '{second.name}' share no class by name: {_listed(left)} "
+                f"against {_listed(right)}. "
                 "Give equal classes equal names."
             )
 
@@ -134,13 +144,20 @@ def _listed(names: set[str], most: int = 8) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def _encoders(encoder: Path | None, frozen: Path | None, backbone: str | None, weights: str, image_size: int) -> _Encoders:
+def _encoders(
+    encoder: Path | None, frozen: Path | None, backbone: str | None, weights: str, image_size: int
+) -> _Encoders:
     if backbone is not None:
         if encoder is not None or frozen is not None:
-            raise UsageError("--backbone scores a backbone without training, so it takes no encoder and no --frozen. Drop one.")
+            raise UsageError(
+                "--backbone scores a backbone without training, so it takes no encoder and no --frozen. "
+                "Drop one."
+            )
         return _Encoders(build_encoder(backbone, weights, image_size), {})
     if encoder is None:
-        raise UsageError("nothing to score: give a run folder, an encoder folder or --backbone torchvision/NAME.")
+        raise UsageError(
+            "nothing to score: give a run folder, an encoder folder or --backbone torchvision/NAME."
+        )
     folder = encoder_folder(encoder)
     last = Encoder.load(folder)
     if last.config.dim is None and frozen is None:
@@ -148,10 +165,13 @@ def _encoders(encoder: Path | None, frozen: Path | None, backbone: str | None, w
     beside = folder.parent / "encoder-frozen"
     if frozen is None and not beside.is_dir():
         raise UcdirError(
-            f"the frozen backbone of '{folder}' is not at '{beside}', and without it there is nothing to compare with. "
+            f"the frozen backbone of '{folder}' is not at '{beside}', and without it there is nothing to "
+            "compare with. "
             "Give its encoder folder with --frozen."
         )
-    epochs = {name: folder.parent / part for name, part in EPOCH_ENCODERS.items()} if folder != encoder else {}
+    epochs = (
+        {name: folder.parent / part for name, part in EPOCH_ENCODERS.items()} if folder != encoder else {}
+    )
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
     return _Encoders(Encoder.load(encoder_folder(frozen or beside)), {**trained, "trained": last})
 
@@ -169,7 +189,8 @@ def _count(domain: Domain, labels: np.ndarray, embedded: Embeddings) -> DomainCo
     if len(embedded.rows) == 0:
         first = embedded.unreadable[0]
         raise UcdirError(
-            f"none of the {len(domain)} images of domain '{domain.name}' can be read (the first: '{first.path}': {first.reason}). "
+            f"none of the {len(domain)} images of domain '{domain.name}' can be read (the first: "
+            f"'{first.path}': {first.reason}). "
             f"Run ucdir check {domain.source} to see why."
         )
     with_class = int((labels[embedded.image_ids.numpy()] >= 0).sum())

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from ucdir.retrieval.embed import embed
 from ucdir.retrieval.gallery import Gallery, GalleryImage, check_place, describe, unreadable_entry
 
 CHUNK = 1024
+Bars = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@contextmanager
+def no_bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress that nobody sees."""
+    yield lambda count: None
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ def index(
     batch_size: int = 64,
     workers: int = 0,
     overwrite: bool = False,
-    progress: Callable[[int], None] | None = None,
+    bars: Bars = no_bars,
 ) -> IndexResult:
     """Embed every readable image of the sources and write the gallery folder `out`, whole or not at all.
 
@@ -55,7 +63,7 @@ def index(
     sources    folders or manifests, each PATH or NAME=PATH
     classes    auto, folders or none: only noted beside each image, never used to search
     overwrite  replace an existing gallery; anything else at `out` is never touched
-    progress   is called with the number of images just finished
+    bars       show progress
     """
     check_place(out, overwrite)
     folder = encoder_folder(encoder)
@@ -66,14 +74,15 @@ def index(
     rows: list[Tensor] = []
     images: list[GalleryImage] = []
     unreadable: list[tuple[str, ImageError]] = []
-    for domain, chunk in _chunks(domains):
-        embedded = embed(model, chunk.paths, place, exactness, batch_size, workers, progress)
-        unreadable.extend((domain.name, error) for error in embedded.unreadable)
-        entries = _describe_all(chunk.subset(embedded.image_ids.tolist()), workers)
-        kept = [number for number, entry in enumerate(entries) if isinstance(entry, GalleryImage)]
-        unreadable.extend((domain.name, entry) for entry in entries if isinstance(entry, ImageError))
-        images.extend(entry for entry in entries if isinstance(entry, GalleryImage))
-        rows.append(embedded.rows[kept])
+    with bars("embedding", sum(len(domain) for domain in domains)) as advance:
+        for chunk in _chunks(domains):
+            embedded = embed(model, chunk.paths, place, exactness, batch_size, workers, advance)
+            entries = _describe_all(chunk.subset(embedded.image_ids.tolist()), workers)
+            described = [number for number, entry in enumerate(entries) if isinstance(entry, GalleryImage)]
+            rows.append(embedded.rows[described])
+            images.extend(entry for entry in entries if isinstance(entry, GalleryImage))
+            failed = [*embedded.unreadable, *(entry for entry in entries if isinstance(entry, ImageError))]
+            unreadable.extend((chunk.name, error) for error in failed)
     if not images:
         first = unreadable[0][1]
         raise UcdirError(
@@ -81,31 +90,35 @@ def index(
             f"so no gallery was written. Run ucdir check {' '.join(sources)} to see why."
         )
     skipped = [unreadable_entry(error, name) for name, error in unreadable]
-    gallery = Gallery.create(out, _finite(torch.cat(rows), folder), images, model.fingerprint(), folder, skipped, overwrite)
+    gallery = Gallery.create(
+        out, _finite(torch.cat(rows), folder), images, model.fingerprint(), folder, skipped, overwrite
+    )
     counts = gallery.domains()
     named = tuple((domain.name, counts.get(domain.name, 0)) for domain in domains)
     return IndexResult(out, len(gallery), named, tuple(error for _, error in unreadable))
 
 
 def encoder_folder(path: Path) -> Path:
-    """The encoder folder at `path`: itself, or the last encoder of a run folder; UcdirError when it is neither."""
+    """The encoder folder at `path`: itself, or the last encoder of a run folder; else UcdirError."""
     if (path / "model.safetensors").is_file():
         return path
     if (path / "encoder" / "model.safetensors").is_file():
         return path / "encoder"
     if not path.exists():
-        raise UcdirError(f"encoder not found: '{path}'. Give a run folder or an encoder folder that ucdir train wrote.")
+        raise UcdirError(
+            f"encoder not found: '{path}'. Give a run folder or an encoder folder that ucdir train wrote."
+        )
     raise UcdirError(
         f"'{path}' is neither a run nor an encoder folder: no model.safetensors in it or in its encoder/. "
         "Give a folder that ucdir train wrote."
     )
 
 
-def _chunks(domains: Sequence[Domain]) -> Iterator[tuple[Domain, Domain]]:
-    """Every domain with a thousand of its images at a time, so that progress is honest and images are still in cache."""
+def _chunks(domains: Sequence[Domain]) -> Iterator[Domain]:
+    """A thousand images of a domain at a time, so that their files are still cached when described."""
     for domain in domains:
         for start in range(0, len(domain), CHUNK):
-            yield domain, domain.subset(range(start, min(start + CHUNK, len(domain))))
+            yield domain.subset(range(start, min(start + CHUNK, len(domain))))
 
 
 def _describe_all(domain: Domain, workers: int) -> list[GalleryImage | ImageError]:
@@ -130,5 +143,7 @@ def _describe(path: Path, domain: str, class_name: str | None) -> GalleryImage |
 def _finite(rows: Tensor, folder: Path) -> Tensor:
     bad = int((~rows.isfinite().all(dim=1)).sum())
     if bad:
-        raise UcdirError(f"encoder '{folder}' gives NaN or infinity for {bad} of {len(rows)} images. Train it again.")
+        raise UcdirError(
+            f"encoder '{folder}' gives NaN or infinity for {bad} of {len(rows)} images. Train it again."
+        )
     return rows

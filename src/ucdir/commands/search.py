@@ -1,43 +1,18 @@
 """`ucdir search`: pictures in, the most similar pictures of a gallery out."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from ucdir.commands.index import encoder_folder
+from ucdir.commands.index import Bars, encoder_folder, no_bars
 from ucdir.data.domain import load_domain
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.retrieval.embed import embed
-from ucdir.retrieval.gallery import Gallery, Hit
+from ucdir.retrieval.gallery import Gallery, Hit, QueryHits, SearchResult
 from ucdir.retrieval.search import nearest
-
-
-@dataclass(frozen=True)
-class QueryHits:
-    """The answers to one query image, best first."""
-
-    query: Path
-    hits: tuple[Hit, ...]
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The answers to all query images, in the order of their paths.
-
-    gallery     the folder searched
-    size        images in it that were looked at
-    unreadable  query images that were skipped
-    """
-
-    gallery: Path
-    size: int
-    queries: tuple[QueryHits, ...]
-    unreadable: tuple[ImageError, ...]
 
 
 def search(
@@ -50,13 +25,13 @@ def search(
     precision: str = "auto",
     batch_size: int = 64,
     workers: int = 0,
-    progress: Callable[[int], None] | None = None,
+    bars: Bars = no_bars,
 ) -> SearchResult:
-    """The k gallery images most similar to each query image: exact cosine, equal similarities in gallery order.
+    """The k gallery images most similar to each query image: exact cosine, ties in gallery order.
 
     query    an image file; or a folder or manifest of them
     k        >= 1; more than the gallery holds gives all of it
-    encoder  run or encoder folder; None = where the gallery says it lies. Another encoder than the gallery's is refused
+    encoder  run or encoder folder, the one that made the gallery; None = where the gallery says it lies
     domain   look only at the images of this domain of the gallery
     """
     if k < 1:
@@ -65,7 +40,10 @@ def search(
     candidates = None if domain is None else opened.rows_of(domain)
     paths = _query_paths(query)
     model, place = _gallery_encoder(opened, encoder), choose_device(device)
-    embedded = embed(model, paths, place, choose_precision(precision, place), batch_size, workers, progress)
+    with bars("embedding", len(paths)) as advance:
+        embedded = embed(
+            model, paths, place, choose_precision(precision, place), batch_size, workers, advance
+        )
     if len(embedded.rows) == 0:
         raise embedded.unreadable[0] if len(paths) == 1 else _no_query(query, embedded.unreadable)
     found = nearest(_finite(embedded.rows, query), opened.embeddings, k, candidates)
@@ -73,7 +51,10 @@ def search(
     queries = tuple(
         QueryHits(
             paths[image_id],
-            tuple(Hit(Path(files[row].as_py()), domains[row].as_py(), value, row) for row, value in zip(rows, values, strict=True)),
+            tuple(
+                Hit(Path(files[row].as_py()), domains[row].as_py(), value, row)
+                for row, value in zip(rows, values, strict=True)
+            ),
         )
         for image_id, rows, values in zip(
             embedded.image_ids.tolist(), found.rows.tolist(), found.similarity.tolist(), strict=True
@@ -95,7 +76,8 @@ def _gallery_encoder(gallery: Gallery, encoder: Path | None) -> Encoder:
     recorded = Path(gallery.info.encoder_path)
     if encoder is None and not (recorded / "model.safetensors").is_file():
         raise UcdirError(
-            f"the encoder of gallery '{gallery.folder}' is no longer at '{recorded}'. Say where it is now with --encoder FOLDER."
+            f"the encoder of gallery '{gallery.folder}' is no longer at '{recorded}'. Say where it is now "
+            "with --encoder FOLDER."
         )
     folder = encoder_folder(encoder or recorded)
     model = Encoder.load(folder)
@@ -106,12 +88,15 @@ def _gallery_encoder(gallery: Gallery, encoder: Path | None) -> Encoder:
 def _no_query(query: Path, unreadable: tuple[ImageError, ...]) -> UcdirError:
     first = unreadable[0]
     return UcdirError(
-        f"none of the {len(unreadable)} query images in '{query}' can be read (the first: '{first.path}': {first.reason}). "
+        f"none of the {len(unreadable)} query images in '{query}' can be read (the first: '{first.path}': "
+        f"{first.reason}). "
         "Give images that open."
     )
 
 
 def _finite(rows: Tensor, query: Path) -> Tensor:
     if not bool(rows.isfinite().all()):
-        raise UcdirError(f"the embedding of '{query}' is not finite: the encoder gives NaN or infinity. Train it again.")
+        raise UcdirError(
+            f"the embedding of '{query}' is not finite: the encoder gives NaN or infinity. Train it again."
+        )
     return rows

@@ -6,7 +6,8 @@ import heapq
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -384,25 +385,23 @@ def _rows_of_split(table: Table, split: str | None, source: Path) -> list[int]:
 
 
 def _refuse_duplicates(paths: Iterable[Path], source: Path) -> None:
-    seen: set[str] = set()
-    twice = _first_three(paths, lambda place: place in seen or bool(seen.add(place)))
+    counts = Counter(os.path.normpath(path) for path in paths)
+    twice = [path for path, count in counts.items() if count > 1]
     if twice:
-        raise UcdirError(f"manifest '{source}' lists {twice} more than once. Keep each path once.")
+        raise UcdirError(
+            f"manifest '{source}' lists {_first_three(twice)} more than once. Keep each path once."
+        )
 
 
 def _refuse_absent(paths: Iterable[Path], source: Path) -> None:
-    absent = _first_three(paths, lambda place: not os.path.exists(place))  # noqa: PTH110 (100,000 times)
+    absent = [str(path) for path in paths if not os.path.exists(path)]  # noqa: PTH110 (100,000 times)
     if absent:
         raise UcdirError(
-            f"manifest '{source}' lists {absent} that do not exist. "
+            f"manifest '{source}' lists {_first_three(absent)} that do not exist. "
             f"Paths are relative to the folder of the manifest."
         )
 
 
-def _first_three(paths: Iterable[Path], wrong: Callable[[str], bool]) -> str:
-    """'7 paths: a.jpg, b.jpg, c.jpg, ...' for the paths that are wrong; empty when none is."""
-    found = [path for path in paths if wrong(os.path.normpath(path))]
-    if not found:
-        return ""
-    shown = ", ".join(f"'{path}'" for path in found[:3]) + (", ..." if len(found) > 3 else "")
-    return f"{len(found)} {'path' if len(found) == 1 else 'paths'} ({shown})"
+def _first_three(paths: Sequence[str]) -> str:
+    shown = ", ".join(f"'{path}'" for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return f"{len(paths)} {'path' if len(paths) == 1 else 'paths'} ({shown})"

@@ -145,7 +145,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _decode(file: BinaryIO, max_pixels: int) -> DecodedImage:
-    image = _identify(file)
+    image = _identify(file, max_pixels)
     width, height = image.size
     if width < 1 or height < 1:
         raise _refusal(f"{width} x {height} pixels, there is nothing to see")
@@ -158,7 +158,7 @@ def _decode(file: BinaryIO, max_pixels: int) -> DecodedImage:
     return DecodedImage(rgb if turn is None else rgb.transpose(turn), image.format or "")
 
 
-def _identify(file: BinaryIO) -> Image.Image:
+def _identify(file: BinaryIO, max_pixels: int) -> Image.Image:
     """Read the header."""
     beginning = file.read(64)
     file.seek(0)
@@ -167,13 +167,18 @@ def _identify(file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError as error:
         raise _refusal(_what_it_is(beginning)) from error
     except Image.DecompressionBombError as error:
-        raise _refusal(f"far too many pixels: {error}") from error
+        pillows_limit = 2 * (Image.MAX_IMAGE_PIXELS or max_pixels)
+        limit = min(max_pixels, pillows_limit)
+        raise _refusal(f"far more pixels than the limit of {limit:,}") from error
 
 
 def _what_it_is(beginning: bytes) -> str:
     for sign, name in BEGINNINGS.items():
         if beginning.startswith(sign):
             return f"damaged: it begins like {name}, the rest of the header is broken"
+    if beginning[4:8] == b"ftyp":
+        is_avif = beginning[8:12] in (b"avif", b"avis")
+        return "damaged AVIF" if is_avif else "HEIC or a video; convert it to JPEG"
     text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     found = [name for sign, name in STRANGERS.items() if text.startswith(sign)]
     return f"not an image but {found[0]}" if found else "not an image"

@@ -21,7 +21,7 @@ from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.learn.label_free import LabelFreeScores, label_free_scores
 from ucdir.learn.objective import DomainStep, Terms, TermWeights, first_cluster_epoch, objective, term_weights
 from ucdir.learn.schedules import cosine, stepped
-from ucdir.model.device import autocast, choose_device, choose_precision
+from ucdir.model.device import autocast, avoid_slow_kernels, choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.model.momentum import MomentumEncoder
 from ucdir.retrieval.embed import Embeddings, embed
@@ -89,13 +89,15 @@ class Trainer:
 def build_trainer(settings: Settings, domains: Sequence[Domain], encoder: Encoder) -> Trainer:
     """A trainer before its first epoch, with empty banks."""
     device = choose_device(settings.run.device)
+    precision = choose_precision(settings.run.precision, device)
     encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    avoid_slow_kernels(encoder, device, precision)
     method, rate = settings.method, settings.optimiser
     return Trainer(
         settings=settings,
         domains=tuple(domains),
         device=device,
-        precision=choose_precision(settings.run.precision, device),
+        precision=precision,
         encoder=encoder,
         momentum_encoder=MomentumEncoder(encoder, method.encoder_momentum, method.batch_norm_splits),
         optimiser=torch.optim.SGD(

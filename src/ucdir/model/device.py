@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from ucdir.errors import UsageError
 
@@ -46,3 +47,23 @@ def _has_bfloat16(device: torch.device) -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that stays in float32 inside autocast."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super()._conv_forward(input.float(), weight, bias)
+
+
+def avoid_slow_kernels(network: nn.Module, device: torch.device, precision: str) -> None:
+    """Keep strided depthwise convolutions in float32 on a CPU that trains in bfloat16.
+
+    oneDNN has no fast bfloat16 kernel for the gradient of their input: in MobileNetV2 four layers took half of a step.
+    """
+    if device.type != "cpu" or precision != "bfloat16":
+        return
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1 and max(module.stride) > 1:
+            module.__class__ = Float32Conv2d

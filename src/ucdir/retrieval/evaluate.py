@@ -28,7 +28,7 @@ class EmbeddedDomain:
 
 @dataclass(frozen=True)
 class DomainCount:
-    """What one domain put into the evaluation. `unreadable` lists (path, reason) of the images that were skipped."""
+    """What one domain put into the evaluation; `unreadable` lists (path, reason) of skipped images."""
 
     name: str
     images: int
@@ -74,13 +74,13 @@ class EvaluationReport:
         raise KeyError((method, query, gallery))
 
     def pair_mean(self, method: str, first: str, second: str, metric: str) -> float:
-        """Mean of a figure over the two directions of a pair, such as `report.pair_mean('trained', 'a', 'b', 'P@5')`."""
+        """Mean of the figure called `metric` over the two directions of a pair of domains."""
         there, back = self.scores(method, first, second), self.scores(method, second, first)
         return (there[metric].value + back[metric].value) / 2
 
 
 def training_free(frozen: Sequence[EmbeddedDomain]) -> dict[str, tuple[EmbeddedDomain, ...]]:
-    """The three rows that need no training, from the frozen backbone's embeddings: frozen, centred, smoothed."""
+    """frozen, centred, smoothed: the rows that need no training, from the frozen backbone's embeddings."""
     return {
         "frozen": tuple(frozen),
         "centred": tuple(replace(domain, rows=centred(domain.rows)) for domain in frozen),
@@ -95,7 +95,7 @@ def evaluate_pair(
     resamples: int = 1000,
     seed: int = 0,
 ) -> RetrievalScores:
-    """Search `gallery` with every image of `query` that has a class; UcdirError when embeddings are not finite."""
+    """Search `gallery` with every image of `query` that has a class; UcdirError for NaN embeddings."""
     try:
         return score(query.rows, gallery.rows, query.classes, gallery.classes, ks, resamples, seed)
     except ValueError as error:

@@ -61,6 +61,29 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class QueryHits:
+    """The answers to one query image, best first."""
+
+    query: Path
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The answers to all query images, in the order of their paths.
+
+    gallery     the folder searched
+    size        images in it that were looked at
+    unreadable  query images that were skipped
+    """
+
+    gallery: Path
+    size: int
+    queries: tuple[QueryHits, ...]
+    unreadable: tuple[ImageError, ...]
+
+
+@dataclass(frozen=True)
 class GalleryInfo:
     """gallery.json: what the gallery was made with.
 
@@ -102,21 +125,27 @@ class Gallery:
 
     def domains(self) -> dict[str, int]:
         """Domain name -> number of its images, in the order in which they were indexed."""
-        return {count["values"]: count["counts"] for count in self.images["domain"].value_counts().to_pylist()}
+        return {
+            count["values"]: count["counts"] for count in self.images["domain"].value_counts().to_pylist()
+        }
 
     def rows_of(self, domain: str) -> Tensor:
         """(n,) rising rows of one domain; UsageError naming the domains there are when it is none of them."""
         rows = np.flatnonzero(np.asarray(self.images["domain"]) == domain)
         if len(rows) == 0:
             names = ", ".join(f"'{name}'" for name in self.domains())
-            raise UsageError(f"gallery '{self.folder}' has no domain '{domain}': it holds {names}. Give one of them to --domain.")
+            raise UsageError(
+                f"gallery '{self.folder}' has no domain '{domain}': it holds {names}. Give one of them to "
+                "--domain."
+            )
         return torch.from_numpy(rows)
 
     def require_encoder(self, fingerprint: str, encoder: Path) -> None:
         """Refuse an encoder other than the one this gallery was indexed with."""
         if fingerprint != self.info.fingerprint:
             raise UcdirError(
-                f"gallery '{self.folder}' was indexed with encoder {self.info.fingerprint[:8]}..., but '{encoder}' is "
+                f"gallery '{self.folder}' was indexed with encoder {self.info.fingerprint[:8]}..., but "
+                f"'{encoder}' is "
                 f"{fingerprint[:8]}.... Run: ucdir index {encoder} DIR --out {self.folder} --overwrite"
             )
 
@@ -138,7 +167,10 @@ class Gallery:
         """
         check_place(folder, overwrite)
         if len(embeddings) == 0 or len(embeddings) != len(images):
-            raise UcdirError(f"gallery '{folder}' would hold {len(embeddings)} embeddings for {len(images)} images. Give one of each.")
+            raise UcdirError(
+                f"gallery '{folder}' would hold {len(embeddings)} embeddings for {len(images)} images. "
+                "Give one of each."
+            )
         info = GalleryInfo(
             fingerprint=fingerprint,
             encoder_path=str(encoder_path.absolute()),
@@ -150,7 +182,9 @@ class Gallery:
         with atomic_folder(folder) as draft:
             np.save(draft / "embeddings.npy", embeddings.cpu().float().numpy())
             pq.write_table(_table(images), draft / "images.parquet")
-            document = json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, indent=2, ensure_ascii=False)
+            document = json.dumps(
+                {"format_version": FORMAT_VERSION, **asdict(info)}, indent=2, ensure_ascii=False
+            )
             (draft / "gallery.json").write_text(document + "\n", encoding="utf-8")
         return cls.load(folder)
 
@@ -177,12 +211,18 @@ def check_place(folder: Path, overwrite: bool) -> None:
     if not (folder / "gallery.json").is_file():
         if folder.is_dir() and not any(folder.iterdir()):
             return
-        raise UcdirError(f"'{folder}' exists and is no gallery, so it is left alone. Give another place to --out.")
+        raise UcdirError(
+            f"'{folder}' exists and is no gallery, so it is left alone. Give another place to --out."
+        )
     if not overwrite:
-        raise UcdirError(f"gallery '{folder}' exists. Add --overwrite to replace it, or give another place to --out.")
+        raise UcdirError(
+            f"gallery '{folder}' exists. Add --overwrite to replace it, or give another place to --out."
+        )
 
 
-def describe(content: bytes, path: Path, domain: str, class_name: str | None, size: tuple[int, int]) -> GalleryImage:
+def describe(
+    content: bytes, path: Path, domain: str, class_name: str | None, size: tuple[int, int]
+) -> GalleryImage:
     """The entry of an image file with these bytes; `size` is its width and height in pixels."""
     digest = hashlib.sha256(content).hexdigest()
     return GalleryImage(path.absolute(), domain, digest, *size, len(content), class_name)
@@ -211,7 +251,9 @@ def _check_parts(folder: Path) -> None:
         raise UcdirError(f"gallery not found: '{folder}'. Make one with: ucdir index RUN DIR --out {folder}")
     missing = [part for part in PARTS if not (folder / part).is_file()]
     if len(missing) == len(PARTS) or "gallery.json" in missing:
-        raise UcdirError(f"'{folder}' is no gallery folder: it has no gallery.json. Give one that ucdir index wrote.")
+        raise UcdirError(
+            f"'{folder}' is no gallery folder: it has no gallery.json. Give one that ucdir index wrote."
+        )
     if missing:
         raise _damaged(folder, f"{' and '.join(missing)} is missing")
 
@@ -221,7 +263,10 @@ def _read_info(folder: Path) -> GalleryInfo:
         content: dict[str, Any] = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
         version = int(content.pop("format_version"))
         if version > FORMAT_VERSION:
-            raise UcdirError(f"gallery '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
+            raise UcdirError(
+                f"gallery '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. "
+                "Update ucdir."
+            )
         return GalleryInfo(**{**content, "unreadable": tuple(content["unreadable"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"gallery.json is not as written ({error})") from error
@@ -246,4 +291,7 @@ def _read_images(folder: Path) -> pa.Table:
 
 
 def _damaged(folder: Path, reason: str) -> UcdirError:
-    return UcdirError(f"gallery '{folder}' is damaged: {reason}. Index it again with: ucdir index ... --out {folder} --overwrite")
+    return UcdirError(
+        f"gallery '{folder}' is damaged: {reason}. Index it again with: ucdir index ... --out {folder} "
+        "--overwrite"
+    )

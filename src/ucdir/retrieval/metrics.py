@@ -1,4 +1,4 @@
-"""How good is a ranking? Exact cosine ranking of a gallery per query, and the figures made from it. Imports torch only."""
+"""How good is a ranking? Exact cosine rankings and the figures made from them. Imports torch only."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure over all queries: sum of numerators / sum of denominators, in [0, 1]; NaN when nothing counts.
+    """One figure over all queries: a ratio of two sums, in [0, 1]; NaN when nothing counts.
 
     `low` and `high` bound the central 95 % of its bootstrap resamples over queries.
     """
@@ -44,16 +44,16 @@ class RetrievalScores:
     relevant           (Q',) int64, gallery images of the query's class
     hits               (Q', K) int64, relevant images among the first k
     capped_hits        (Q', K) int64, relevant images among the first min(k, relevant)
-    average_precision  (Q', K + 1) float64, at each k and, last, over the whole gallery; 0 without relevant images
+    average_precision  (Q', K + 1) float64, at each k and, last, over the whole gallery; 0 if none relevant
     metrics            P@k, capped P@k, mAP@k, R@k for each k, then mAP@All, each with its interval
     per_class          the same figures for each class among the queries, by class id
     gallery_size       G
     without_class      queries left out because they have no class
-    without_relevant   scored queries whose class the gallery lacks: they count 0 in P@k and are outside the others
+    without_relevant   scored queries whose class the gallery lacks: 0 in P@k, outside all other figures
 
-    Denominators. P@k: k for every query, also where k > G or fewer than k are relevant. Capped P@k (the paper's):
-    hits among the first min(k, relevant) over min(k, relevant), summed over queries before dividing. mAP@k:
-    min(k, relevant), mean over queries with a relevant image. R@k: relevant, mean over the same queries.
+    Denominators. P@k: k for every query, also where k > G or fewer than k are relevant. Capped P@k (the
+    paper's): min(k, relevant), with the hits among as many first ranks, summed over queries before dividing.
+    mAP@k: min(k, relevant), mean over queries with a relevant image. R@k: relevant, mean over the same.
     """
 
     ks: tuple[int, ...]
@@ -71,9 +71,17 @@ class RetrievalScores:
 
     @property
     def chance(self) -> float:
-        """P@k of a random order, whatever k: the mean share of the gallery that is relevant; NaN when nothing counts."""
+        """P@k of a random order, for any k: the mean share of the gallery that is relevant, or NaN."""
         total = self.gallery_size * len(self.relevant)
         return float(self.relevant.sum()) / total if total else math.nan
+
+    def ceiling(self, k: int) -> float:
+        """P@k of a perfect order: below 1 where classes have fewer than k relevant images; NaN without queries."""
+        return (
+            float(self.relevant.clamp_max(k).sum()) / (k * len(self.relevant))
+            if len(self.relevant)
+            else math.nan
+        )
 
     def __getitem__(self, name: str) -> Metric:
         """The figure called `name`, such as 'P@5', 'capped P@5', 'mAP@5', 'R@5' or 'mAP@All'."""
@@ -123,7 +131,7 @@ def score(
         capped_hits=capped,
         average_precision=precision,
         metrics=_with_intervals(figures, resamples, seed),
-        per_class=tuple(_class_scores(int(c), labels, relevant, figures) for c in labels.unique()),
+        per_class=tuple(_class_scores(int(c), labels, relevant, figures) for c in torch.unique(labels)),
         gallery_size=len(gallery),
         without_class=len(queries) - len(rows),
         without_relevant=int((relevant == 0).sum()),
@@ -131,22 +139,24 @@ def score(
 
 
 def exact_rows(rows: Tensor) -> Tensor:
-    """Unit rows on a grid so fine and so coarse that dot products come out the same however they are added up.
+    """Unit rows on a grid on which dot products come out the same however they are added up.
 
     rows     (N, D) float, any length
     returns  (N, D) float64, multiples of 2**-26: each is within 2**-27 of the unit row
 
-    Products are multiples of 2**-52 and, for unit rows, every partial sum stays below 2, so float64 adds them without
-    rounding. Identical images tie exactly, and block sizes, threads and devices change nothing.
+    Products are multiples of 2**-52 and, for unit rows, every partial sum stays below 2, so float64 adds them
+    without rounding. Identical images tie exactly, and block sizes, threads and devices change nothing.
     Raises ValueError when a value is not finite.
     """
     rows = rows.cpu() if rows.device.type == "mps" else rows
     rows = rows.double()
-    length = rows.norm(dim=1, keepdim=True)
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     if not bool(length.isfinite().all()):
         bad = int((~length.isfinite()).sum())
-        raise ValueError(f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity.")
-    return (rows / length.clamp_min(1e-30)).mul_(GRID).round_().div_(GRID)
+        raise ValueError(
+            f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity."
+        )
+    return torch.round(rows / length.clamp_min(1e-30) * GRID) / GRID
 
 
 def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
@@ -162,7 +172,12 @@ def _check_pair(rows: Tensor, classes: Tensor, side: str) -> None:
 
 
 def _score_blocks(
-    queries: Tensor, gallery: Tensor, labels: Tensor, gallery_labels: Tensor, ks: tuple[int, ...], block_size: int
+    queries: Tensor,
+    gallery: Tensor,
+    labels: Tensor,
+    gallery_labels: Tensor,
+    ks: tuple[int, ...],
+    block_size: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     queries, gallery = exact_rows(queries), exact_rows(gallery)
     labels, gallery_labels = labels.to(queries.device), gallery_labels.to(gallery.device)
@@ -173,7 +188,7 @@ def _score_blocks(
 
 
 def _score_ranking(match: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """match (B, G) bool in rank order -> relevant (B,), hits (B, K), capped hits (B, K), average precision (B, K + 1)."""
+    """match (B, G) bool in rank order -> relevant (B,), hits, capped hits (B, K), precision (B, K + 1)."""
     cutoffs = torch.tensor([*ks, max(match.shape[1], 1)], device=match.device)
     found = match.cumsum(dim=1)  # (B, G)
     ranks = torch.arange(1, match.shape[1] + 1, device=match.device)
@@ -181,7 +196,12 @@ def _score_ranking(match: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor, 
     relevant = match.sum(dim=1)
     capped = torch.minimum(cutoffs, relevant[:, None])  # (B, K + 1)
     precision = _value_at(gain, cutoffs.expand_as(capped)) / capped.clamp_min(1)
-    return relevant, _value_at(found, cutoffs.expand_as(capped))[:, :-1], _value_at(found, capped)[:, :-1], precision
+    return (
+        relevant,
+        _value_at(found, cutoffs.expand_as(capped))[:, :-1],
+        _value_at(found, capped)[:, :-1],
+        precision,
+    )
 
 
 def _value_at(running: Tensor, count: Tensor) -> Tensor:
@@ -216,7 +236,9 @@ def _class_scores(
     return ClassScores(class_id, int(rows.sum()), int(relevant[rows][0]), tuple(metrics))
 
 
-def _with_intervals(figures: dict[str, tuple[Tensor, Tensor]], resamples: int, seed: int) -> tuple[Metric, ...]:
+def _with_intervals(
+    figures: dict[str, tuple[Tensor, Tensor]], resamples: int, seed: int
+) -> tuple[Metric, ...]:
     above = torch.stack([column for column, _ in figures.values()], dim=1)  # (Q', F)
     below = torch.stack([column for _, column in figures.values()], dim=1)
     low, high = _bootstrap(above, below, resamples, seed)
@@ -225,7 +247,7 @@ def _with_intervals(figures: dict[str, tuple[Tensor, Tensor]], resamples: int, s
 
 
 def _bootstrap(above: Tensor, below: Tensor, resamples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """(Q', F) numerators and denominators -> (F,) 2.5 % and 97.5 % quantiles of the ratio of resampled sums."""
+    """(Q', F) numerators and denominators -> (F,) 2.5 % and 97.5 % quantiles of the resampled ratio."""
     count, figures = above.shape
     if count == 0 or resamples < 1:
         nothing = torch.full((figures,), math.nan, dtype=torch.float64)
@@ -234,7 +256,9 @@ def _bootstrap(above: Tensor, below: Tensor, resamples: int, seed: int) -> tuple
     ratios = []
     for start in range(0, resamples, CHUNK):
         drawn = torch.randint(count, (min(CHUNK, resamples - start), count), generator=generator)
-        times = torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(()).double().expand(drawn.shape))
+        times = torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(
+            1, drawn, torch.ones(()).double().expand(drawn.shape)
+        )
         ratios.append((times @ above) / (times @ below))
     sampled = torch.cat(ratios)  # (resamples, F)
     low, high = sampled.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)

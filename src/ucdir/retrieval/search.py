@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine, in blocks: neither Q x G nor a second copy of the gallery is ever in memory."""
+"""Exact nearest neighbours by cosine, in blocks: Q x G is never in memory, nor a copy of the gallery."""
 
 from dataclasses import dataclass
 
@@ -42,22 +42,24 @@ def nearest(
     if k < 1:
         raise ValueError(f"k={k}: give 1 or more.")
     if queries.ndim != 2 or queries.shape[1] != gallery.shape[1]:
-        raise ValueError(f"queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} differ in dimension.")
+        raise ValueError(
+            f"queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} differ in dimension."
+        )
     exact = exact_rows(queries)
     wanted = torch.arange(len(gallery)) if candidates is None else candidates.cpu()
-    best = [_nothing(part) for part in exact.split(query_block)]
-    for rows in wanted.split(gallery_block):
+    best = [_nothing(part) for part in torch.split(exact, query_block)]
+    for rows in torch.split(wanted, gallery_block):
         block = exact_rows(_take(gallery, rows).to(exact.device))  # (g, D)
-        for index, part in enumerate(exact.split(query_block)):
+        for index, part in enumerate(torch.split(exact, query_block)):
             best[index] = _merge(best[index], part @ block.T, rows.to(exact.device), k)
     similarity = torch.cat([part.similarity for part in best]).clamp(-1, 1)
     return Neighbours(torch.cat([part.rows for part in best]), similarity)
 
 
 def top_k(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(Q, G) -> the k largest values of each row, descending, and their columns; equal values by column, also at the cut.
+    """(Q, G) -> the k largest values of each row, descending, and their columns; ties by column.
 
-    `torch.topk` promises no order among equal values, so where more of them touch the cut than fit, that row is sorted.
+    `torch.topk` promises no order among equal values: a row with more of them at the cut than fit is sorted.
     """
     k = min(k, similarity.shape[1])
     if k == 0:
@@ -78,7 +80,7 @@ def _nothing(queries: Tensor) -> Neighbours:
 
 
 def _merge(best: Neighbours, similarity: Tensor, rows: Tensor, k: int) -> Neighbours:
-    """Join the best so far with one block of later gallery rows: position decides ties, and earlier rows stand first."""
+    """Join the best so far with a block of later gallery rows; position decides ties, the earlier first."""
     values, columns = top_k(similarity, k)
     values = torch.cat([best.similarity, values], dim=1)
     merged = torch.cat([best.rows, rows[columns]], dim=1)

@@ -18,7 +18,7 @@ def centred(rows: Tensor) -> Tensor:
 
 
 def smoothed(rows: Tensor, neighbours: int = 30, rounds: int = 3, block_size: int = 256) -> Tensor:
-    """Centre, then average each image with its nearest neighbours in its own domain, again and again; centre at the end.
+    """Centre, average each image with its nearest neighbours in its own domain `rounds` times, centre again.
 
     rows        (M, D) unit rows, all images of one domain
     neighbours  >= 1, besides the image itself; at most M - 1 of them exist. Too many for small classes hurt:
@@ -35,7 +35,7 @@ def smoothed(rows: Tensor, neighbours: int = 30, rounds: int = 3, block_size: in
     for _ in range(rounds):
         near = nearest(rows, rows, neighbours + 1)
         weights = near.similarity.clamp_min(0).pow(3).float()  # (M, k + 1)
-        parts = zip(near.rows.split(block_size), weights.split(block_size), strict=True)
+        parts = zip(torch.split(near.rows, block_size), torch.split(weights, block_size), strict=True)
         rows = F.normalize(torch.cat([_average(rows, which, weight) for which, weight in parts]), dim=1)
     return centred(rows)
 

@@ -1,0 +1,57 @@
+"""The answers of `ucdir search` as a table for the terminal and as one JSON document."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ucdir.retrieval.gallery import QueryHits, SearchResult
+
+
+def hit_table(result: SearchResult) -> RenderableType:
+    """Rank, similarity, domain and path of the hits, for each query; then what was skipped."""
+    parts: list[RenderableType] = []
+    for answered in result.queries:
+        parts += [Text(str(answered.query), style="bold"), _hits(answered), ""]
+    for error in result.unreadable:
+        parts.append(Text(f"skipped {error.path}: {error.reason}", style="yellow"))
+    summary = f"Similarity: cosine, at most 1. Searched {result.size:,} images of {result.gallery}, exactly."
+    return Group(*parts, Text(summary, style="dim"))
+
+
+def hit_document(result: SearchResult) -> dict[str, Any]:
+    """Plain data: gallery, searched, queries with their hits, and unreadable query images."""
+    return {
+        "gallery": str(result.gallery),
+        "searched": result.size,
+        "queries": [
+            {
+                "query": str(answered.query),
+                "hits": [
+                    {
+                        "rank": rank,
+                        "path": str(hit.path),
+                        "domain": hit.domain,
+                        "similarity": hit.similarity,
+                        "row": hit.row,
+                    }
+                    for rank, hit in enumerate(answered.hits, start=1)
+                ],
+            }
+            for answered in result.queries
+        ],
+        "unreadable": [{"path": error.path, "reason": error.reason} for error in result.unreadable],
+    }
+
+
+def _hits(answered: QueryHits) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("rank", justify="right")
+    table.add_column("similarity", justify="right")
+    table.add_column("domain", overflow="fold")
+    table.add_column("path", overflow="fold")
+    for rank, hit in enumerate(answered.hits, start=1):
+        table.add_row(str(rank), f"{hit.similarity:.3f}", Text(hit.domain), Text(str(hit.path)))
+    return Padding(table, (0, 0, 0, 2))
