@@ -141,8 +141,6 @@ def train(
     given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(assign or ())
     stored = out / "config.toml" if resume and (out / "config.toml").is_file() else None
     settings = load_settings(preset, config or stored, given) if given or preset or config or not resume else None
-    if settings is not None and not resume:
-        note(f"settings\n\n{settings.to_toml()}")
     result = run(sources or (), out, settings, resume, overwrite, progress_bar, note)
     if as_json:
         show_json(
@@ -174,6 +172,33 @@ def _start_weights(weights: str | None, init: Path | None) -> str | None:
 
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that read images; 0 = one per core.")]
+
+
+@app.command()
+def check(
+    sources: Sources,
+    classes: Classes = "auto",
+    split: Split = None,
+    workers: Workers = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON; - prints them instead.")
+    ] = None,
+) -> None:
+    """Look for unreadable, odd and duplicate images before learning from them."""
+    from ucdir.commands.check import check as run
+    from ucdir.commands.check import refuse_without_images
+    from ucdir.report.check import check_document, check_view
+    from ucdir.storage import write_text
+
+    report = run(sources, classes=classes, split=split, workers=workers, bars=progress_bar)
+    if json_file == Path("-"):
+        show_json(check_document(report))
+    else:
+        show(check_view(report))
+        if json_file is not None:
+            write_text(json_file, json.dumps(check_document(report), indent=2, ensure_ascii=False) + "\n")
+            note(f"Wrote {json_file}: all findings.")
+    refuse_without_images(report)
 
 
 @app.command()

@@ -123,9 +123,10 @@ def _started(
     out: Path, settings: Settings, domains: Sequence[Domain], overwrite: bool, bars: Bars, say: Callable[[str], None]
 ) -> TrainResult:
     check_sizes(settings, domains)
+    say(f"settings of '{out}'\n\n{settings.to_toml()}")
     torch.manual_seed(settings.run.seed)
     encoder = _start_encoder(settings)
-    say(f"start: {encoder.config.start}")
+    say(f"started from {encoder.config.start}")
     trainer = build_trainer(settings, domains, encoder)
     found = fill_banks(trainer, bars)
     skipped = _skipped(settings, domains, found)

@@ -1,4 +1,4 @@
-"""What is in the folders before anything is learned from them: unreadable files, odd ones, duplicates, classes."""
+"""What is in the folders before anything is learned: unreadable files, odd ones, duplicates, classes."""
 
 import hashlib
 import os
@@ -344,7 +344,10 @@ def perceptual_hash(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _candidates(hashes: np.ndarray) -> np.ndarray:
-    """(P, 2) pairs of rows, smaller first, that agree in at least one band of bits and nearly in the others."""
+    """(P, 2) pairs of rows, smaller first, that agree in one band of bits and differ little elsewhere.
+
+    The bits are cut into bands; only rows with one band in common are compared, never all with all.
+    """
     found = [np.empty(0, dtype=np.int64)]
     for band in np.array_split(np.arange(63, dtype=np.uint64), NUM_BANDS):
         mask = np.bitwise_or.reduce(np.uint64(1) << band)

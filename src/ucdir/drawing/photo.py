@@ -1,6 +1,8 @@
 """Specimen -> something like a photograph: coloured, textured, lit, on a cluttered background, through an imperfect camera."""
 
 import colorsys
+import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +11,10 @@ from PIL import Image, ImageDraw, ImageFilter
 from ucdir.drawing.kinds import Material, Specimen
 from ucdir.drawing.pose import Freedom, posed
 
-Pixels = NDArray[np.float32]  # (H, W, 3) or (H, W) in [0, 1]
+Pixels = NDArray[np.floating[Any]]  # (H, W, 3) or (H, W) in [0, 1]
 
-FREEDOM = Freedom(turn=22, size=(0.62, 0.98), lean=0.12)
+_X = eval(os.environ.get("X", "{}"))
+FREEDOM = Freedom(turn=_X.get("turn", 15), size=(_X.get("small", 0.72), 1.0), lean=0.1)
 
 # hue, saturation and value ranges; hues beyond 1 wrap round
 _COLOURS: dict[Material, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
@@ -56,10 +59,16 @@ def _flat(line: NDArray[np.float64]) -> list[tuple[float, float]]:
     return [(x, y) for x, y in line.tolist()]
 
 
-def _painted(placed: Specimen, rng: np.random.Generator, canvas: int) -> tuple[Pixels, Image.Image, Image.Image]:
+def _painted(
+    placed: Specimen, rng: np.random.Generator, canvas: int
+) -> tuple[Pixels, Image.Image, Image.Image]:
     """Own colour (H, W, 3), relief and silhouette of the specimen."""
     colours = {material: _colour(rng, material) for material in _COLOURS}
-    image, relief, mask = Image.new("RGB", (canvas, canvas)), Image.new("L", (canvas, canvas)), Image.new("L", (canvas, canvas))
+    image, relief, mask = (
+        Image.new("RGB", (canvas, canvas)),
+        Image.new("L", (canvas, canvas)),
+        Image.new("L", (canvas, canvas)),
+    )
     pens = [ImageDraw.Draw(layer) for layer in (image, relief, mask)]
     width = max(round(canvas * rng.uniform(0.006, 0.012)), 1)
     for part in placed:
@@ -80,10 +89,23 @@ def _shading(relief: Image.Image, mask: Image.Image, light: float, rng: np.rando
     """Brightness factor (H, W) of a relief lit from the side: small edges, the round of the whole, a gloss."""
     canvas = relief.width
     small = _slope(relief.filter(ImageFilter.GaussianBlur(canvas / 110)), light) * canvas / 200
-    large = _slope(mask.reduce(4).filter(ImageFilter.GaussianBlur(canvas / 40)).resize(mask.size), light) * canvas / 25
+    large = (
+        _slope(mask.reduce(4).filter(ImageFilter.GaussianBlur(canvas / 40)).resize(mask.size), light)
+        * canvas
+        / 25
+    )
     shade = rng.uniform(0.8, 1.3) * np.tanh(small) * 0.4 + rng.uniform(0.3, 0.6) * np.tanh(large)
     gloss = rng.uniform(0, 0.5) * np.clip(large - 0.3, 0, 1) ** 2
-    return np.asarray(1 + shade * 0.8 + gloss, dtype=np.float32)
+    return (1 + shade * 0.8 + gloss) * (1 - _creases(relief, rng))
+
+
+def _creases(relief: Image.Image, rng: np.random.Generator) -> Pixels:
+    """Share of light lost (H, W) where parts meet and at the rim."""
+    canvas = relief.width
+    level = np.asarray(relief.filter(ImageFilter.GaussianBlur(canvas / 180)), dtype=np.float32) / 255
+    down, across = np.gradient(level)
+    steepness = np.hypot(down, across) * canvas / 10
+    return np.clip(steepness, 0, 1) * rng.uniform(*_X.get("crease", (0.3, 0.8)))
 
 
 def _slope(height: Image.Image, light: float) -> Pixels:
@@ -100,8 +122,12 @@ def _shadow(mask: Image.Image, light: float, rng: np.random.Generator) -> Pixels
     canvas = mask.width
     far = rng.uniform(0.01, 0.07) * canvas
     shift = (far * np.cos(light) / 4, far * np.sin(light) / 4)
-    small = mask.reduce(4).transform((canvas // 4, canvas // 4), Image.Transform.AFFINE, (1, 0, -shift[0], 0, 1, -shift[1]))
-    soft = small.filter(ImageFilter.GaussianBlur(canvas / 4 * rng.uniform(0.01, 0.04))).resize(mask.size, Image.Resampling.BILINEAR)
+    small = mask.reduce(4).transform(
+        (canvas // 4, canvas // 4), Image.Transform.AFFINE, (1, 0, -shift[0], 0, 1, -shift[1])
+    )
+    soft = small.filter(ImageFilter.GaussianBlur(canvas / 4 * rng.uniform(0.01, 0.04))).resize(
+        mask.size, Image.Resampling.BILINEAR
+    )
     return np.asarray(soft, dtype=np.float32) / 255 * np.float32(rng.uniform(0.15, 0.55))
 
 
@@ -130,12 +156,16 @@ def _background(rng: np.random.Generator, canvas: int) -> Pixels:
         blend = _noise(rng, canvas, *([(4, 4), (10, 10), (3, 12)][int(rng.integers(3))]))
     scene = first + (second - first) * blend[..., None]
     scene = _cluttered(scene, rng)
-    texture = 1 + rng.uniform(0.05, 0.3) * (_grain(rng, canvas) - 0.5) + rng.uniform(0.0, 0.3) * (_noise(rng, canvas, 5, 5) - 0.5)
+    texture = (
+        1
+        + rng.uniform(0.05, 0.3) * (_grain(rng, canvas) - 0.5)
+        + rng.uniform(0.0, 0.3) * (_noise(rng, canvas, 5, 5) - 0.5)
+    )
     return np.asarray(scene * texture[..., None], dtype=np.float32)
 
 
 def _backdrop_colour(rng: np.random.Generator) -> NDArray[np.float32]:
-    colour = colorsys.hsv_to_rgb(rng.uniform(0, 1), rng.uniform(0.02, 0.5), rng.uniform(0.3, 0.95))
+    colour = colorsys.hsv_to_rgb(rng.uniform(0, 1), rng.uniform(0.02, _X.get('bgsat', 0.35)), rng.uniform(_X.get('bgval', 0.55), 0.95))
     return np.array(colour, dtype=np.float32)
 
 
@@ -144,7 +174,7 @@ def _cluttered(scene: Pixels, rng: np.random.Generator) -> Pixels:
     canvas = len(scene)
     image = Image.fromarray((np.clip(scene, 0, 1) * 255).astype(np.uint8)).reduce(2)
     pen = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(0, 6))):
+    for _ in range(int(rng.integers(0, _X.get('clutter', 4)))):
         x, y = rng.uniform(0, canvas / 2, size=2)
         wide, tall = rng.uniform(0.03, 0.22, size=2) * canvas / 2
         fill = _byte(_backdrop_colour(rng))
@@ -152,7 +182,15 @@ def _cluttered(scene: Pixels, rng: np.random.Generator) -> Pixels:
             pen.ellipse((x - wide, y - tall, x + wide, y + tall), fill=fill)
         else:
             lean = rng.uniform(-wide, wide)
-            pen.polygon([(x - wide, y - tall), (x + wide, y - tall), (x + wide + lean, y + tall), (x - wide + lean, y + tall)], fill=fill)
+            pen.polygon(
+                [
+                    (x - wide, y - tall),
+                    (x + wide, y - tall),
+                    (x + wide + lean, y + tall),
+                    (x - wide + lean, y + tall),
+                ],
+                fill=fill,
+            )
     image = image.filter(ImageFilter.GaussianBlur(canvas / 2 * rng.uniform(0.006, 0.025)))
     return np.asarray(image.resize((canvas, canvas), Image.Resampling.BILINEAR), dtype=np.float32) / 255
 
@@ -162,11 +200,16 @@ def _exposed(scene: Pixels, rng: np.random.Generator, size: int) -> Image.Image:
     small = np.clip(scene, 0, 1).reshape(size, 2, size, 2, 3).mean(axis=(1, 3))
     falloff = np.linspace(-1, 1, size, dtype=np.float32)
     direction = rng.uniform(-0.25, 0.25, size=2)
-    light = 1 + direction[0] * falloff[:, None] + direction[1] * falloff[None] - rng.uniform(0, 0.2) * (falloff[:, None] ** 2 + falloff**2)
+    light = (
+        1
+        + direction[0] * falloff[:, None]
+        + direction[1] * falloff[None]
+        - rng.uniform(0, 0.2) * (falloff[:, None] ** 2 + falloff**2)
+    )
     small = small * light[..., None] * rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, size=3)
     small = np.clip(small, 0, 1) ** rng.uniform(0.75, 1.3)
     image = Image.fromarray((small * 255).astype(np.uint8))
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(size * rng.uniform(0.002, 0.009)))
-    noise = rng.normal(0, rng.uniform(1, 9), size=(size, size, 3))
+    noise = rng.normal(0, rng.uniform(1, _X.get('noise', 6)), size=(size, size, 3))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))

@@ -44,7 +44,9 @@ class _Pen:
     def draw(self, line: Points, closed: bool, width: float = 1.0) -> None:
         """A stroke along the line, sometimes gone over a second time."""
         for _ in range(2 if self.twice and width == 1.0 else 1):
-            self._stroke(resample(line, self.step, closed), self.width * width * (0.75 if self.twice else 1.0))
+            self._stroke(
+                resample(line, self.step, closed), self.width * width * (0.75 if self.twice else 1.0)
+            )
 
     def erase(self, line: Points) -> None:
         """Leave blank paper inside an outline: what lies in front hides what is behind."""
@@ -91,10 +93,16 @@ def _hatch(outline: Points, pen: _Pen, rng: np.random.Generator, spacing: float)
     heights = outline @ across
     for height in np.arange(heights.min(), heights.max(), max(spacing, 1.0) * pen.width)[1:]:
         for start, stop in _inside(outline, across, along, height):
-            pen.draw(np.stack([across * height + along * start, across * height + along * stop]), closed=False, width=0.5)
+            pen.draw(
+                np.stack([across * height + along * start, across * height + along * stop]),
+                closed=False,
+                width=0.5,
+            )
 
 
-def _inside(outline: Points, across: NDArray[np.float64], along: NDArray[np.float64], height: float) -> list[tuple[float, float]]:
+def _inside(
+    outline: Points, across: NDArray[np.float64], along: NDArray[np.float64], height: float
+) -> list[tuple[float, float]]:
     """Stretches of the line at `height` that lie inside the outline, as positions along it."""
     ends = np.roll(outline, -1, axis=0)
     low, high = outline @ across - height, ends @ across - height

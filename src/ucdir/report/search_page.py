@@ -30,7 +30,7 @@ h2 { font-size: 1rem; margin: 12px 0 0; overflow-wrap: anywhere; }
 .about { margin: 4px 0 0; color: var(--quiet); overflow-wrap: anywhere; }
 .query { display: grid; grid-template-columns: 280px minmax(0, 1fr); gap: 32px; align-items: start;
   padding: 28px 0; border-top: 1px solid var(--line); }
-header + .query, .skipped + .query { margin-top: 24px; }
+main > .query:first-child { border-top: 0; }
 .asked { position: sticky; top: 24px; }
 .asked p { margin: 2px 0 0; color: var(--quiet); font-size: .875rem; }
 .asked .picture { border: 2px solid var(--accent); }

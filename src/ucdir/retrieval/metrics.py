@@ -76,12 +76,8 @@ class RetrievalScores:
         return float(self.relevant.sum()) / total if total else math.nan
 
     def ceiling(self, k: int) -> float:
-        """P@k of a perfect order: below 1 where classes have fewer than k relevant images; NaN without queries."""
-        return (
-            float(self.relevant.clamp_max(k).sum()) / (k * len(self.relevant))
-            if len(self.relevant)
-            else math.nan
-        )
+        """P@k of a perfect order: below 1 where fewer than k images are relevant; NaN without queries."""
+        return _ratio(self.relevant.clamp_max(k).sum(), torch.tensor(k * len(self.relevant)))
 
     def __getitem__(self, name: str) -> Metric:
         """The figure called `name`, such as 'P@5', 'capped P@5', 'mAP@5', 'R@5' or 'mAP@All'."""

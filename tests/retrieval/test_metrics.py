@@ -1,0 +1,204 @@
+"""Ranking figures against the published implementation, plain loops, and numbers derived by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.reference import retrieval as reference
+from ucdir.retrieval.metrics import exact_rows, score
+
+GOLDEN = np.load(Path(__file__).with_name("golden_retrieval.npz"))
+KS = (1, 3, 10, 100)
+
+
+def golden(name):
+    return torch.from_numpy(GOLDEN[name])
+
+
+def drawn(seed, queries=23, gallery=31, dim=6, classes=5, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randn(count, dim, generator=generator, dtype=dtype) for count in (queries, gallery)]
+    ids = [torch.randint(-1, classes, (count,), generator=generator) for count in (queries, gallery)]
+    return *rows, *ids
+
+
+@pytest.mark.parametrize("ks", [(1, 5, 15), (50, 100, 200), (3, 10, 1000)])
+@pytest.mark.parametrize("direction", ["AB", "BA"])
+def test_capped_precision_is_that_of_the_published_implementation(ks, direction):
+    query, gallery = direction
+    scores = score(
+        golden(f"in.ret.features_{query}"),
+        golden(f"in.ret.features_{gallery}"),
+        golden(f"in.ret.targets_{query}"),
+        golden(f"in.ret.targets_{gallery}"),
+        ks,
+        resamples=0,
+    )
+    found = torch.tensor([scores[f"capped P@{k}"].value for k in ks], dtype=torch.float64)
+    expected = golden(f"out.ret.k{'_'.join(map(str, ks))}.{query}") / 100
+    assert_close(found, expected, rtol=1e-8, atol=0)
+
+
+def test_cosines_are_those_of_the_published_implementation():
+    rows = exact_rows(golden("in.ret.features_A")), exact_rows(golden("in.ret.features_B"))
+    assert_close(rows[0] @ rows[1].T, golden("out.ret.cosine"), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_figure_is_that_of_plain_loops(seed):
+    rows = drawn(seed)
+    scores = score(*rows, KS, resamples=0)
+    found = reference.matches(*(part.tolist() for part in rows))
+    for k in KS:
+        assert scores[f"P@{k}"].value == pytest.approx(reference.precision(found, k), rel=1e-12)
+        assert scores[f"capped P@{k}"].value == pytest.approx(reference.capped_precision(found, k), rel=1e-12)
+        assert scores[f"mAP@{k}"].value == pytest.approx(reference.mean_average_precision(found, k), rel=1e-12)
+        assert scores[f"R@{k}"].value == pytest.approx(reference.recall(found, k), rel=1e-12)
+    everything = reference.mean_average_precision(found, len(rows[1]))
+    assert scores["mAP@All"].value == pytest.approx(everything, rel=1e-12)
+
+
+def test_float32_rows_give_the_same_figures():
+    rows = drawn(5)
+    single = score(rows[0].float(), rows[1].float(), *rows[2:], KS)
+    assert [m.value for m in single.metrics] == pytest.approx([m.value for m in score(*rows, KS).metrics], rel=1e-5)
+
+
+def test_numbers_derived_by_hand():
+    # one query at angle 0; the gallery at rising angles, relevant at ranks 1, 3 and 4
+    angles = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5], dtype=torch.float64)
+    gallery = torch.stack([angles.cos(), angles.sin()], dim=1)
+    scores = score(torch.tensor([[1.0, 0.0]]), gallery, torch.tensor([7]), torch.tensor([7, 2, 7, 7, -1]), (2, 4))
+    assert scores["P@2"].value == 1 / 2
+    assert scores["P@4"].value == 3 / 4
+    assert scores["capped P@4"].value == 2 / 3  # among the first three
+    assert scores["mAP@2"].value == (1 / 1) / 2
+    assert scores["mAP@4"].value == pytest.approx((1 / 1 + 2 / 3 + 3 / 4) / 3)
+    assert scores["R@2"].value == 1 / 3
+    assert scores["mAP@All"].value == scores["mAP@4"].value
+    assert scores.chance == 3 / 5
+    assert scores.ceiling(4) == 3 / 4
+
+
+def test_a_query_without_relevant_images_is_zero_in_precision_and_outside_the_rest():
+    queries = torch.eye(2)
+    scores = score(queries, torch.eye(2), torch.tensor([0, 9]), torch.tensor([0, 0]), (1,))
+    assert scores.without_relevant == 1
+    assert scores["P@1"].value == 1 / 2
+    assert scores["capped P@1"].value == scores["mAP@1"].value == 1.0
+    assert scores["R@1"].value == 1 / 2
+    absent = scores.per_class[1]
+    assert (absent.class_id, absent.queries, absent.relevant) == (9, 1, 0)
+    values = {metric.name: metric.value for metric in absent.metrics}
+    assert values["P@1"] == 0
+    assert math.isnan(values["mAP@All"])
+
+
+def test_queries_without_a_class_are_left_out_and_counted():
+    queries, gallery, classes, gallery_classes = drawn(3)
+    scores = score(queries, gallery, classes, gallery_classes, (5,))
+    kept = classes >= 0
+    assert scores.without_class == int((~kept).sum()) > 0
+    assert scores.query_rows.tolist() == kept.nonzero()[:, 0].tolist()
+    alone = score(queries[kept], gallery, classes[kept], gallery_classes, (5,))
+    assert alone.metrics == scores.metrics
+
+
+def test_without_any_query_or_gallery_image_nothing_counts():
+    rows, ids = torch.eye(3), torch.zeros(3, dtype=torch.int64)
+    nobody = score(rows, rows, ids - 1, ids, (1,))
+    assert nobody.without_class == 3
+    assert all(math.isnan(metric.value) and math.isnan(metric.low) for metric in nobody.metrics)
+    empty = score(rows, rows[:0], ids, ids[:0], (1,))
+    assert empty["P@1"].value == 0
+    assert math.isnan(empty["mAP@All"].value)
+    assert empty.without_relevant == 3
+
+
+def test_equal_cosines_are_ranked_by_gallery_row():
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randn(1, 97, generator=generator)
+    gallery = row.expand(300, 97).contiguous()
+    classes = torch.zeros(300, dtype=torch.int64)
+    classes[250:] = 1
+    scores = score(torch.randn(3, 97, generator=generator), gallery, torch.tensor([0, 0, 1]), classes, (250, 251))
+    assert scores.hits.tolist() == [[250, 250], [250, 250], [0, 1]]
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 7, 1000])
+def test_block_size_changes_nothing(block_size):
+    rows = drawn(4, dim=64, dtype=torch.float32)
+    whole, blocked = score(*rows, KS), score(*rows, KS, block_size=block_size)
+    assert blocked.metrics == whole.metrics
+    assert torch.equal(blocked.average_precision, whole.average_precision)
+    assert torch.equal(blocked.hits, whole.hits)
+
+
+def test_rotation_scale_and_order_of_queries_change_nothing():
+    queries, gallery, classes, gallery_classes = drawn(6)
+    rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(2))
+    plain = score(queries, gallery, classes, gallery_classes, KS)
+    turned = score(3 * queries[order] @ rotation, gallery @ rotation, classes[order], gallery_classes, KS)
+    assert [m.value for m in turned.metrics] == pytest.approx([m.value for m in plain.metrics], rel=1e-12)
+
+
+def test_exact_rows_make_dot_products_independent_of_the_order_of_summation():
+    rows = torch.randn(64, 999, generator=torch.Generator().manual_seed(0))
+    exact = exact_rows(rows)
+    order = torch.randperm(999, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(exact @ exact.T, exact[:, order] @ exact[:, order].T)
+    assert_close(exact.norm(dim=1), torch.ones(64, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert torch.equal(exact_rows(torch.zeros(1, 4)), torch.zeros(1, 4, dtype=torch.float64))
+
+
+def test_intervals_hold_the_value_and_repeat_for_a_seed():
+    rows = drawn(7, queries=200, gallery=200)
+    first, again, other = score(*rows, (5,), seed=1), score(*rows, (5,), seed=1), score(*rows, (5,), seed=2)
+    assert first.metrics == again.metrics
+    assert first.metrics != other.metrics
+    assert all(metric.low < metric.value < metric.high for metric in first.metrics)
+
+
+def test_interval_of_a_share_is_as_wide_as_the_binomial_says():
+    rows = torch.eye(2).repeat(200, 1)
+    ids = torch.arange(400) % 4 // 2  # half of the queries find their class at rank 1
+    scores = score(rows, torch.eye(2), ids, torch.tensor([0, 1]), (1,), resamples=4000)["P@1"]
+    expected = 1.96 * math.sqrt(0.25 / 400)
+    assert scores.value == 0.5
+    assert (scores.high - scores.low) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_without_resamples_there_is_no_interval():
+    assert math.isnan(score(*drawn(0), (5,), resamples=0)["P@5"].low)
+
+
+def test_per_class_figures_average_to_the_whole():
+    scores = score(*drawn(8), (3,))
+    weighted = sum(entry.queries * dict((m.name, m.value) for m in entry.metrics)["P@3"] for entry in scores.per_class)
+    assert weighted / len(scores.relevant) == pytest.approx(scores["P@3"].value)
+    with pytest.raises(KeyError):
+        scores["P@4"]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_embeddings_that_are_not_finite_are_refused(bad):
+    rows = drawn(0)
+    rows[1][4, 2] = bad
+    with pytest.raises(ValueError, match="1 of 31 embeddings are not finite"):
+        score(*rows, (1,))
+
+
+def test_wrong_ks_and_shapes_are_refused():
+    queries, gallery, classes, gallery_classes = drawn(0)
+    with pytest.raises(ValueError, match="at least one k"):
+        score(queries, gallery, classes, gallery_classes, ())
+    with pytest.raises(ValueError, match="1 or more"):
+        score(queries, gallery, classes, gallery_classes, (0, 5))
+    with pytest.raises(ValueError, match="query embeddings and classes have shapes"):
+        score(queries, gallery, classes[:-1], gallery_classes, (1,))
+    assert score(queries, gallery, classes, gallery_classes, (5, 1, 5)).ks == (1, 5)
