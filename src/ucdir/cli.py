@@ -55,7 +55,9 @@ def print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Search one image collection with pictures from another that looks nothing like it."""
 
@@ -93,13 +95,18 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
 def train(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="DIR...", help="Two or more folders or manifests; NAME=DIR gives a name. Not needed with --resume."),
+        typer.Argument(
+            metavar="DIR...",
+            help="Two or more folders or manifests; NAME=DIR gives a name. Not needed with --resume.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
     preset: Annotated[str | None, typer.Option(help="A whole set of settings: office-home, domainnet, quick ...")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     backbone: Annotated[str | None, typer.Option(help="torchvision/NAME or timm/NAME.")] = None,
-    weights: Annotated[str | None, typer.Option(help="default, none or PATH (MoCo v2, torchvision, timm, encoder folder).")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="default, none or PATH (MoCo v2, torchvision, timm, encoder folder).")
+    ] = None,
     init: Annotated[Path | None, typer.Option(help="Start from the weights of this encoder folder, head included.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the largest domain.")] = None,
@@ -108,13 +115,17 @@ def train(
     num_clusters: Annotated[
         list[int] | None, typer.Option(help="Clusters per domain; several counts are independent terms.")
     ] = None,
-    classes: Annotated[str | None, typer.Option(help="Class folders: auto, folders or none. Training never reads them.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Class folders: auto, folders or none. Training never reads them.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Train on the rows of this split of a manifest.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every draw.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read images; 0 = one per core.")] = None,
-    assign: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting: section.key=value.")] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting: section.key=value.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an existing run away first.")] = False,
     as_json: AsJson = False,
@@ -181,7 +192,8 @@ def check(
     split: Split = None,
     workers: Workers = 0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON; - prints them instead.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write all findings as JSON; - prints them instead."),
     ] = None,
 ) -> None:
     """Look for unreadable, odd and duplicate images before learning from them."""

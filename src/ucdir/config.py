@@ -209,7 +209,7 @@ def _known_keys() -> dict[str, tuple[str, ...]]:
     return {
         name: tuple(annotation.model_fields)
         for name, annotation in sections.items()
-        if annotation is not None and issubclass(annotation, Section)
+        if isinstance(annotation, type) and issubclass(annotation, Section)
     }
 
 
@@ -239,5 +239,7 @@ def _toml_value(value: object) -> str:
 
 
 def _toml_string(text: str) -> str:
-    escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in text.replace("\\", "\\\\").replace('"', '\\"'))
+    escaped = "".join(
+        f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in text.replace("\\", "\\\\").replace('"', '\\"')
+    )
     return f'"{escaped}"'

@@ -78,10 +78,12 @@ def smoothed(rows, neighbours, rounds):
             near = ranking(row, rows)[: neighbours + 1]
             weights = [max(cosine(row, rows[other]), 0.0) ** 3 for other in near]
             averaged.append(
-                unit([
-                    math.fsum(weight * rows[other][d] for weight, other in zip(weights, near, strict=True))
-                    for d in range(len(row))
-                ])
+                unit(
+                    [
+                        math.fsum(weight * rows[other][d] for weight, other in zip(weights, near, strict=True))
+                        for d in range(len(row))
+                    ]
+                )
             )
         rows = averaged
     return centred(rows)

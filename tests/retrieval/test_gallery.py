@@ -40,7 +40,11 @@ def test_what_is_written_is_read_back(gallery):
     assert read.info.unreadable[0]["reason"] == "truncated"
     assert read.info.fingerprint == FINGERPRINT
     assert Path(read.info.encoder_path).is_absolute()
-    assert sorted(file.name for file in gallery.folder.iterdir()) == ["embeddings.npy", "gallery.json", "images.parquet"]
+    assert sorted(file.name for file in gallery.folder.iterdir()) == [
+        "embeddings.npy",
+        "gallery.json",
+        "images.parquet",
+    ]
 
 
 def test_rows_of_a_domain(gallery):

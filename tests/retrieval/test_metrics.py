@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference import retrieval as reference
 from torch.testing import assert_close
 
-from tests.reference import retrieval as reference
 from ucdir.retrieval.metrics import exact_rows, score
 
 GOLDEN = np.load(Path(__file__).with_name("golden_retrieval.npz"))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from reference import retrieval as reference
 
-from tests.reference import retrieval as reference
 from ucdir.retrieval.search import nearest, top_k
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from reference import retrieval as reference
 from torch.testing import assert_close
 
-from tests.reference import retrieval as reference
 from ucdir.retrieval.training_free import centred, smoothed
 
 
@@ -46,7 +46,9 @@ def test_smoothing_draws_clusters_together():
     rows = centres + 0.4 * torch.randn(200, 4, generator=generator)
     rows, labels = rows / rows.norm(dim=1, keepdim=True), torch.arange(200) // 50
     own = labels[:, None] == labels
-    spread = [(part @ part.T)[own].mean() - (part @ part.T)[~own].mean() for part in (centred(rows), smoothed(rows, 20))]
+    spread = [
+        (part @ part.T)[own].mean() - (part @ part.T)[~own].mean() for part in (centred(rows), smoothed(rows, 20))
+    ]
     assert spread[1] > spread[0] + 0.1
 
 

@@ -80,10 +80,7 @@ def evaluate(
 
     def embed_all(name: str, model: Encoder) -> tuple[Embeddings, ...]:
         with bars(f"embedding, {name}", sum(len(domain) for domain in domains)) as advance:
-            return tuple(
-                embed(model, domain.paths, place, exactness, batch_size, workers, advance)
-                for domain in domains
-            )
+            return tuple(embed(model, domain.paths, place, exactness, batch_size, workers, advance) for domain in domains)
 
     frozen_embeddings = embed_all("frozen", encoders.frozen)
     counts = tuple(_count(*parts) for parts in zip(domains, labels, frozen_embeddings, strict=True))
@@ -94,23 +91,17 @@ def evaluate(
         return evaluate_methods(methods, class_names, counts, ks, resamples, seed, advance)
 
 
-def _domains(
-    encoder: Path | None, sources: Sequence[str] | None, classes: str | None, split: str | None
-) -> tuple[Domain, ...]:
+def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str | None, split: str | None) -> tuple[Domain, ...]:
     config = None if encoder is None else _config_file(encoder)
     settings = load_settings(file=config).data if config is not None else None
     if not sources:
         if settings is None or not settings.domains:
             where = "--backbone" if encoder is None else f"'{encoder}'"
-            raise UsageError(
-                f"{where} names no domains to score on. Give two or more folders or manifests with classes."
-            )
+            raise UsageError(f"{where} names no domains to score on. Give two or more folders or manifests with classes.")
         sources, split = settings.domains, split or settings.split
         classes = classes or settings.classes
     if len(sources) < 2:
-        raise UsageError(
-            f"one domain alone cannot be scored: '{sources[0]}'. Give two or more folders or manifests."
-        )
+        raise UsageError(f"one domain alone cannot be scored: '{sources[0]}'. Give two or more folders or manifests.")
     return load_domains(sources, classes=classes or "auto", split=split)
 
 
@@ -144,20 +135,13 @@ def _listed(names: set[str], most: int = 8) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def _encoders(
-    encoder: Path | None, frozen: Path | None, backbone: str | None, weights: str, image_size: int
-) -> _Encoders:
+def _encoders(encoder: Path | None, frozen: Path | None, backbone: str | None, weights: str, image_size: int) -> _Encoders:
     if backbone is not None:
         if encoder is not None or frozen is not None:
-            raise UsageError(
-                "--backbone scores a backbone without training, so it takes no encoder and no --frozen. "
-                "Drop one."
-            )
+            raise UsageError("--backbone scores a backbone without training, so it takes no encoder and no --frozen. Drop one.")
         return _Encoders(build_encoder(backbone, weights, image_size), {})
     if encoder is None:
-        raise UsageError(
-            "nothing to score: give a run folder, an encoder folder or --backbone torchvision/NAME."
-        )
+        raise UsageError("nothing to score: give a run folder, an encoder folder or --backbone torchvision/NAME.")
     folder = encoder_folder(encoder)
     last = Encoder.load(folder)
     if last.config.dim is None and frozen is None:
@@ -169,9 +153,7 @@ def _encoders(
             "compare with. "
             "Give its encoder folder with --frozen."
         )
-    epochs = (
-        {name: folder.parent / part for name, part in EPOCH_ENCODERS.items()} if folder != encoder else {}
-    )
+    epochs = {name: folder.parent / part for name, part in EPOCH_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
     return _Encoders(Encoder.load(encoder_folder(frozen or beside)), {**trained, "trained": last})
 

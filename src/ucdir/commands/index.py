@@ -90,9 +90,7 @@ def index(
             f"so no gallery was written. Run ucdir check {' '.join(sources)} to see why."
         )
     skipped = [unreadable_entry(error, name) for name, error in unreadable]
-    gallery = Gallery.create(
-        out, _finite(torch.cat(rows), folder), images, model.fingerprint(), folder, skipped, overwrite
-    )
+    gallery = Gallery.create(out, _finite(torch.cat(rows), folder), images, model.fingerprint(), folder, skipped, overwrite)
     counts = gallery.domains()
     named = tuple((domain.name, counts.get(domain.name, 0)) for domain in domains)
     return IndexResult(out, len(gallery), named, tuple(error for _, error in unreadable))
@@ -105,9 +103,7 @@ def encoder_folder(path: Path) -> Path:
     if (path / "encoder" / "model.safetensors").is_file():
         return path / "encoder"
     if not path.exists():
-        raise UcdirError(
-            f"encoder not found: '{path}'. Give a run folder or an encoder folder that ucdir train wrote."
-        )
+        raise UcdirError(f"encoder not found: '{path}'. Give a run folder or an encoder folder that ucdir train wrote.")
     raise UcdirError(
         f"'{path}' is neither a run nor an encoder folder: no model.safetensors in it or in its encoder/. "
         "Give a folder that ucdir train wrote."
@@ -143,7 +139,5 @@ def _describe(path: Path, domain: str, class_name: str | None) -> GalleryImage |
 def _finite(rows: Tensor, folder: Path) -> Tensor:
     bad = int((~rows.isfinite().all(dim=1)).sum())
     if bad:
-        raise UcdirError(
-            f"encoder '{folder}' gives NaN or infinity for {bad} of {len(rows)} images. Train it again."
-        )
+        raise UcdirError(f"encoder '{folder}' gives NaN or infinity for {bad} of {len(rows)} images. Train it again.")
     return rows

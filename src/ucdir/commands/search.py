@@ -41,9 +41,7 @@ def search(
     paths = _query_paths(query)
     model, place = _gallery_encoder(opened, encoder), choose_device(device)
     with bars("embedding", len(paths)) as advance:
-        embedded = embed(
-            model, paths, place, choose_precision(precision, place), batch_size, workers, advance
-        )
+        embedded = embed(model, paths, place, choose_precision(precision, place), batch_size, workers, advance)
     if len(embedded.rows) == 0:
         raise embedded.unreadable[0] if len(paths) == 1 else _no_query(query, embedded.unreadable)
     found = nearest(_finite(embedded.rows, query), opened.embeddings, k, candidates)
@@ -52,8 +50,7 @@ def search(
         QueryHits(
             paths[image_id],
             tuple(
-                Hit(Path(files[row].as_py()), domains[row].as_py(), value, row)
-                for row, value in zip(rows, values, strict=True)
+                Hit(Path(files[row].as_py()), domains[row].as_py(), value, row) for row, value in zip(rows, values, strict=True)
             ),
         )
         for image_id, rows, values in zip(
@@ -96,7 +93,5 @@ def _no_query(query: Path, unreadable: tuple[ImageError, ...]) -> UcdirError:
 
 def _finite(rows: Tensor, query: Path) -> Tensor:
     if not bool(rows.isfinite().all()):
-        raise UcdirError(
-            f"the embedding of '{query}' is not finite: the encoder gives NaN or infinity. Train it again."
-        )
+        raise UcdirError(f"the embedding of '{query}' is not finite: the encoder gives NaN or infinity. Train it again.")
     return rows

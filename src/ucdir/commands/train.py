@@ -85,7 +85,9 @@ def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resum
     if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"'{out}' exists already. Go on with --resume, replace it with --overwrite, or give another --out.")
     if overwrite and out.exists() and not (out / "config.toml").is_file() and any(out.iterdir()):
-        raise UsageError(f"'{out}' is no run folder (no config.toml in it), so --overwrite will not delete it. Give another --out.")
+        raise UsageError(
+            f"'{out}' is no run folder (no config.toml in it), so --overwrite will not delete it. Give another --out."
+        )
     if not sources:
         raise UsageError("no domains given. Name two or more folders: ucdir train DIR DIR --out run")
     return _with_domains(settings or Settings(), sources)
@@ -97,7 +99,9 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
         raise UsageError(f"there is nothing to resume: '{file}' does not exist. Leave --resume away to start a run.")
     stored = load_settings(file=file)
     if sources and _with_domains(stored, sources).data.domains != stored.data.domains:
-        raise UsageError(f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away.")
+        raise UsageError(
+            f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away."
+        )
     if settings is not None:
         differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key != "data.domains"]
         if differing:
@@ -120,7 +124,12 @@ def _flat(settings: Settings) -> dict[str, Any]:
 
 
 def _started(
-    out: Path, settings: Settings, domains: Sequence[Domain], overwrite: bool, bars: Bars, say: Callable[[str], None]
+    out: Path,
+    settings: Settings,
+    domains: Sequence[Domain],
+    overwrite: bool,
+    bars: Bars,
+    say: Callable[[str], None],
 ) -> TrainResult:
     check_sizes(settings, domains)
     say(f"settings of '{out}'\n\n{settings.to_toml()}")
@@ -145,7 +154,11 @@ def _resumed(out: Path, settings: Settings, domains: Sequence[Domain], bars: Bar
     state = load_checkpoint(out / CHECKPOINT)
     started = Encoder.load(out / FROZEN)
     encoder = build_encoder(
-        settings.encoder.backbone, "none", settings.encoder.image_size, settings.encoder.dim, settings.encoder.hidden
+        settings.encoder.backbone,
+        "none",
+        settings.encoder.image_size,
+        settings.encoder.dim,
+        settings.encoder.hidden,
     )
     trainer = build_trainer(settings, restrict_to_images(out, domains), with_start(encoder, started.config.start))
     restore(trainer, state)
@@ -153,9 +166,7 @@ def _resumed(out: Path, settings: Settings, domains: Sequence[Domain], bars: Bar
     return _run(out, trainer, (), bars, say)
 
 
-def _run(
-    out: Path, trainer: Trainer, skipped: tuple[ImageError, ...], bars: Bars, say: Callable[[str], None]
-) -> TrainResult:
+def _run(out: Path, trainer: Trainer, skipped: tuple[ImageError, ...], bars: Bars, say: Callable[[str], None]) -> TrainResult:
     epochs = trainer.settings.optimiser.epochs
     try:
         with RunLog(out, trainer.epoch) as log:
@@ -170,7 +181,8 @@ def _run(
                 say(epoch_line(report, epochs))
     except KeyboardInterrupt as error:
         raise InterruptedRun(
-            f"stopped after epoch {trainer.epoch} of {epochs}; what was learned is in '{out}'. Go on with: ucdir train --out {out} --resume"
+            f"stopped after epoch {trainer.epoch} of {epochs}; what was learned is in '{out}'. "
+            f"Go on with: ucdir train --out {out} --resume"
         ) from error
     chosen = {kind: best.epoch for kind, best in trainer.best.items()}
     return TrainResult(out, out / ENCODER, epochs, chosen, skipped, trainer.seconds)
@@ -184,9 +196,9 @@ def _keep(out: Path, trainer: Trainer, report: EpochReport, oracle: Mapping[str,
     scores = {"label-free": report.label_free.cycle_agreement}
     if oracle is not None:
         scores["oracle"] = oracle["mAP@All"]
-    for kind, score in scores.items():
-        if kind not in trainer.best or score > trainer.best[kind].score:
-            trainer.best[kind] = BestEpoch(report.epoch, score)
+    for kind, value in scores.items():
+        if kind not in trainer.best or value > trainer.best[kind].score:
+            trainer.best[kind] = BestEpoch(report.epoch, value)
             trainer.searcher.save(out / CHOSEN[kind], f"{card} Chosen as the {kind} epoch.")
     save_checkpoint(out / CHECKPOINT, resume_state(trainer))
 
@@ -209,10 +221,8 @@ def oracle_scores(report: EpochReport, domains: Sequence[Domain]) -> dict[str, f
 def epoch_line(report: EpochReport, epochs: int) -> str:
     """What an epoch did, in one line for people."""
     terms = report.terms
-    active = [f"instance {terms.instance:.3f}"]
-    for name in ("cluster", "entropy", "distance"):
-        if getattr(report.weights, name):
-            active.append(f"{name} {getattr(terms, name):.3f}")
+    later = [name for name in ("cluster", "entropy", "distance") if getattr(report.weights, name)]
+    active = [f"{name} {getattr(terms, name):.3f}" for name in ("instance", *later)]
     seconds = report.train_seconds + report.embed_seconds
     return (
         f"epoch {report.epoch}/{epochs}  loss {terms.total:.3f} ({', '.join(active)})  "

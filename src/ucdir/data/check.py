@@ -36,11 +36,9 @@ BLANK_DEVIATION = 1.0  # grey levels; a thumbnail that varies less shows nothing
 GREY_DIFFERENCE = 3.0  # mean difference of the colour channels below which an image counts as grey
 NUM_BANDS = 6  # pairs that differ in fewer hash bits than this always meet in a band
 MAX_HASH_DIFFERENCE = 10  # bits of 63
-MAX_BAND_GROUP = 1024  # larger groups are compared along a line instead of all with all
-LINE_REACH = 32
-MIN_CORRELATION = (
-    0.985  # of two thumbnails; copies measured above 0.993, different guitar drawings below 0.97
-)
+MAX_BAND_GROUP = 400  # larger groups are compared along a line instead of all with all
+LINE_REACH = 24
+MIN_CORRELATION = 0.985  # of two thumbnails; copies measured above 0.993, different guitar drawings below 0.97
 PAIRS_AT_ONCE = 20_000
 IMAGES_AT_ONCE = 256
 
@@ -164,9 +162,7 @@ class Glance:
     thumbnail: bytes  # 32 x 32 grey
 
 
-def check_domains(
-    domains: Sequence[Domain], progress: Callable[[int], None] | None = None, workers: int = 0
-) -> CheckReport:
+def check_domains(domains: Sequence[Domain], progress: Callable[[int], None] | None = None, workers: int = 0) -> CheckReport:
     """Decode every image of the domains once and report what is odd about them; nothing is changed.
 
     progress  called with the number of images just finished
@@ -215,9 +211,7 @@ def _loose(name: str) -> str:
 # One domain
 
 
-def _look(
-    paths: Sequence[Path], progress: Callable[[int], None] | None, workers: int
-) -> Iterator[Glance | ImageError]:
+def _look(paths: Sequence[Path], progress: Callable[[int], None] | None, workers: int) -> Iterator[Glance | ImageError]:
     with ThreadPoolExecutor(workers or _num_cores()) as pool:
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             for glance in pool.map(_glance, paths[start : start + IMAGES_AT_ONCE]):
@@ -261,9 +255,7 @@ def _check_domain(domain: Domain, glances: Sequence[Glance | ImageError]) -> Dom
         unreadable=tuple(glance for glance in glances if isinstance(glance, ImageError)),
         wrong_suffix=tuple(WrongSuffix(path, g.format) for path, g in readable if _suffix_is_wrong(path, g)),
         odd_sizes=tuple(
-            OddSize(path, g.width, g.height, problem)
-            for path, g in readable
-            if (problem := _problem(g)) is not None
+            OddSize(path, g.width, g.height, problem) for path, g in readable if (problem := _problem(g)) is not None
         ),
         blank=tuple(path for (path, _), is_blank in zip(readable, blank, strict=True) if is_blank),
         sizes=_sizes([glance for _, glance in readable]),
@@ -335,9 +327,7 @@ def perceptual_hash(thumbnails: np.ndarray) -> np.ndarray:
     weights = (1 << np.arange(63, dtype=np.uint64)).astype(np.uint64)
     hashes = np.empty(len(thumbnails), dtype=np.uint64)
     for start in range(0, len(thumbnails), PAIRS_AT_ONCE):
-        images = (
-            thumbnails[start : start + PAIRS_AT_ONCE].astype(np.float32).reshape(-1, THUMBNAIL, THUMBNAIL)
-        )
+        images = thumbnails[start : start + PAIRS_AT_ONCE].astype(np.float32).reshape(-1, THUMBNAIL, THUMBNAIL)
         spectrum = (waves @ images @ waves.T).reshape(-1, 64)[:, 1:]
         hashes[start : start + PAIRS_AT_ONCE] = np.where(spectrum > 0, weights, np.uint64(0)).sum(axis=1)
     return hashes

@@ -17,9 +17,7 @@ import numpy as np
 from ucdir.errors import UcdirError, UsageError
 
 WEB_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".avif"})
-OTHER_SUFFIXES = frozenset(
-    {".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
+OTHER_SUFFIXES = frozenset({".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"})
 IMAGE_SUFFIXES = WEB_SUFFIXES | OTHER_SUFFIXES
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 CLASS_RULES = ("auto", "folders", "none")
@@ -68,9 +66,7 @@ class Domain:
         return replace(self, classes=None)
 
 
-def load_domains(
-    sources: Sequence[str], classes: str = "auto", split: str | None = None
-) -> tuple[Domain, ...]:
+def load_domains(sources: Sequence[str], classes: str = "auto", split: str | None = None) -> tuple[Domain, ...]:
     """Load one domain per source, each written PATH or NAME=PATH.
 
     Raises UsageError when two domains have one name or one source, and what `load_domain` raises.
@@ -80,9 +76,7 @@ def load_domains(
     return tuple(load_domain(path, name, classes, split) for name, path in named)
 
 
-def load_domain(
-    source: Path, name: str | None = None, classes: str = "auto", split: str | None = None
-) -> Domain:
+def load_domain(source: Path, name: str | None = None, classes: str = "auto", split: str | None = None) -> Domain:
     """Load the images below a folder, sorted by path, or those of a .csv or .parquet manifest, in its order.
 
     name      default: the name of the folder, or of the manifest without its suffix
@@ -112,10 +106,7 @@ def class_ids(domains: Sequence[Domain]) -> tuple[tuple[str, ...], tuple[np.ndar
     names = sorted({name for domain in domains for name in domain.classes or () if name is not None})
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
     numbers[None] = -1
-    ids = (
-        np.array([numbers[name] for name in domain.classes or [None] * len(domain)], dtype=np.int64)
-        for domain in domains
-    )
+    ids = (np.array([numbers[name] for name in domain.classes or [None] * len(domain)], dtype=np.int64) for domain in domains)
     return tuple(names), tuple(ids)
 
 
@@ -163,9 +154,7 @@ def _refuse_repeated(named: Sequence[tuple[str, Path]]) -> None:
             raise UsageError(f"'{path}' and '{by_place[place]}' are the same place. Give each domain once.")
         if name.casefold() in by_name:
             other = by_name[name.casefold()]
-            raise UsageError(
-                f"'{other}' and '{path}' would both be domain '{name}'. Name them: NAME={other} OTHER={path}."
-            )
+            raise UsageError(f"'{other}' and '{path}' would both be domain '{name}'. Name them: NAME={other} OTHER={path}.")
         by_place[place] = by_name[name.casefold()] = path
 
 
@@ -195,14 +184,10 @@ def _load_folder(source: Path, name: str, classes: str, split: str | None) -> Do
 
 
 def _split_folder(source: Path, name: str, split: str) -> Path:
-    folders = sorted(
-        entry.name for entry in _entries(source) if _is_folder(entry) and not _is_hidden(entry.name)
-    )
+    folders = sorted(entry.name for entry in _entries(source) if _is_folder(entry) and not _is_hidden(entry.name))
     if split not in folders:
         found = ", ".join(folders[:10]) or "no folders"
-        raise UsageError(
-            f"domain '{name}' has no split '{split}': '{source}' has {found}. Name one of its folders."
-        )
+        raise UsageError(f"domain '{name}' has no split '{split}': '{source}' has {found}. Name one of its folders.")
     return source / split
 
 
@@ -249,9 +234,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UcdirError(
-            f"cannot read folder '{folder}': {reason}. Allow reading it or move it away."
-        ) from error
+        raise UcdirError(f"cannot read folder '{folder}': {reason}. Allow reading it or move it away.") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -295,25 +278,19 @@ def _load_manifest(source: Path, name: str, classes: str, split: str | None) -> 
     table = _read_csv(source) if source.suffix.lower() == ".csv" else _read_parquet(source)
     if "path" not in table:
         columns = ", ".join(table) or "none"
-        raise UcdirError(
-            f"manifest '{source}' has no column 'path' (found: {columns}). Name the column path."
-        )
+        raise UcdirError(f"manifest '{source}' has no column 'path' (found: {columns}). Name the column path.")
     rows = _rows_of_split(table, split, source)
     if not rows:
         raise UcdirError(f"manifest '{source}' lists no images. Add rows with a path.")
     listed = [table["path"][row] for row in rows]
     if None in listed:
-        raise UcdirError(
-            f"manifest '{source}' has an empty path in row {rows[listed.index(None)] + 1}. Fill it in."
-        )
+        raise UcdirError(f"manifest '{source}' has an empty path in row {rows[listed.index(None)] + 1}. Fill it in.")
     texts = [str(path) for path in listed]
     paths = tuple(source.parent / text for text in texts)
     _refuse_duplicates(paths, source)
     _refuse_absent(paths, source)
     if classes == "folders":
-        return Domain(
-            name, paths, tuple(unicodedata.normalize("NFC", path.parent.name) for path in paths), source
-        )
+        return Domain(name, paths, tuple(unicodedata.normalize("NFC", path.parent.name) for path in paths), source)
     labels = [table["class"][row] for row in rows] if classes == "auto" and "class" in table else []
     named = any(label is not None for label in labels)
     composed = tuple(label and unicodedata.normalize("NFC", label) for label in labels)
@@ -337,10 +314,7 @@ def _read_csv(source: Path) -> Table:
                 f"manifest '{source}' has {len(row)} fields in row {number} but {len(columns)} columns. "
                 f'Put fields with a comma into "quotes".'
             )
-    return {
-        column: [_cell(row[place]) if place < len(row) else None for row in rows]
-        for place, column in enumerate(columns)
-    }
+    return {column: [_cell(row[place]) if place < len(row) else None for row in rows] for place, column in enumerate(columns)}
 
 
 def _read_parquet(source: Path) -> Table:
@@ -374,9 +348,7 @@ def _rows_of_split(table: Table, split: str | None, source: Path) -> list[int]:
     if split is None:
         return list(rows)
     if "split" not in table:
-        raise UsageError(
-            f"manifest '{source}' has no column 'split' (found: {', '.join(table)}). Leave out --split."
-        )
+        raise UsageError(f"manifest '{source}' has no column 'split' (found: {', '.join(table)}). Leave out --split.")
     kept = [row for row in rows if table["split"][row] == split]
     if not kept:
         found = ", ".join(sorted({str(value) for value in table["split"]})[:10]) or "none"
@@ -388,9 +360,7 @@ def _refuse_duplicates(paths: Iterable[Path], source: Path) -> None:
     counts = Counter(os.path.normpath(path) for path in paths)
     twice = [path for path, count in counts.items() if count > 1]
     if twice:
-        raise UcdirError(
-            f"manifest '{source}' lists {_first_three(twice)} more than once. Keep each path once."
-        )
+        raise UcdirError(f"manifest '{source}' lists {_first_three(twice)} more than once. Keep each path once.")
 
 
 def _refuse_absent(paths: Iterable[Path], source: Path) -> None:

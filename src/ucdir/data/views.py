@@ -70,6 +70,6 @@ def colour_jitter(image: Image.Image, rng: random.Random) -> Image.Image:
 
 def to_pixels(image: Image.Image) -> Tensor:
     """RGB image -> (3, H, W) uint8."""
-    pixels = tv.pil_to_tensor(image)
+    pixels: Tensor = tv.pil_to_tensor(image)
     assert pixels.dtype == torch.uint8
     return pixels

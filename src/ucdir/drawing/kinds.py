@@ -43,9 +43,7 @@ def boat(rng: np.random.Generator) -> Specimen:
         closed=False,
         count=24,
     )
-    bottom = smooth(
-        points((0.84, keel - 0.03), (0.7, keel), (0.35, keel), (0.2, keel - 0.03)), closed=False, count=24
-    )
+    bottom = smooth(points((0.84, keel - 0.03), (0.7, keel), (0.35, keel), (0.2, keel - 0.03)), closed=False, count=24)
     main_foot, jib_foot = deck - 0.06, deck - 0.05
     belly = rng.uniform(0.0, 0.08)
     main_back = rng.uniform(0.1, 0.17)
@@ -75,9 +73,7 @@ def boat(rng: np.random.Generator) -> Specimen:
         _straight(mast - 0.02, (top + main_foot) / 2, mast - 0.17 - belly, (top + main_foot) / 2 + 0.03),
         _straight(mast - 0.02, main_foot - 0.12, mast - 0.26 - belly, main_foot - 0.1),
         Part(np.concatenate([hull, bottom]), "paint"),
-        _stroke(
-            smooth(points((0.15, plank), (0.5, plank + 0.02), (0.88, plank - 0.02)), closed=False, count=20)
-        ),
+        _stroke(smooth(points((0.15, plank), (0.5, plank + 0.02), (0.88, plank - 0.02)), closed=False, count=20)),
     )
 
 
@@ -102,9 +98,7 @@ def butterfly(rng: np.random.Generator) -> Specimen:
     spot = ellipse((0.5 + span * 0.68, waist - height * 0.55), (rng.uniform(0.04, 0.075),) * 2)
     dot = ellipse((0.5 + low * 0.62, waist + 0.17), (rng.uniform(0.03, 0.05),) * 2)
     vein = points((0.53, waist - 0.03), (0.5 + span * 0.86, waist - height * 0.25))
-    feeler = smooth(
-        points((0.51, waist - 0.16), (0.54, waist - 0.27), (0.62, waist - 0.36)), closed=False, count=14
-    )
+    feeler = smooth(points((0.51, waist - 0.16), (0.54, waist - 0.27), (0.62, waist - 0.36)), closed=False, count=14)
     parts: list[Part] = []
     for line, material in ((lower, "second"), (upper, "paint"), (spot, "accent"), (dot, "light")):
         parts += [Part(line, material), Part(mirror(line), material)]
@@ -126,12 +120,8 @@ def car(rng: np.random.Generator) -> Specimen:
         (front + 0.02, roof + 0.03), (hood, belt + 0.01), (0.93, belt + 0.06), (0.96, belt + 0.13), (0.95, sill),
     )  # fmt: skip
     post = (back + front) / 2 + 0.02
-    rear = points(
-        (tail + 0.1, belt), (back + 0.035, roof + 0.045), (post - 0.015, roof + 0.045), (post - 0.015, belt)
-    )
-    fore = points(
-        (post + 0.015, belt), (post + 0.015, roof + 0.045), (front - 0.02, roof + 0.045), (hood - 0.08, belt)
-    )
+    rear = points((tail + 0.1, belt), (back + 0.035, roof + 0.045), (post - 0.015, roof + 0.045), (post - 0.015, belt))
+    fore = points((post + 0.015, belt), (post + 0.015, roof + 0.045), (front - 0.02, roof + 0.045), (hood - 0.08, belt))
     parts = [Part(shell, "paint"), Part(rear, "glass"), Part(fore, "glass")]
     parts += [
         _straight(post, belt, post, sill),
@@ -185,17 +175,13 @@ def fish(rng: np.random.Generator) -> Specimen:
         count=28,
     )
     belly = smooth(
-        points(
-            (root, middle + 0.05), (0.4, middle + tall * 0.95), (0.2, middle + tall * 0.7), (nose, middle)
-        ),
+        points((root, middle + 0.05), (0.4, middle + tall * 0.95), (0.2, middle + tall * 0.7), (nose, middle)),
         closed=False,
         count=28,
     )
     fork, spread = rng.uniform(0.02, 0.1), rng.uniform(0.15, 0.22)
     tail = smooth(
-        points(
-            (root - 0.02, middle), (0.94, middle - spread), (0.94 - fork, middle), (0.94, middle + spread)
-        ),
+        points((root - 0.02, middle), (0.94, middle - spread), (0.94 - fork, middle), (0.94, middle + spread)),
         count=40,
     )
     peak = middle - tall - rng.uniform(0.08, 0.14)
@@ -212,9 +198,7 @@ def fish(rng: np.random.Generator) -> Specimen:
         count=24,
     )
     parts = [Part(tail, "second"), Part(dorsal, "second"), Part(np.concatenate([back, belly]), "paint")]
-    parts += [
-        _straight(0.9, middle + offset * 1.8, root + 0.02, middle + offset) for offset in (-0.05, 0.0, 0.05)
-    ]
+    parts += [_straight(0.9, middle + offset * 1.8, root + 0.02, middle + offset) for offset in (-0.05, 0.0, 0.05)]
     for column, row in ((0.48, -0.09), (0.56, -0.06), (0.56, 0.03), (0.63, -0.01), (0.47, -0.01)):
         parts.append(_stroke(ellipse((column, middle + row), (0.035, 0.045), -75, 75, count=10)))
     parts += [_stroke(ellipse((0.23, middle), (0.07, tall * 0.75), -60, 60, count=16)), Part(fin, "accent")]
@@ -325,17 +309,13 @@ def tree(rng: np.random.Generator) -> Specimen:
                (0.5 + thick * 0.8, 0.78), (0.5 + thick * 0.8, y)), count=56
     )  # fmt: skip
     angle = np.linspace(0, 360, 120, endpoint=False)
-    bump = 1 + rng.uniform(0.06, 0.1) * (
-        2 * np.abs(np.sin(np.radians(angle * lobes / 2 + rng.uniform(0, 360)))) - 1
-    )
+    bump = 1 + rng.uniform(0.06, 0.1) * (2 * np.abs(np.sin(np.radians(angle * lobes / 2 + rng.uniform(0, 360)))) - 1)
     round_ = ellipse((0.0, 0.0), (wide, high), count=120) * bump[:, None]
     parts = [Part(trunk, "wood"), Part(round_ + np.array([0.5, y]), "leaf")]
     for _ in range(int(rng.integers(4, 7))):
         far, where = np.sqrt(rng.uniform(0.02, 0.55)), rng.uniform(0, 2 * np.pi)
         spot = (0.5 + wide * far * np.cos(where), y + high * far * np.sin(where))
-        parts.append(
-            _stroke(ellipse(spot, (rng.uniform(0.05, 0.08), rng.uniform(0.035, 0.05)), 180, 350, count=12))
-        )
+        parts.append(_stroke(ellipse(spot, (rng.uniform(0.05, 0.08), rng.uniform(0.035, 0.05)), 180, 350, count=12)))
     parts += [_straight(0.5, y + high * 1.02 + 0.06, 0.5 - thick * 0.2, 0.8)]
     return tuple(parts)
 
@@ -347,13 +327,10 @@ def umbrella(rng: np.random.Generator) -> Specimen:
     dome = ellipse((0.5, hem), (half, hem - top), 180, 360, count=40)
     edges = np.linspace(0.5 + half, 0.5 - half, panels + 1)
     scallops = [
-        ellipse(((a + b) / 2, hem), ((a - b) / 2, sag), 0, -180, count=10)
-        for a, b in zip(edges, edges[1:], strict=False)
+        ellipse(((a + b) / 2, hem), ((a - b) / 2, sag), 0, -180, count=10) for a, b in zip(edges, edges[1:], strict=False)
     ]
     bottom, hook = rng.uniform(0.84, 0.88), rng.uniform(0.05, 0.08)
-    grip = np.concatenate(
-        [points((0.5, bottom - 0.1)), ellipse((0.5 - hook, bottom), (hook, hook), 0, 170, count=16)]
-    )
+    grip = np.concatenate([points((0.5, bottom - 0.1)), ellipse((0.5 - hook, bottom), (hook, hook), 0, 170, count=16)])
     parts = [
         Part(band(points((0.5, top - 0.05), (0.5, bottom - 0.08)), 0.022), "metal"),
         Part(band(grip, 0.035), "wood"),

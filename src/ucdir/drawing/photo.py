@@ -59,9 +59,7 @@ def _flat(line: NDArray[np.float64]) -> list[tuple[float, float]]:
     return [(x, y) for x, y in line.tolist()]
 
 
-def _painted(
-    placed: Specimen, rng: np.random.Generator, canvas: int
-) -> tuple[Pixels, Image.Image, Image.Image]:
+def _painted(placed: Specimen, rng: np.random.Generator, canvas: int) -> tuple[Pixels, Image.Image, Image.Image]:
     """Own colour (H, W, 3), relief and silhouette of the specimen."""
     colours = {material: _colour(rng, material) for material in _COLOURS}
     image, relief, mask = (
@@ -89,11 +87,7 @@ def _shading(relief: Image.Image, mask: Image.Image, light: float, rng: np.rando
     """Brightness factor (H, W) of a relief lit from the side: small edges, the round of the whole, a gloss."""
     canvas = relief.width
     small = _slope(relief.filter(ImageFilter.GaussianBlur(canvas / 110)), light) * canvas / 200
-    large = (
-        _slope(mask.reduce(4).filter(ImageFilter.GaussianBlur(canvas / 40)).resize(mask.size), light)
-        * canvas
-        / 25
-    )
+    large = _slope(mask.reduce(4).filter(ImageFilter.GaussianBlur(canvas / 40)).resize(mask.size), light) * canvas / 25
     shade = rng.uniform(0.8, 1.3) * np.tanh(small) * 0.4 + rng.uniform(0.3, 0.6) * np.tanh(large)
     gloss = rng.uniform(0, 0.5) * np.clip(large - 0.3, 0, 1) ** 2
     return (1 + shade * 0.8 + gloss) * (1 - _creases(relief, rng))
@@ -122,9 +116,7 @@ def _shadow(mask: Image.Image, light: float, rng: np.random.Generator) -> Pixels
     canvas = mask.width
     far = rng.uniform(0.01, 0.07) * canvas
     shift = (far * np.cos(light) / 4, far * np.sin(light) / 4)
-    small = mask.reduce(4).transform(
-        (canvas // 4, canvas // 4), Image.Transform.AFFINE, (1, 0, -shift[0], 0, 1, -shift[1])
-    )
+    small = mask.reduce(4).transform((canvas // 4, canvas // 4), Image.Transform.AFFINE, (1, 0, -shift[0], 0, 1, -shift[1]))
     soft = small.filter(ImageFilter.GaussianBlur(canvas / 4 * rng.uniform(0.01, 0.04))).resize(
         mask.size, Image.Resampling.BILINEAR
     )
@@ -157,15 +149,15 @@ def _background(rng: np.random.Generator, canvas: int) -> Pixels:
     scene = first + (second - first) * blend[..., None]
     scene = _cluttered(scene, rng)
     texture = (
-        1
-        + rng.uniform(0.05, 0.3) * (_grain(rng, canvas) - 0.5)
-        + rng.uniform(0.0, 0.3) * (_noise(rng, canvas, 5, 5) - 0.5)
+        1 + rng.uniform(0.05, 0.3) * (_grain(rng, canvas) - 0.5) + rng.uniform(0.0, 0.3) * (_noise(rng, canvas, 5, 5) - 0.5)
     )
     return np.asarray(scene * texture[..., None], dtype=np.float32)
 
 
 def _backdrop_colour(rng: np.random.Generator) -> NDArray[np.float32]:
-    colour = colorsys.hsv_to_rgb(rng.uniform(0, 1), rng.uniform(0.02, _X.get('bgsat', 0.35)), rng.uniform(_X.get('bgval', 0.55), 0.95))
+    colour = colorsys.hsv_to_rgb(
+        rng.uniform(0, 1), rng.uniform(0.02, _X.get("bgsat", 0.35)), rng.uniform(_X.get("bgval", 0.55), 0.95)
+    )
     return np.array(colour, dtype=np.float32)
 
 
@@ -174,7 +166,7 @@ def _cluttered(scene: Pixels, rng: np.random.Generator) -> Pixels:
     canvas = len(scene)
     image = Image.fromarray((np.clip(scene, 0, 1) * 255).astype(np.uint8)).reduce(2)
     pen = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(0, _X.get('clutter', 4)))):
+    for _ in range(int(rng.integers(0, _X.get("clutter", 4)))):
         x, y = rng.uniform(0, canvas / 2, size=2)
         wide, tall = rng.uniform(0.03, 0.22, size=2) * canvas / 2
         fill = _byte(_backdrop_colour(rng))
@@ -211,5 +203,5 @@ def _exposed(scene: Pixels, rng: np.random.Generator, size: int) -> Image.Image:
     image = Image.fromarray((small * 255).astype(np.uint8))
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(size * rng.uniform(0.002, 0.009)))
-    noise = rng.normal(0, rng.uniform(1, _X.get('noise', 6)), size=(size, size, 3))
+    noise = rng.normal(0, rng.uniform(1, _X.get("noise", 6)), size=(size, size, 3))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))

@@ -44,9 +44,7 @@ class _Pen:
     def draw(self, line: Points, closed: bool, width: float = 1.0) -> None:
         """A stroke along the line, sometimes gone over a second time."""
         for _ in range(2 if self.twice and width == 1.0 else 1):
-            self._stroke(
-                resample(line, self.step, closed), self.width * width * (0.75 if self.twice else 1.0)
-            )
+            self._stroke(resample(line, self.step, closed), self.width * width * (0.75 if self.twice else 1.0))
 
     def erase(self, line: Points) -> None:
         """Leave blank paper inside an outline: what lies in front hides what is behind."""

@@ -52,7 +52,7 @@ def cycle_agreement(rows: Tensor, others: Tensor, assignment: Tensor, block: int
 
 def nearest_rows(queries: Tensor, gallery: Tensor, block: int) -> Tensor:
     """Row of the most similar gallery row of each query: (Q, D), (G, D) -> (Q,) int64, never Q x G in memory."""
-    return torch.cat([(part @ gallery.T).argmax(dim=1) for part in queries.split(block)])
+    return torch.cat([(part @ gallery.T).argmax(dim=1) for part in torch.split(queries, block)])
 
 
 def rand_index(one: Tensor, other: Tensor) -> float:

@@ -180,7 +180,11 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
     embeddings = [found.rows for found in embed_domains(trainer, bars, same=True)]
     previous = [clusters[0] for clusters in trainer.clusterings]
     trainer.clusterings = cluster_domains(trainer, embeddings, epoch + 1)
-    label_free = label_free_scores(embeddings, [clusters[0].to("cpu") for clusters in trainer.clusterings], [c.to("cpu") for c in previous])
+    label_free = label_free_scores(
+        embeddings,
+        [clusters[0].to("cpu") for clusters in trainer.clusterings],
+        [c.to("cpu") for c in previous],
+    )
     trainer.epoch += 1
     ended = time.perf_counter()
     trainer.seconds += ended - started
@@ -227,7 +231,7 @@ def training_step(
 
     steps = []
     for query, key, part, bank, clusters in zip(
-        queries.split(sizes), keys.split(sizes), batch, banks, clusterings, strict=True
+        torch.split(queries, sizes), torch.split(keys, sizes), batch, banks, clusterings, strict=True
     ):
         image_ids = part.image_ids.to(device)
         bank.write(image_ids, key)

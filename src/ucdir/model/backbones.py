@@ -66,7 +66,7 @@ def _from_timm(network: str, pretrained: bool) -> _Parts:
     if not timm.is_model(network):
         raise UsageError(f"timm has no network '{network}'.{_near(network, timm.list_models())}")
     module = timm.create_model(network, pretrained=pretrained, num_classes=0)
-    data = timm.data.resolve_model_data_config(module)
+    data = timm.data.resolve_model_data_config(module)  # type: ignore[attr-defined, no-untyped-call]
     return module, tuple(data["mean"]), tuple(data["std"])
 
 

@@ -41,7 +41,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     cpuinfo = Path("/proc/cpuinfo")
@@ -52,9 +52,10 @@ def _has_bfloat16(device: torch.device) -> bool:
 class Float32Conv2d(nn.Conv2d):
     """A convolution that stays in float32 inside autocast."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            return super()._conv_forward(input.float(), weight, bias)
+    def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            convolved: Tensor = super()._conv_forward(images.float(), weight, bias)
+            return convolved
 
 
 def avoid_slow_kernels(network: nn.Module, device: torch.device, precision: str) -> None:

@@ -119,7 +119,10 @@ def build_encoder(
     """
     built = build_backbone(backbone, image_size, pretrained=weights == "default")
     encoder = Encoder(built.module, _config(backbone, image_size, built, dim, hidden, start=weights))
-    start = {"default": f"the default weights of {backbone}, as its library ships them", "none": "random numbers"}.get(weights)
+    start = {
+        "default": f"the default weights of {backbone}, as its library ships them",
+        "none": "random numbers",
+    }.get(weights)
     if start is None:
         start = load_weights(Path(weights), encoder.backbone, encoder.head).sentence()
     return with_start(encoder, start).eval()
@@ -131,9 +134,7 @@ def with_start(encoder: Encoder, start: str) -> Encoder:
     return encoder
 
 
-def _config(
-    backbone: str, image_size: int, built: Backbone, dim: int | None, hidden: int | None, start: str
-) -> EncoderConfig:
+def _config(backbone: str, image_size: int, built: Backbone, dim: int | None, hidden: int | None, start: str) -> EncoderConfig:
     width = None if dim is None else hidden or built.feature_dim
     return EncoderConfig(backbone, image_size, built.mean, built.std, built.feature_dim, width, dim, start)
 
@@ -188,7 +189,9 @@ encoder = Encoder.load(Path("THIS_FOLDER"))
 def _read_config(folder: Path) -> EncoderConfig:
     file = folder / "config.json"
     if not file.is_file() or not (folder / "model.safetensors").is_file():
-        raise UcdirError(f"'{folder}' is no encoder folder: model.safetensors and config.json are expected. Give one that train wrote.")
+        raise UcdirError(
+            f"'{folder}' is no encoder folder: model.safetensors and config.json are expected. Give one that train wrote."
+        )
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         version = content.pop("format_version")
@@ -197,4 +200,6 @@ def _read_config(folder: Path) -> EncoderConfig:
         content["mean"], content["std"] = tuple(content["mean"]), tuple(content["std"])
         return EncoderConfig(**content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UcdirError(f"encoder '{folder}' is damaged: config.json is not as written ({error}). Train or copy it again.") from error
+        raise UcdirError(
+            f"encoder '{folder}' is damaged: config.json is not as written ({error}). Train or copy it again."
+        ) from error

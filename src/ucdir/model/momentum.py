@@ -22,7 +22,8 @@ class MomentumEncoder:
     @torch.no_grad()
     def update(self, encoder: nn.Module) -> None:
         """Move each parameter: slow = momentum * slow + (1 - momentum) * fast. Buffers are not touched."""
-        slow, fast = list(self.encoder.parameters()), list(encoder.parameters())
+        slow: list[Tensor] = list(self.encoder.parameters())
+        fast: list[Tensor] = list(encoder.parameters())
         torch._foreach_mul_(slow, self.encoder_momentum)
         torch._foreach_add_(slow, fast, alpha=1 - self.encoder_momentum)
 

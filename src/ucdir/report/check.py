@@ -115,12 +115,8 @@ def _domain(domain: DomainCheck) -> Lines:
         kinds = f"{domain.ignored.hidden:,} hidden, {domain.ignored.foreign:,} not images"
         yield 2, f"ignored {kinds}: {names}{' ...' if ignored > 3 else ''}", "dim"
     root = domain.source
-    yield from _listing(
-        "unreadable", [f"{_below(root, Path(error.path))}: {error.reason}" for error in domain.unreadable]
-    )
-    yield from _listing(
-        "wrong suffix", [f"{_below(root, file.path)} is {file.found}" for file in domain.wrong_suffix]
-    )
+    yield from _listing("unreadable", [f"{_below(root, Path(error.path))}: {error.reason}" for error in domain.unreadable])
+    yield from _listing("wrong suffix", [f"{_below(root, file.path)} is {file.found}" for file in domain.wrong_suffix])
     yield from _listing("odd size", [_odd_size(root, file) for file in domain.odd_sizes])
     yield from _listing("of one single tone", [_below(root, path) for path in domain.blank])
 
@@ -199,9 +195,7 @@ def _duplicates(report: CheckReport) -> Lines:
     for what, found in groups.items():
         across = [group for group in found if group.across]
         inside = [group for group in found if not group.across]
-        yield from _listing(
-            f"× {what} across domains", [_group(group.members, roots) for group in across], "red"
-        )
+        yield from _listing(f"× {what} across domains", [_group(group.members, roots) for group in across], "red")
         yield from _listing(f"× {what} within a domain", [_group(group.members, roots) for group in inside])
 
 
@@ -231,9 +225,7 @@ def _verdict(report: CheckReport) -> Lines:
 
 
 def _num_findings(report: CheckReport) -> int:
-    single = sum(
-        len(d.unreadable) + len(d.wrong_suffix) + len(d.odd_sizes) + len(d.blank) for d in report.domains
-    )
+    single = sum(len(d.unreadable) + len(d.wrong_suffix) + len(d.odd_sizes) + len(d.blank) for d in report.domains)
     groups = len(report.exact_duplicates) + len(report.near_duplicates)
     return single + groups + len(report.classes.near_names)
 

@@ -106,9 +106,7 @@ class _Picture:
         """A frame and, in the lower right corner, a disc with a tick or a cross."""
         colour = _RIGHT if right else _WRONG
         frame = self._scaled(left, top, left + CELL, top + CELL)
-        self.pen.rectangle(
-            (frame[0], frame[1], frame[2] - 1, frame[3] - 1), outline=colour, width=FRAME * SCALE
-        )
+        self.pen.rectangle((frame[0], frame[1], frame[2] - 1, frame[3] - 1), outline=colour, width=FRAME * SCALE)
         x, y, radius = left + CELL - 14, top + CELL - 14, 11
         self.pen.ellipse(
             self._scaled(x - radius, y - radius, x + radius, y + radius),

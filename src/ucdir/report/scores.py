@@ -70,9 +70,7 @@ def _headline(report: EvaluationReport, figure: str) -> str:
 
 
 def _heading(query: str, gallery: str, scores: RetrievalScores) -> Text:
-    sizes = (
-        f"{len(scores.relevant):,} queries, {scores.gallery_size:,} images, chance {_percent(scores.chance)}"
-    )
+    sizes = f"{len(scores.relevant):,} queries, {scores.gallery_size:,} images, chance {_percent(scores.chance)}"
     return Text.assemble((f"{query} → {gallery}", "bold"), (f"   {sizes}", "dim"))
 
 
@@ -119,9 +117,7 @@ def _notes(report: EvaluationReport, figure: str) -> list[str]:
         scores = report.scores(report.methods[0], query, gallery)
         if figure == "P" and scores.ceiling(report.ks[-1]) < 0.995:
             most = _percent(scores.ceiling(report.ks[-1]))
-            notes.append(
-                f"{query} → {gallery}: small classes allow P@{report.ks[-1]} to reach {most} at most."
-            )
+            notes.append(f"{query} → {gallery}: small classes allow P@{report.ks[-1]} to reach {most} at most.")
         if scores.without_relevant:
             notes.append(
                 f"{query} → {gallery}: {scores.without_relevant:,} queries have no relevant image: "
@@ -130,14 +126,10 @@ def _notes(report: EvaluationReport, figure: str) -> list[str]:
     for domain in report.domains:
         if domain.images > domain.with_class:
             left_out = domain.images - domain.with_class
-            notes.append(
-                f"{domain.name}: {left_out:,} images have no class: no queries, relevant to nothing."
-            )
+            notes.append(f"{domain.name}: {left_out:,} images have no class: no queries, relevant to nothing.")
         if domain.unreadable:
             path, reason = domain.unreadable[0]
-            notes.append(
-                f"{domain.name}: {len(domain.unreadable):,} unreadable images skipped ({path}: {reason})."
-            )
+            notes.append(f"{domain.name}: {len(domain.unreadable):,} unreadable images skipped ({path}: {reason}).")
     return notes
 
 
@@ -159,10 +151,7 @@ def _direction_document(report: EvaluationReport, query: str, gallery: str) -> d
         "without_class": scores.without_class,
         "without_relevant": scores.without_relevant,
         "chance": _number(scores.chance),
-        "methods": {
-            method: _scores_document(report, report.scores(method, query, gallery))
-            for method in report.methods
-        },
+        "methods": {method: _scores_document(report, report.scores(method, query, gallery)) for method in report.methods},
     }
 
 
@@ -190,8 +179,7 @@ def _scores_document(report: EvaluationReport, scores: RetrievalScores) -> dict[
 def _mean_document(report: EvaluationReport, first: str, second: str) -> dict[str, Any]:
     names = [metric.name for metric in report.scores(report.methods[0], first, second).metrics]
     means = {
-        method: {name: _number(report.pair_mean(method, first, second, name)) for name in names}
-        for method in report.methods
+        method: {name: _number(report.pair_mean(method, first, second, name)) for name in names} for method in report.methods
     }
     return {"domains": [first, second], "methods": means}
 

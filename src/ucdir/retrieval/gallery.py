@@ -125,9 +125,7 @@ class Gallery:
 
     def domains(self) -> dict[str, int]:
         """Domain name -> number of its images, in the order in which they were indexed."""
-        return {
-            count["values"]: count["counts"] for count in self.images["domain"].value_counts().to_pylist()
-        }
+        return {count["values"]: count["counts"] for count in self.images["domain"].value_counts().to_pylist()}
 
     def rows_of(self, domain: str) -> Tensor:
         """(n,) rising rows of one domain; UsageError naming the domains there are when it is none of them."""
@@ -135,8 +133,7 @@ class Gallery:
         if len(rows) == 0:
             names = ", ".join(f"'{name}'" for name in self.domains())
             raise UsageError(
-                f"gallery '{self.folder}' has no domain '{domain}': it holds {names}. Give one of them to "
-                "--domain."
+                f"gallery '{self.folder}' has no domain '{domain}': it holds {names}. Give one of them to --domain."
             )
         return torch.from_numpy(rows)
 
@@ -168,8 +165,7 @@ class Gallery:
         check_place(folder, overwrite)
         if len(embeddings) == 0 or len(embeddings) != len(images):
             raise UcdirError(
-                f"gallery '{folder}' would hold {len(embeddings)} embeddings for {len(images)} images. "
-                "Give one of each."
+                f"gallery '{folder}' would hold {len(embeddings)} embeddings for {len(images)} images. Give one of each."
             )
         info = GalleryInfo(
             fingerprint=fingerprint,
@@ -182,9 +178,7 @@ class Gallery:
         with atomic_folder(folder) as draft:
             np.save(draft / "embeddings.npy", embeddings.cpu().float().numpy())
             pq.write_table(_table(images), draft / "images.parquet")
-            document = json.dumps(
-                {"format_version": FORMAT_VERSION, **asdict(info)}, indent=2, ensure_ascii=False
-            )
+            document = json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, indent=2, ensure_ascii=False)
             (draft / "gallery.json").write_text(document + "\n", encoding="utf-8")
         return cls.load(folder)
 
@@ -211,18 +205,12 @@ def check_place(folder: Path, overwrite: bool) -> None:
     if not (folder / "gallery.json").is_file():
         if folder.is_dir() and not any(folder.iterdir()):
             return
-        raise UcdirError(
-            f"'{folder}' exists and is no gallery, so it is left alone. Give another place to --out."
-        )
+        raise UcdirError(f"'{folder}' exists and is no gallery, so it is left alone. Give another place to --out.")
     if not overwrite:
-        raise UcdirError(
-            f"gallery '{folder}' exists. Add --overwrite to replace it, or give another place to --out."
-        )
+        raise UcdirError(f"gallery '{folder}' exists. Add --overwrite to replace it, or give another place to --out.")
 
 
-def describe(
-    content: bytes, path: Path, domain: str, class_name: str | None, size: tuple[int, int]
-) -> GalleryImage:
+def describe(content: bytes, path: Path, domain: str, class_name: str | None, size: tuple[int, int]) -> GalleryImage:
     """The entry of an image file with these bytes; `size` is its width and height in pixels."""
     digest = hashlib.sha256(content).hexdigest()
     return GalleryImage(path.absolute(), domain, digest, *size, len(content), class_name)
@@ -251,9 +239,7 @@ def _check_parts(folder: Path) -> None:
         raise UcdirError(f"gallery not found: '{folder}'. Make one with: ucdir index RUN DIR --out {folder}")
     missing = [part for part in PARTS if not (folder / part).is_file()]
     if len(missing) == len(PARTS) or "gallery.json" in missing:
-        raise UcdirError(
-            f"'{folder}' is no gallery folder: it has no gallery.json. Give one that ucdir index wrote."
-        )
+        raise UcdirError(f"'{folder}' is no gallery folder: it has no gallery.json. Give one that ucdir index wrote.")
     if missing:
         raise _damaged(folder, f"{' and '.join(missing)} is missing")
 
@@ -263,10 +249,7 @@ def _read_info(folder: Path) -> GalleryInfo:
         content: dict[str, Any] = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
         version = int(content.pop("format_version"))
         if version > FORMAT_VERSION:
-            raise UcdirError(
-                f"gallery '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. "
-                "Update ucdir."
-            )
+            raise UcdirError(f"gallery '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
         return GalleryInfo(**{**content, "unreadable": tuple(content["unreadable"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"gallery.json is not as written ({error})") from error
@@ -284,14 +267,16 @@ def _read_embeddings(folder: Path) -> np.ndarray:
 
 def _read_images(folder: Path) -> pa.Table:
     try:
-        return pq.read_table(folder / "images.parquet", schema=SCHEMA)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        images = pq.read_table(folder / "images.parquet")
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise _damaged(folder, f"images.parquet cannot be read ({reason})") from error
+    if not images.schema.equals(SCHEMA):
+        raise _damaged(folder, f"images.parquet has other columns ({', '.join(images.schema.names)})")
+    return images
 
 
 def _damaged(folder: Path, reason: str) -> UcdirError:
     return UcdirError(
-        f"gallery '{folder}' is damaged: {reason}. Index it again with: ucdir index ... --out {folder} "
-        "--overwrite"
+        f"gallery '{folder}' is damaged: {reason}. Index it again with: ucdir index ... --out {folder} --overwrite"
     )

@@ -149,9 +149,7 @@ def exact_rows(rows: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     if not bool(length.isfinite().all()):
         bad = int((~length.isfinite()).sum())
-        raise ValueError(
-            f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity."
-        )
+        raise ValueError(f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity.")
     return torch.round(rows / length.clamp_min(1e-30) * GRID) / GRID
 
 
@@ -221,9 +219,7 @@ def _figures(
     return figures
 
 
-def _class_scores(
-    class_id: int, labels: Tensor, relevant: Tensor, figures: dict[str, tuple[Tensor, Tensor]]
-) -> ClassScores:
+def _class_scores(class_id: int, labels: Tensor, relevant: Tensor, figures: dict[str, tuple[Tensor, Tensor]]) -> ClassScores:
     rows = labels == class_id
     metrics = []
     for name, (above, below) in figures.items():
@@ -232,9 +228,7 @@ def _class_scores(
     return ClassScores(class_id, int(rows.sum()), int(relevant[rows][0]), tuple(metrics))
 
 
-def _with_intervals(
-    figures: dict[str, tuple[Tensor, Tensor]], resamples: int, seed: int
-) -> tuple[Metric, ...]:
+def _with_intervals(figures: dict[str, tuple[Tensor, Tensor]], resamples: int, seed: int) -> tuple[Metric, ...]:
     above = torch.stack([column for column, _ in figures.values()], dim=1)  # (Q', F)
     below = torch.stack([column for _, column in figures.values()], dim=1)
     low, high = _bootstrap(above, below, resamples, seed)

@@ -42,9 +42,7 @@ def nearest(
     if k < 1:
         raise ValueError(f"k={k}: give 1 or more.")
     if queries.ndim != 2 or queries.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} differ in dimension."
-        )
+        raise ValueError(f"queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} differ in dimension.")
     exact = exact_rows(queries)
     wanted = torch.arange(len(gallery)) if candidates is None else candidates.cpu()
     best = [_nothing(part) for part in torch.split(exact, query_block)]

@@ -1,0 +1,158 @@
+"""k-means and the figures that need no labels."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from ucdir.learn.clusters import Clusters, kmeans
+from ucdir.learn.label_free import LabelFreeScores, cycle_agreement, label_free_scores, nearest_rows, rand_index
+
+
+def rows(m: int, d: int = 4, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(m, d, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def clustered(data: Tensor, count: int, iterations: int = 20, restarts: int = 2, seed: int = 0) -> Clusters:
+    return kmeans(data, count, iterations, restarts, torch.Generator().manual_seed(seed))
+
+
+def centroids(data: Tensor, found: Clusters) -> Tensor:
+    return torch.stack([data[found.assignment == c].mean(dim=0) for c in range(len(found.prototypes))])
+
+
+few = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+@few
+@given(seed=st.integers(0, 1000), m=st.integers(2, 30), share=st.floats(0, 1))
+def test_every_image_is_in_one_cluster_and_prototypes_are_unit_rows(seed: int, m: int, share: float) -> None:
+    count = max(2, round(share * m))
+    found = clustered(rows(m, seed=seed), count)
+    assert found.assignment.shape == (m,)
+    assert found.assignment.dtype == torch.int64
+    assert 0 <= int(found.assignment.min())
+    assert int(found.assignment.max()) < count
+    assert_close(found.prototypes.norm(dim=1), torch.ones(count))
+    assert found.inertia >= 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_converged_clusters_are_consistent(seed: int) -> None:
+    """Each prototype is the direction of its images' mean, each image is with its nearest mean, inertia is their sum."""
+    data = rows(60, seed=seed)
+    found = clustered(data, 5, iterations=100)
+    means = centroids(data, found)
+    assert_close(F.normalize(means, dim=1), found.prototypes, rtol=1e-4, atol=1e-5)
+    distances = torch.cdist(data, means).square()
+    assert torch.equal(distances.argmin(dim=1), found.assignment)
+    assert_close(found.inertia, float(distances.min(dim=1).values.sum()), rtol=1e-4, atol=0)
+
+
+def test_the_same_seed_gives_the_same_clusters() -> None:
+    one, other = clustered(rows(50), 6), clustered(rows(50), 6)
+    assert torch.equal(one.assignment, other.assignment)
+    assert torch.equal(one.prototypes, other.prototypes)
+
+
+def test_more_restarts_never_loosen() -> None:
+    inertia = [clustered(rows(80), 9, iterations=3, restarts=n).inertia for n in (1, 2, 5)]
+    assert inertia == sorted(inertia, reverse=True)
+
+
+def test_as_many_clusters_as_images() -> None:
+    found = clustered(rows(7), 7)
+    assert sorted(found.assignment.tolist()) == list(range(7))
+    assert found.inertia == pytest.approx(0, abs=1e-5)
+
+
+def test_images_that_are_all_alike() -> None:
+    found = clustered(rows(1).repeat(6, 1), 3)
+    assert found.inertia == pytest.approx(0, abs=1e-5)
+    assert torch.isfinite(found.prototypes).all()
+
+
+def test_fewer_different_images_than_clusters() -> None:
+    found = clustered(torch.eye(3).repeat(4, 1), 5)
+    assert found.inertia == pytest.approx(0, abs=1e-5)
+    assert torch.isfinite(found.prototypes).all()
+
+
+def test_input_is_left_alone() -> None:
+    data = rows(20)
+    before = data.clone()
+    clustered(data, 4)
+    assert torch.equal(data, before)
+
+
+def test_to_keeps_everything() -> None:
+    found = clustered(rows(9), 3)
+    moved = found.to("cpu")
+    assert torch.equal(moved.assignment, found.assignment)
+    assert moved.inertia == found.inertia
+
+
+# Label-free figures
+
+
+def slow_rand(one: list[int], other: list[int]) -> float:
+    pairs = list(combinations(range(len(one)), 2))
+    return sum((one[a] == one[b]) == (other[a] == other[b]) for a, b in pairs) / len(pairs)
+
+
+@few
+@given(data=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=25))
+def test_rand_index_is_the_share_of_agreeing_pairs(data: list[tuple[int, int]]) -> None:
+    one, other = map(list, zip(*data, strict=True))
+    assert_close(rand_index(torch.tensor(one), torch.tensor(other)), slow_rand(one, other), rtol=1e-12, atol=1e-12)
+
+
+def test_rand_index_by_hand() -> None:
+    """Pairs of 4 images: 01 and 23 together against 012 together; 01, 03, 13 agree of six."""
+    assert rand_index(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1])) == pytest.approx(3 / 6)
+
+
+@pytest.mark.parametrize("one", [[0], [0, 1, 1, 2], [5, 5, 5]])
+def test_rand_index_of_a_renamed_clustering_is_one(one: list[int]) -> None:
+    assert rand_index(torch.tensor(one), 7 - torch.tensor(one)) == 1
+
+
+def test_cycle_agreement_by_hand() -> None:
+    """Both rows of cluster 0 and 1 go to the same other image, whose nearest is row 0: only cluster 0 comes home."""
+    data = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    assert cycle_agreement(data, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 1])) == 0.5
+
+
+def test_identical_domains_agree_wholly() -> None:
+    data = rows(40)
+    found = clustered(data, 4)
+    scores = label_free_scores([data, data.clone()], [found, found], [found, found])
+    assert scores == LabelFreeScores(1.0, 1.0, pytest.approx(1.0, abs=1e-6))
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_the_block_size_changes_nothing(block: int) -> None:
+    data, others = rows(10), rows(13, seed=1)
+    expected = np.argmax(data.numpy() @ others.numpy().T, axis=1)
+    assert nearest_rows(data, others, block).tolist() == expected.tolist()
+
+
+def test_scores_of_three_domains_lie_between_zero_and_one() -> None:
+    data = [rows(20 + i, seed=i) for i in range(3)]
+    found = [clustered(part, 3) for part in data]
+    scores = label_free_scores(data, found, None)
+    assert scores.cluster_stability == 0
+    assert 0 <= scores.cycle_agreement <= 1
+    assert 0 <= scores.centre_similarity <= 1
+
+
+def test_opposite_domains_have_centre_similarity_zero() -> None:
+    data = rows(20) + 2
+    found = clustered(data, 2)
+    assert label_free_scores([data, -data], [found, found], None).centre_similarity == pytest.approx(0, abs=1e-6)
