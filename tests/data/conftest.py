@@ -38,9 +38,7 @@ def line_drawing() -> Callable[..., Image.Image]:
         page = Image.new("L", (side, side), 255)
         pen = ImageDraw.Draw(page)
         start = rng.integers(side // 5, 4 * side // 5, 2)
-        points = [
-            tuple(map(int, np.clip(start + step, 10, side - 10))) for step in rng.integers(-80, 80, (9, 2))
-        ]
+        points = [tuple(map(int, np.clip(start + step, 10, side - 10))) for step in rng.integers(-80, 80, (9, 2))]
         pen.line(points, fill=0, width=2)
         pen.ellipse([*map(int, start - 25), *map(int, start + rng.integers(10, 40, 2))], outline=0, width=2)
         return page.filter(ImageFilter.GaussianBlur(0.5))

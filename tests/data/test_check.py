@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -47,7 +46,7 @@ def test_a_clean_domain(tmp_path, photo, save):
     assert domain.without_class == 0
     assert domain.sizes == Sizes((40, 40), (60, 60), (80, 80))
     assert domain.grey_share == 0
-    assert not (domain.unreadable or domain.wrong_suffix or domain.odd_sizes or domain.blank)
+    assert (domain.unreadable, domain.wrong_suffix, domain.odd_sizes, domain.blank) == ((), (), (), ())
 
 
 def test_unreadable_files_have_a_reason(tmp_path, photo, save):
@@ -126,9 +125,7 @@ EDITS = {
     "low quality": lambda image, path: image.save(path, "JPEG", quality=40),
     "half size": lambda image, path: image.resize([side // 2 for side in image.size]).save(path, "PNG"),
     "larger": lambda image, path: image.resize([side * 17 // 10 for side in image.size]).save(path, "JPEG"),
-    "brighter": lambda image, path: (
-        ImageEnhance.Brightness(image).enhance(1.1).save(path, "JPEG", quality=85)
-    ),
+    "brighter": lambda image, path: ImageEnhance.Brightness(image).enhance(1.1).save(path, "JPEG", quality=85),
     "darker": lambda image, path: ImageEnhance.Brightness(image).enhance(0.8).save(path, "PNG"),
     "grey": lambda image, path: image.convert("L").save(path, "WEBP"),
 }
@@ -242,7 +239,7 @@ def messy(tmp_path, photo, save) -> Path:
 
 
 def test_the_view_is_short_and_honest(messy):
-    text = printed(check([str(messy / "x"), f"why={messy / 'y'}"]))
+    text = printed(check([str(messy / "x"), f"why={messy / 'y'}"]), width=300)
     assert "15 images, 6 readable, all 48 × 48 px" in text
     assert "ignored 1 hidden, 1 not images: .hidden, notes.txt" in text
     assert "9 unreadable" in text
@@ -254,7 +251,7 @@ def test_the_view_is_short_and_honest(messy):
     assert "60.0% of 'x' is unreadable; training stops above 1%" in text
     assert "13 of 22 images can be used, 11 findings." in text
     assert "\x1b" not in text
-    assert re.sub(r"\s+", "", f"ucdir train {messy}/x why={messy}/y --out run") in re.sub(r"\s+", "", text)
+    assert f"Next: ucdir train {messy}/x why={messy}/y --out run" in text
     assert not any(line != line.rstrip() for line in text.splitlines())
 
 
@@ -267,14 +264,10 @@ def test_the_view_of_one_clean_domain_asks_for_another(tmp_path, photo, save):
 
 
 def test_the_document_is_json_with_stable_names(messy):
-    document = json.loads(
-        json.dumps(check_document(check([str(messy / "x"), str(messy / "y")])), allow_nan=False)
-    )
+    document = json.loads(json.dumps(check_document(check([str(messy / "x"), str(messy / "y")])), allow_nan=False))
     assert list(document) == ["domains", "classes", "exact_duplicates", "near_duplicates"]
     first, second = document["domains"]
-    fields = (
-        "name source images readable classes without_class ignored unreadable wrong_suffix odd_sizes blank"
-    )
+    fields = "name source images readable classes without_class ignored unreadable wrong_suffix odd_sizes blank"
     assert list(first) == [*fields.split(), "sizes", "grey_share"]
     assert len(first["unreadable"]) == 9
     assert all(Path(entry["path"]).exists() for entry in first["unreadable"])
@@ -312,9 +305,7 @@ def test_a_domain_without_readable_images_is_refused_after_the_report(tmp_path, 
 
 def ucdir(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ucdir", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "100"}
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "100"})
 
 
 def test_the_command_line(messy):
@@ -332,7 +323,8 @@ def test_the_exit_codes_of_the_command_line(tmp_path, messy):
     (tmp_path / "bad" / "a.jpg").touch()
     failed = ucdir("check", tmp_path / "bad")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("ucdir: domain 'bad' has no readable image")
+    assert "ucdir: domain 'bad' has no readable image" in failed.stderr
+    assert "Traceback" not in failed.stderr
     wrong = ucdir("check", tmp_path / "nowhere")
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
@@ -357,9 +349,7 @@ def test_real_images_have_no_duplicates_but_a_copy_is_found(pacs, tmp_path):
             for path in sorted((pacs / domain / name).iterdir())[:60]:
                 shutil.copy(path, folder)
     first = min((tmp_path / "sketch" / "guitar").iterdir())
-    Image.open(first).convert("L").resize((113, 113)).save(
-        tmp_path / "photo" / "guitar" / "copy.jpg", quality=60
-    )
+    Image.open(first).convert("L").resize((113, 113)).save(tmp_path / "photo" / "guitar" / "copy.jpg", quality=60)
     report = reported(tmp_path / "photo", tmp_path / "sketch")
     assert report.exact_duplicates == ()
     assert names(report.near_duplicates) == [["copy.jpg", first.name]]

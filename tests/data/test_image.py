@@ -173,13 +173,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_file(header: bytes, rows: bytes, *others: bytes) -> bytes:
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + b"".join(others)
-        + chunk(b"IDAT", rows)
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(others) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
@@ -354,18 +348,13 @@ def test_too_many_pixels_are_refused_from_the_header_alone():
 def test_the_limit_is_a_setting_and_inclusive(photo):
     data = encoded(photo(1), "PNG")
     assert open_rgb(io.BytesIO(data), max_pixels=160 * 160).size == (160, 160)
-    assert (
-        reason(io.BytesIO(data), max_pixels=160 * 160 - 1)
-        == "160 x 160 pixels is more than the limit of 25,599"
-    )
+    assert reason(io.BytesIO(data), max_pixels=160 * 160 - 1) == "160 x 160 pixels is more than the limit of 25,599"
 
 
 def test_an_image_without_pixels():
     empty = png_file(struct.pack(">IIBBBBB", 0, 5, 8, 2, 0, 0, 0), zlib.compress(b""))
     assert "0 x 5 pixels" in reason(io.BytesIO(empty)) or "damaged" in reason(io.BytesIO(empty))
-    assert "not an image" in reason(io.BytesIO(b"P6 0 0 255\n")) or "0 x 0" in reason(
-        io.BytesIO(b"P6 0 0 255\n")
-    )
+    assert "not an image" in reason(io.BytesIO(b"P6 0 0 255\n")) or "0 x 0" in reason(io.BytesIO(b"P6 0 0 255\n"))
 
 
 def test_a_text_bomb_in_a_png():
@@ -430,9 +419,7 @@ def test_nothing_is_said_on_the_terminal(tmp_path):
         "import sys\nfrom ucdir.data.image import open_rgb\nfrom ucdir.errors import ImageError\n"
         "try:\n    open_rgb(sys.argv[1])\nexcept ImageError as error:\n    print(error.reason)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout == "12000 x 9000 pixels is more than the limit of 89,000,000\n"
     assert done.stderr == ""
 

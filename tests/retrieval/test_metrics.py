@@ -179,7 +179,7 @@ def test_without_resamples_there_is_no_interval():
 
 def test_per_class_figures_average_to_the_whole():
     scores = score(*drawn(8), (3,))
-    weighted = sum(entry.queries * dict((m.name, m.value) for m in entry.metrics)["P@3"] for entry in scores.per_class)
+    weighted = sum(entry.queries * {m.name: m.value for m in entry.metrics}["P@3"] for entry in scores.per_class)
     assert weighted / len(scores.relevant) == pytest.approx(scores["P@3"].value)
     with pytest.raises(KeyError):
         scores["P@4"]

@@ -46,9 +46,7 @@ def test_smoothing_draws_clusters_together():
     rows = centres + 0.4 * torch.randn(200, 4, generator=generator)
     rows, labels = rows / rows.norm(dim=1, keepdim=True), torch.arange(200) // 50
     own = labels[:, None] == labels
-    spread = [
-        (part @ part.T)[own].mean() - (part @ part.T)[~own].mean() for part in (centred(rows), smoothed(rows, 20))
-    ]
+    spread = [(part @ part.T)[own].mean() - (part @ part.T)[~own].mean() for part in (centred(rows), smoothed(rows, 20))]
     assert spread[1] > spread[0] + 0.1
 
 
