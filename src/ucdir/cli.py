@@ -27,6 +27,8 @@ Sources = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Classes = Annotated[str, typer.Option(help="Class folders: auto, folders or none. Only scores ever read classes.")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Workers = Annotated[int, typer.Option(min=0, help="Threads that read images; 0 = one per core.")]
 Split = Annotated[str | None, typer.Option(help="Keep the rows of this split of a manifest.")]
 
 
@@ -86,9 +88,38 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@app.command()
+def check(
+    sources: Sources,
+    classes: Classes = "auto",
+    split: Split = None,
+    workers: Workers = 0,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write all findings as JSON; - prints them instead."),
+    ] = None,
+) -> None:
+    """Look for unreadable, odd and duplicate images before learning from them."""
+    from ucdir.commands.check import check as run
+    from ucdir.commands.check import refuse_without_images
+    from ucdir.report.check import check_document, check_view
+    from ucdir.storage import write_text
+
+    report = run(sources, classes=classes, split=split, workers=workers, bars=progress_bar)
+    if json_file == Path("-"):
+        show_json(check_document(report))
+    else:
+        show(check_view(report))
+        if json_file is not None:
+            write_text(json_file, json.dumps(check_document(report), indent=2, ensure_ascii=False) + "\n")
+            note(f"Wrote {json_file}: all findings.")
+    refuse_without_images(report)
 
 
 @app.command()
@@ -179,38 +210,6 @@ def _start_weights(weights: str | None, init: Path | None) -> str | None:
 
         raise UsageError("--weights and --init contradict each other. Give one of them.")
     return str(init) if init is not None else weights
-
-
-Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
-Workers = Annotated[int, typer.Option(min=0, help="Threads that read images; 0 = one per core.")]
-
-
-@app.command()
-def check(
-    sources: Sources,
-    classes: Classes = "auto",
-    split: Split = None,
-    workers: Workers = 0,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write all findings as JSON; - prints them instead."),
-    ] = None,
-) -> None:
-    """Look for unreadable, odd and duplicate images before learning from them."""
-    from ucdir.commands.check import check as run
-    from ucdir.commands.check import refuse_without_images
-    from ucdir.report.check import check_document, check_view
-    from ucdir.storage import write_text
-
-    report = run(sources, classes=classes, split=split, workers=workers, bars=progress_bar)
-    if json_file == Path("-"):
-        show_json(check_document(report))
-    else:
-        show(check_view(report))
-        if json_file is not None:
-            write_text(json_file, json.dumps(check_document(report), indent=2, ensure_ascii=False) + "\n")
-            note(f"Wrote {json_file}: all findings.")
-    refuse_without_images(report)
 
 
 @app.command()

@@ -1,19 +1,11 @@
 """`ucdir check`: what is in these folders, before anything is learned from them?"""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 
 from ucdir.data.check import CheckReport, check_domains
 from ucdir.data.domain import load_domains
 from ucdir.errors import UcdirError
-
-Bars = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-@contextmanager
-def no_bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Progress that nobody sees."""
-    yield lambda count: None
+from ucdir.progress import Bars, no_bars
 
 
 def check(

@@ -1,9 +1,8 @@
 """`ucdir index`: embed collections once, so that they can be searched."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +14,11 @@ from ucdir.data.image import open_rgb
 from ucdir.errors import ImageError, UcdirError
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
+from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.embed import embed
 from ucdir.retrieval.gallery import Gallery, GalleryImage, check_place, describe, unreadable_entry
 
 CHUNK = 1024
-Bars = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-@contextmanager
-def no_bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Progress that nobody sees."""
-    yield lambda count: None
 
 
 @dataclass(frozen=True)

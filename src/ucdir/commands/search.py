@@ -5,11 +5,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ucdir.commands.index import Bars, encoder_folder, no_bars
+from ucdir.commands.index import encoder_folder
 from ucdir.data.domain import load_domain
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
+from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.embed import embed
 from ucdir.retrieval.gallery import Gallery, Hit, QueryHits, SearchResult
 from ucdir.retrieval.search import nearest

@@ -15,18 +15,17 @@ from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
 from ucdir.learn.run import CHECKPOINT, CHOSEN, ENCODER, FROZEN, RunLog, restrict_to_images, write_images
 from ucdir.learn.trainer import (
-    Bars,
     EpochReport,
     Trainer,
     build_trainer,
     check_sizes,
     fill_banks,
-    no_bars,
     restore,
     resume_state,
     run_epoch,
 )
 from ucdir.model.encoder import Encoder, build_encoder, with_start
+from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.embed import Embeddings
 from ucdir.retrieval.metrics import score
 from ucdir.storage import write_text

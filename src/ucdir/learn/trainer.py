@@ -4,8 +4,7 @@ Labels never enter here, but for the oracle's scores, which change nothing that 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,15 +23,8 @@ from ucdir.learn.schedules import cosine, stepped
 from ucdir.model.device import autocast, avoid_slow_kernels, choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.model.momentum import MomentumEncoder
+from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.embed import Embeddings, embed
-
-Bars = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-@contextmanager
-def no_bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show nothing."""
-    yield lambda count: None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,13 @@
+"""How a long piece of work says how far it is, without knowing who listens."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+Bars = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""A bar for (description, total): a context that yields a function taking the number of things just finished."""
+
+
+@contextmanager
+def no_bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show nothing."""
+    yield lambda count: None
