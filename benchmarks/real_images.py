@@ -1,7 +1,10 @@
-"""Train and score on real images, pair by pair and seed by seed: python benchmarks/real_images.py DATA WEIGHTS OUT
+"""Train and score on real images, pair by pair and seed by seed.
 
-DATA holds one folder per domain with class folders in it (photo, sketch, art_painting). Cells that are finished are not run
-again, a cell that was killed goes on where it stopped. Prints the table in Markdown, with the commands that made it.
+    python benchmarks/real_images.py DATA WEIGHTS OUT --seeds 0 1
+
+DATA holds one folder per domain (photo, sketch, art_painting) with class folders in it, WEIGHTS is a state dict of
+torchvision's mobilenet_v2. A finished cell is not run again, one that was killed goes on where it stopped. Prints the table
+of all finished cells as Markdown.
 """
 
 import argparse
@@ -10,13 +13,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 PAIRS = (("photo", "sketch"), ("photo", "art_painting"))
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
@@ -26,27 +30,43 @@ def main() -> None:
     for seed in arguments.seeds:
         for pair in PAIRS:
             cell = arguments.out / f"{'-'.join(pair)}-seed{seed}"
-            train(cell, [arguments.data / name for name in pair], arguments, seed)
-            print(table(cell, pair, seed), flush=True)
+            train(cell, [arguments.data / name for name in pair], arguments.weights, arguments.epochs, seed)
+            score(cell)
+            print(table(arguments.out), flush=True)
 
 
-def train(cell: Path, domains: list[Path], arguments: argparse.Namespace, seed: int) -> None:
-    command = ["train", *map(str, domains), "--preset", "quick", "--weights", str(arguments.weights)]
-    command += ["--num-clusters", "7", "--epochs", str(arguments.epochs), "--seed", str(seed), "--out", str(cell)]
-    if (cell / "checkpoints" / "last.pt").exists():
-        command = ["train", "--resume", "--out", str(cell)]
-    run(command)
+def train(cell: Path, domains: list[Path], weights: Path, epochs: int, seed: int) -> None:
+    start = [*map(str, domains), "--preset", "quick", "--weights", str(weights), "--num-clusters", "7"]
+    start += ["--epochs", str(epochs), "--seed", str(seed)]
+    begun = (cell / "checkpoints" / "last.pt").exists()
+    ucdir("train", *(["--resume"] if begun else start), "--out", str(cell))
 
 
-def table(cell: Path, pair: tuple[str, str], seed: int) -> str:
-    report = cell.with_suffix(".json")
+def score(cell: Path) -> None:
+    report = cell / "scores.json"
     if not report.exists():
-        report.write_text(run(["evaluate", str(cell), "--json"]), encoding="utf-8")
-    json.loads(report.read_text(encoding="utf-8"))
-    return f"{pair} seed {seed}: {report}"
+        report.write_text(ucdir("evaluate", str(cell), "--json"), encoding="utf-8")
 
 
-def run(command: list[str]) -> str:
+def table(out: Path) -> str:
+    """One line per pair, seed and row: P@50 both ways, its mean, and the mean mAP@All, in percent."""
+    lines = ["| pair | seed | row | P@50 there | P@50 back | mean P@50 | mean mAP@All |", "|---|---|---|---|---|---|---|"]
+    for report in sorted(out.glob("*/scores.json")):
+        scores = json.loads(report.read_text(encoding="utf-8"))
+        seed = report.parent.name.rpartition("seed")[2]
+        lines += [table_line(scores, method, seed) for method in scores["methods"]]
+    return "\n".join(lines)
+
+
+def table_line(scores: dict[str, Any], method: str, seed: str) -> str:
+    there, back = (100 * direction["methods"][method]["metrics"]["P@50"]["value"] for direction in scores["directions"])
+    means = scores["means"][0]["methods"][method]
+    pair = ", ".join(scores["means"][0]["domains"])
+    figures = " | ".join(f"{value:.1f}" for value in (there, back, 100 * means["P@50"], 100 * means["mAP@All"]))
+    return f"| {pair} | {seed} | {method} | {figures} |"
+
+
+def ucdir(*command: str) -> str:
     """Run ucdir in a process of its own, with an allocator that gives large buffers back late; gives its stdout."""
     environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR}
     finished = subprocess.run([sys.executable, "-m", "ucdir", *command], env=environment, stdout=subprocess.PIPE, text=True)

@@ -65,10 +65,10 @@ def root(
 
 
 def show(result: object) -> None:
-    """Print a rich renderable to stdout."""
+    """Print a rich renderable to stdout, 100 columns wide where that is no terminal."""
     from rich.console import Console
 
-    Console().print(result)
+    Console(width=None if sys.stdout.isatty() else 100).print(result)
 
 
 def show_json(document: Any) -> None:
@@ -352,3 +352,40 @@ def search(
     if page is not None:
         write_search_page(result, page)
         note(f"Wrote {page}: open it in a browser.")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier demo there is replaced.")] = Path("ucdir-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the pictures and of the training.")] = 0,
+    images_per_class: Annotated[int, typer.Option(min=1, help="About how many pictures of each kind and look.")] = 60,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw two collections, learn to search one with the other, and show it: under three minutes on two cores."""
+    from ucdir.commands.demo import demo as run
+    from ucdir.report.demo import demo_table
+    from ucdir.report.hits import hit_document, hit_table
+    from ucdir.report.scores import score_document
+
+    result = run(out, seed, images_per_class, epochs, progress_bar, note)
+    if as_json:
+        show_json(
+            {
+                "folder": str(out),
+                "picture": str(result.picture),
+                "seconds": round(result.seconds, 1),
+                "scores": score_document(result.scores),
+                "search": hit_document(result.found),
+            }
+        )
+        return
+    show(demo_table(result.scores))
+    print()
+    show(hit_table(result.found))
+    photos, drawings = (sum(counts) for counts in zip(*result.drawn.counts.values(), strict=True))
+    print(f"\nWrote {out} in {result.seconds:.0f} seconds:")
+    print(f"  {result.drawn.photo}, {result.drawn.drawing}: {photos} and {drawings} pictures")
+    print(f"  {result.run}: the run   {result.gallery}: the searchable photographs")
+    print(f"  {result.picture}: one drawing of each kind and what it finds; look at it")
+    print(f"Next: ucdir search {result.gallery} YOUR_DRAWING.png    or    ucdir train DIR DIR --out run")

@@ -19,9 +19,7 @@ def test_class_folders_of_real_images(tmp_path: Path) -> None:
             (drawn.photo, drawn.drawing), ("jpg", "png"), ("JPEG", "PNG"), counts, strict=True
         ):
             files = sorted((folder / kind).iterdir())
-            assert [file.name for file in files] == [
-                f"{number:04}.{suffix}" for number in range(1, count + 1)
-            ]
+            assert [file.name for file in files] == [f"{number:04}.{suffix}" for number in range(1, count + 1)]
             with Image.open(files[0]) as image:
                 assert (image.format, image.mode, image.size) == (form, "RGB", (32, 32))
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
@@ -29,7 +27,7 @@ def test_class_folders_of_real_images(tmp_path: Path) -> None:
 
 def test_numbers_differ_between_kinds_and_domains(tmp_path: Path) -> None:
     counts = draw_collections(tmp_path / "out", images_per_class=6, seed=0, size=16).counts
-    assert len({pair for pair in counts.values()}) > 1
+    assert len(set(counts.values())) > 1
     assert any(photos != drawings for photos, drawings in counts.values())
     assert all(5 <= number <= 7 for pair in counts.values() for number in pair)
 

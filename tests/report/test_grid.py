@@ -27,9 +27,7 @@ def count(picture: Path, colour: tuple[int, int, int]) -> int:
 
 def test_each_row_and_hit_makes_the_picture_larger(images: list[Path], tmp_path: Path) -> None:
     one = draw_hits_grid([GridRow(images[0], [GridHit(images[1], 0.5)])], "t", tmp_path / "one.png")
-    more = draw_hits_grid(
-        [GridRow(images[0], [GridHit(p, 0.5) for p in images])] * 2, "t", tmp_path / "more.png"
-    )
+    more = draw_hits_grid([GridRow(images[0], [GridHit(p, 0.5) for p in images])] * 2, "t", tmp_path / "more.png")
     small, large = Image.open(one).size, Image.open(more).size
     assert large[0] - small[0] >= 2 * CELL * SCALE
     assert large[1] - small[1] >= CELL * SCALE
@@ -57,9 +55,7 @@ def test_right_and_wrong_are_marked_and_unknown_is_not(images: list[Path], tmp_p
 def test_the_mark_differs_in_shape_not_only_in_colour(images: list[Path], tmp_path: Path) -> None:
     marks = []
     for right, colour in ((True, GREEN), (False, RED)):
-        out = draw_hits_grid(
-            [GridRow(images[0], [GridHit(images[0], 1.0, right)])], "t", tmp_path / f"{right}.png"
-        )
+        out = draw_hits_grid([GridRow(images[0], [GridHit(images[0], 1.0, right)])], "t", tmp_path / f"{right}.png")
         marks.append((np.asarray(Image.open(out)) == colour).all(axis=2))
     assert (marks[0] != marks[1]).any()
 

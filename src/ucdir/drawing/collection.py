@@ -24,7 +24,7 @@ class Drawn:
 def draw_collections(out: Path, images_per_class: int = 60, seed: int = 0, size: int = 96) -> Drawn:
     """Draw `out/photo/KIND/0001.jpg` ... and `out/drawing/KIND/0001.png` ...
 
-    images_per_class   about how many of each kind; like in real collections the numbers differ, by up to a sixth
+    images_per_class   about how many of each kind; as in real collections the numbers differ a little
     seed               the same seed draws the same files
     size               side of the images in pixels
     raises             UsageError for a number that is too small, UcdirError when `out` cannot be written

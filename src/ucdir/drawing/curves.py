@@ -19,17 +19,18 @@ def ellipse(
     tilt: float = 0.0,
     count: int = 36,
 ) -> Points:
-    """An ellipse or a part of it. Degrees run clockwise from the right; `tilt` turns the whole; (count, 2)."""
+    """An ellipse or a part of it. Degrees run clockwise from the right; `tilt` turns the whole."""
     angle = np.radians(np.linspace(start, stop, count, endpoint=abs(stop - start) < 360))
     flat = np.column_stack([radius[0] * np.cos(angle), radius[1] * np.sin(angle)])
-    return turn(flat, tilt) + np.array(centre)
+    return np.add(turn(flat, tilt), centre)
 
 
 def turn(line: Points, degrees: float, about: tuple[float, float] = (0.0, 0.0)) -> Points:
     """Rotate clockwise about a point."""
     angle = np.radians(degrees)
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return (line - np.array(about)) @ rotation + np.array(about)
+    turned: Points = (line - np.array(about)) @ rotation + np.array(about)
+    return turned
 
 
 def mirror(line: Points, x: float = 0.5) -> Points:
@@ -76,5 +77,5 @@ def resample(line: Points, spacing: float, closed: bool) -> Points:
         line = np.concatenate([line, line[:1]])
     steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
     along = np.concatenate([[0.0], steps.cumsum()])
-    wanted = np.linspace(0, along[-1], max(int(round(along[-1] / spacing)), 2) + 1)
+    wanted = np.linspace(0, along[-1], max(round(float(along[-1]) / spacing), 2) + 1)
     return np.column_stack([np.interp(wanted, along, line[:, axis]) for axis in (0, 1)])

@@ -1,10 +1,11 @@
-"""The kinds of thing in the demo's collections: each function draws one new specimen as parts in the unit square.
+"""The kinds of thing in the collections: each function makes one new specimen as parts in the unit square.
 
-A specimen is what a photograph and a drawing have in common: outlines and inner lines. Every call varies the proportions.
+A specimen is what a photograph and a drawing have in common: outlines and inner lines. Proportions vary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -83,9 +84,15 @@ def butterfly(rng: np.random.Generator) -> Specimen:
     low, tail = rng.uniform(0.24, 0.32), rng.uniform(0.84, 0.92)
     waist = rng.uniform(0.5, 0.56)
     upper = smooth(
-        points((0.5, waist), (0.53, waist - 0.16), (0.5 + span * 0.6, waist - height), (0.5 + span, waist - height * 0.85),
-               (0.5 + span * 0.93, waist - 0.08), (0.62, waist + 0.02))
-    )  # fmt: skip
+        points(
+            (0.5, waist),
+            (0.53, waist - 0.16),
+            (0.5 + span * 0.6, waist - height),
+            (0.5 + span, waist - height * 0.85),
+            (0.5 + span * 0.93, waist - 0.08),
+            (0.62, waist + 0.02),
+        )
+    )
     lower = smooth(
         points(
             (0.5, waist - 0.02),
@@ -100,8 +107,9 @@ def butterfly(rng: np.random.Generator) -> Specimen:
     vein = points((0.53, waist - 0.03), (0.5 + span * 0.86, waist - height * 0.25))
     feeler = smooth(points((0.51, waist - 0.16), (0.54, waist - 0.27), (0.62, waist - 0.36)), closed=False, count=14)
     parts: list[Part] = []
-    for line, material in ((lower, "second"), (upper, "paint"), (spot, "accent"), (dot, "light")):
-        parts += [Part(line, material), Part(mirror(line), material)]
+    wings = (Part(lower, "second"), Part(upper, "paint"), Part(spot, "accent"), Part(dot, "light"))
+    for wing in wings:
+        parts += [wing, replace(wing, line=mirror(wing.line))]
     parts += [_stroke(line) for line in (vein, mirror(vein), feeler, mirror(feeler))]
     body = ellipse((0.5, waist + 0.02), (rng.uniform(0.025, 0.045), rng.uniform(0.17, 0.22)))
     head = ellipse((0.5, waist - 0.17), (0.035, 0.035))
@@ -116,9 +124,18 @@ def car(rng: np.random.Generator) -> Specimen:
     wheel = rng.uniform(0.085, 0.115)
     left, right = rng.uniform(0.22, 0.27), rng.uniform(0.73, 0.79)
     shell = points(
-        (0.05, sill), (0.05, belt + 0.06), (tail, belt), (back, roof + 0.02), (back + 0.06, roof), (front - 0.04, roof),
-        (front + 0.02, roof + 0.03), (hood, belt + 0.01), (0.93, belt + 0.06), (0.96, belt + 0.13), (0.95, sill),
-    )  # fmt: skip
+        (0.05, sill),
+        (0.05, belt + 0.06),
+        (tail, belt),
+        (back, roof + 0.02),
+        (back + 0.06, roof),
+        (front - 0.04, roof),
+        (front + 0.02, roof + 0.03),
+        (hood, belt + 0.01),
+        (0.93, belt + 0.06),
+        (0.96, belt + 0.13),
+        (0.95, sill),
+    )
     post = (back + front) / 2 + 0.02
     rear = points((tail + 0.1, belt), (back + 0.035, roof + 0.045), (post - 0.015, roof + 0.045), (post - 0.015, belt))
     fore = points((post + 0.015, belt), (post + 0.015, roof + 0.045), (front - 0.02, roof + 0.045), (hood - 0.08, belt))
@@ -305,9 +322,17 @@ def tree(rng: np.random.Generator) -> Specimen:
     y, lobes = rng.uniform(0.33, 0.38), int(rng.integers(7, 12))
     thick = rng.uniform(0.045, 0.075)
     trunk = smooth(
-        points((0.5 - thick * 0.8, y), (0.5 - thick * 0.8, 0.78), (0.5 - thick * 2.2, 0.95), (0.5, 0.91), (0.5 + thick * 2.2, 0.95),
-               (0.5 + thick * 0.8, 0.78), (0.5 + thick * 0.8, y)), count=56
-    )  # fmt: skip
+        points(
+            (0.5 - thick * 0.8, y),
+            (0.5 - thick * 0.8, 0.78),
+            (0.5 - thick * 2.2, 0.95),
+            (0.5, 0.91),
+            (0.5 + thick * 2.2, 0.95),
+            (0.5 + thick * 0.8, 0.78),
+            (0.5 + thick * 0.8, y),
+        ),
+        count=56,
+    )
     angle = np.linspace(0, 360, 120, endpoint=False)
     bump = 1 + rng.uniform(0.06, 0.1) * (2 * np.abs(np.sin(np.radians(angle * lobes / 2 + rng.uniform(0, 360)))) - 1)
     round_ = ellipse((0.0, 0.0), (wide, high), count=120) * bump[:, None]
@@ -326,9 +351,7 @@ def umbrella(rng: np.random.Generator) -> Specimen:
     panels, sag = int(rng.integers(4, 7)), rng.uniform(0.05, 0.08)
     dome = ellipse((0.5, hem), (half, hem - top), 180, 360, count=40)
     edges = np.linspace(0.5 + half, 0.5 - half, panels + 1)
-    scallops = [
-        ellipse(((a + b) / 2, hem), ((a - b) / 2, sag), 0, -180, count=10) for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    scallops = [ellipse(((a + b) / 2, hem), ((a - b) / 2, sag), 0, -180, count=10) for a, b in pairwise(edges)]
     bottom, hook = rng.uniform(0.84, 0.88), rng.uniform(0.05, 0.08)
     grip = np.concatenate([points((0.5, bottom - 0.1)), ellipse((0.5 - hook, bottom), (hook, hook), 0, 170, count=16)])
     parts = [

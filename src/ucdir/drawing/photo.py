@@ -1,7 +1,6 @@
-"""Specimen -> something like a photograph: coloured, textured, lit, on a cluttered background, through an imperfect camera."""
+"""Specimen -> a kind of photograph: coloured, textured, lit, before a background, through an imperfect camera."""
 
 import colorsys
-import os
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from ucdir.drawing.pose import Freedom, posed
 
 Pixels = NDArray[np.floating[Any]]  # (H, W, 3) or (H, W) in [0, 1]
 
-_X = eval(os.environ.get("X", "{}"))
-FREEDOM = Freedom(turn=_X.get("turn", 15), size=(_X.get("small", 0.72), 1.0), lean=0.1)
+FREEDOM = Freedom(turn=15, size=(0.72, 1.0), lean=0.1)
 
 # hue, saturation and value ranges; hues beyond 1 wrap round
 _COLOURS: dict[Material, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
@@ -84,7 +82,7 @@ def _painted(placed: Specimen, rng: np.random.Generator, canvas: int) -> tuple[P
 
 
 def _shading(relief: Image.Image, mask: Image.Image, light: float, rng: np.random.Generator) -> Pixels:
-    """Brightness factor (H, W) of a relief lit from the side: small edges, the round of the whole, a gloss."""
+    """Brightness factor (H, W) of a relief lit from the side: edges, the round of the whole, a gloss."""
     canvas = relief.width
     small = _slope(relief.filter(ImageFilter.GaussianBlur(canvas / 110)), light) * canvas / 200
     large = _slope(mask.reduce(4).filter(ImageFilter.GaussianBlur(canvas / 40)).resize(mask.size), light) * canvas / 25
@@ -99,7 +97,8 @@ def _creases(relief: Image.Image, rng: np.random.Generator) -> Pixels:
     level = np.asarray(relief.filter(ImageFilter.GaussianBlur(canvas / 180)), dtype=np.float32) / 255
     down, across = np.gradient(level)
     steepness = np.hypot(down, across) * canvas / 10
-    return np.clip(steepness, 0, 1) * rng.uniform(*_X.get("crease", (0.3, 0.8)))
+    lost: Pixels = np.clip(steepness, 0, 1) * rng.uniform(0.3, 0.8)
+    return lost
 
 
 def _slope(height: Image.Image, light: float) -> Pixels:
@@ -112,7 +111,7 @@ def _slope(height: Image.Image, light: float) -> Pixels:
 
 
 def _shadow(mask: Image.Image, light: float, rng: np.random.Generator) -> Pixels:
-    """Share of light taken from the background (H, W): the silhouette, moved away from the light and blurred."""
+    """Share of light taken from the background (H, W): the silhouette, moved and blurred."""
     canvas = mask.width
     far = rng.uniform(0.01, 0.07) * canvas
     shift = (far * np.cos(light) / 4, far * np.sin(light) / 4)
@@ -155,18 +154,16 @@ def _background(rng: np.random.Generator, canvas: int) -> Pixels:
 
 
 def _backdrop_colour(rng: np.random.Generator) -> NDArray[np.float32]:
-    colour = colorsys.hsv_to_rgb(
-        rng.uniform(0, 1), rng.uniform(0.02, _X.get("bgsat", 0.35)), rng.uniform(_X.get("bgval", 0.55), 0.95)
-    )
+    colour = colorsys.hsv_to_rgb(rng.uniform(0, 1), rng.uniform(0.02, 0.35), rng.uniform(0.55, 0.95))
     return np.array(colour, dtype=np.float32)
 
 
 def _cluttered(scene: Pixels, rng: np.random.Generator) -> Pixels:
-    """Up to five blurred blocks, discs and bars anywhere in the scene."""
+    """Up to three blurred blocks, discs and bars anywhere in the scene."""
     canvas = len(scene)
     image = Image.fromarray((np.clip(scene, 0, 1) * 255).astype(np.uint8)).reduce(2)
     pen = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(0, _X.get("clutter", 4)))):
+    for _ in range(int(rng.integers(0, 4))):
         x, y = rng.uniform(0, canvas / 2, size=2)
         wide, tall = rng.uniform(0.03, 0.22, size=2) * canvas / 2
         fill = _byte(_backdrop_colour(rng))
@@ -203,5 +200,5 @@ def _exposed(scene: Pixels, rng: np.random.Generator, size: int) -> Image.Image:
     image = Image.fromarray((small * 255).astype(np.uint8))
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(size * rng.uniform(0.002, 0.009)))
-    noise = rng.normal(0, rng.uniform(1, _X.get("noise", 6)), size=(size, size, 3))
+    noise = rng.normal(0, rng.uniform(1, 6), size=(size, size, 3))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))

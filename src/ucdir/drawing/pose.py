@@ -10,7 +10,7 @@ from ucdir.drawing.kinds import Specimen
 
 @dataclass(frozen=True)
 class Freedom:
-    """How far poses vary: `turn` in degrees either way, `size` as a share of the canvas, `lean` as shear either way."""
+    """How far poses vary: `turn` in degrees and `lean` as shear, either way; `size` as a share of the canvas."""
 
     turn: float
     size: tuple[float, float]
@@ -29,6 +29,7 @@ def posed(specimen: Specimen, rng: np.random.Generator, canvas: int, freedom: Fr
     centre = canvas * (0.5 + rng.uniform(-1, 1, size=2) * (1.02 - scale) / 2)
 
     def place(line: Points) -> Points:
-        return (line - 0.5) @ matrix + centre
+        placed: Points = (line - 0.5) @ matrix + centre
+        return placed
 
     return tuple(replace(part, line=place(part.line)) for part in specimen)

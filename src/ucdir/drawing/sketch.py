@@ -1,4 +1,4 @@
-"""Specimen -> a line drawing on paper: wobbling strokes of changing width, gaps, restrokes and a little hatching."""
+"""Specimen -> a line drawing on paper: wobbling strokes of changing width, gaps, a little hatching."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""A picture of queries and their hits: one row per query, the query left, the most similar images right of it."""
+"""A picture of queries and their hits: a row per query, the query left, the most similar images on its right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 @dataclass(frozen=True)
 class GridHit:
-    """One answer. `right` says whether it shows the same kind of thing as the query; None where that is not known."""
+    """One answer. `right` says whether it shows the same kind of thing as the query; None = not known."""
 
     path: Path
     similarity: float  # cosine in [-1, 1]
@@ -29,7 +29,7 @@ class GridHit:
 
 @dataclass(frozen=True)
 class GridRow:
-    """A query and its hits, the most similar first. `caption` stands under the query instead of its file name."""
+    """A query and its hits, the most similar first. `caption` replaces the query's file name."""
 
     query: Path
     hits: Sequence[GridHit]
@@ -39,10 +39,11 @@ class GridRow:
 def draw_hits_grid(rows: Sequence[GridRow], title: str, out: Path) -> Path:
     """Write a PNG picture of `rows` to `out` and return `out`.
 
-    Under each hit stand its file name with folder and the cosine. Where `right` is known, a frame with a tick (green)
-    or a cross (red) says so.
+    Under each hit stand its file name with folder and the cosine. Where `right` is known, a frame with a tick
+    (green) or a cross (red) says so.
 
-    raises    UsageError without rows, ImageError for an image that cannot be opened, UcdirError when `out` cannot be written
+    raises    UsageError without rows, ImageError for an image that does not open, UcdirError when `out` cannot be
+              written
     """
     if not rows:
         raise UsageError("no query to draw: give at least one row.")
@@ -57,7 +58,7 @@ def draw_hits_grid(rows: Sequence[GridRow], title: str, out: Path) -> Path:
 
 
 class _Picture:
-    """The white sheet and where things go on it. Lengths are in points; the sheet has SCALE pixels per point."""
+    """The white sheet and where things go on it. Lengths are in points of SCALE pixels."""
 
     def __init__(self, columns: int, rows: int, title: str) -> None:
         self.small, self.large = _font(12), _font(20)

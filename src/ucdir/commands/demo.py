@@ -1,0 +1,104 @@
+"""`ucdir demo`: draw two collections, learn to search one with the other, and show what was learned."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ucdir.commands.evaluate import evaluate
+from ucdir.commands.index import index
+from ucdir.commands.search import search
+from ucdir.commands.train import train
+from ucdir.config import load_settings
+from ucdir.drawing.collection import Drawn, draw_collections
+from ucdir.errors import UsageError
+from ucdir.progress import Bars, no_bars
+from ucdir.report.grid import GridHit, GridRow, draw_hits_grid
+from ucdir.retrieval.evaluate import EvaluationReport
+from ucdir.retrieval.gallery import SearchResult
+from ucdir.storage import write_text
+
+KS = (1, 5, 15)
+MARKER = "ABOUT.txt"
+ABOUT = "Written by `ucdir demo`. The next demo with this --out replaces the folder.\n"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo wrote and found.
+
+    run, gallery   folders made by `train` and `index`
+    query          the drawing that was searched with
+    found          its hits among the photographs
+    picture        PNG file: that drawing and one of each other kind, each with its hits
+    seconds        the whole demo
+    """
+
+    drawn: Drawn
+    run: Path
+    scores: EvaluationReport
+    gallery: Path
+    query: Path
+    found: SearchResult
+    picture: Path
+    seconds: float
+
+
+def demo(
+    out: Path = Path("ucdir-demo"),
+    seed: int = 0,
+    images_per_class: int = 60,
+    epochs: int | None = None,
+    bars: Bars = no_bars,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> DemoResult:
+    """Draw photographs and line drawings, train a small encoder from random weights on them, score it, search with it.
+
+    out                replaced when an earlier demo wrote it; anything else there is refused
+    seed               of the drawn collections and of the training
+    images_per_class   about how many photographs, and drawings, of each kind
+    epochs             None = as the preset `demo` says
+    bars, say          show progress; tell a line
+    raises             UsageError when `out` holds something else
+
+    Training reads no class: the class folders serve the scores alone.
+    """
+    started = time.monotonic()
+    _clear(out)
+    say("drawing two collections")
+    drawn = draw_collections(out / "images", images_per_class, seed)
+    sources = [str(drawn.photo), str(drawn.drawing)]
+    say("training a small encoder from random weights, without classes")
+    run = out / "run"
+    chosen = {"run.seed": seed} if epochs is None else {"run.seed": seed, "optimiser.epochs": epochs}
+    train(sources, run, load_settings("demo", assignments=chosen), bars=bars)
+    scores = evaluate(run, sources, KS, classes="folders", resamples=0, bars=bars)
+    gallery = out / "gallery"
+    index(run, [str(drawn.photo)], gallery, bars=bars)
+    queries = _first_drawings(drawn)
+    answers = [search(gallery, query, k=8) for query in queries]
+    title = "Line drawings search photographs, learned without labels"
+    picture = draw_hits_grid([_grid_row(answer) for answer in answers], title, out / "hits.png")
+    return DemoResult(drawn, run, scores, gallery, queries[0], answers[0], picture, time.monotonic() - started)
+
+
+def _clear(out: Path) -> None:
+    """Make `out` an empty demo folder."""
+    if out.exists() and not (out / MARKER).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"'{out}' exists and was not written by a demo. Give another --out.")
+    if out.exists():
+        shutil.rmtree(out)
+    write_text(out / MARKER, ABOUT)
+
+
+def _first_drawings(drawn: Drawn) -> tuple[Path, ...]:
+    """The first drawing of each kind: chosen before anything is known about the hits."""
+    return tuple(drawn.drawing / kind / "0001.png" for kind in drawn.counts)
+
+
+def _grid_row(answer: SearchResult) -> GridRow:
+    (answered,) = answer.queries
+    kind = answered.query.parent.name
+    hits = [GridHit(hit.path, hit.similarity, hit.path.parent.name == kind) for hit in answered.hits]
+    return GridRow(answered.query, hits)

@@ -1,0 +1,267 @@
+"""Settings: preset < file < assignments, unknown keys refused, written and read back unchanged."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ucdir.config import (
+    DataSettings,
+    EncoderSettings,
+    MethodSettings,
+    OptimiserSettings,
+    RunSettings,
+    Settings,
+    load_settings,
+    parse_assignments,
+    preset_names,
+)
+from ucdir.errors import UsageError
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "settings.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+# Presets
+
+PAPER: dict[str, dict[str, Any]] = {
+    "office-home": {
+        "num_clusters": (65,),
+        "cluster_weight": 0.5,
+        "entropy_weight": 1.0,
+        "entropy_temperature": 0.01,
+        "distance_weight": 0.5,
+    },
+    "domainnet": {
+        "num_clusters": (7,),
+        "cluster_weight": 1.0,
+        "entropy_weight": 0.5,
+        "entropy_temperature": 0.1,
+        "distance_weight": 0.1,
+    },
+}
+BOTH = {
+    "encoder_momentum": 0.999,
+    "batch_norm_splits": 2,
+    "temperature": 0.2,
+    "confidence": 0.2,
+    "instance_weight": 1.0,
+    "cluster_start": 20 / 200,
+    "cluster_full": 100 / 200,
+    "alignment_start": 100 / 200,
+    "distance_temperature": 0.01,
+    "kmeans_iterations": 20,
+    "kmeans_restarts": 5,
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_presets_of_the_paper(name: str) -> None:
+    """Hu & Lee 2022, as the released code runs it."""
+    found = load_settings(name)
+    assert found.method.model_dump() == BOTH | PAPER[name]
+    assert found.encoder == EncoderSettings(
+        backbone="torchvision/resnet50",
+        weights="moco_v2_800ep_pretrain.pth.tar",
+        image_size=224,
+        dim=128,
+        hidden=None,
+    )
+    rate = found.optimiser
+    assert (rate.learning_rate, rate.momentum, rate.weight_decay, rate.schedule) == (2e-4, 0.9, 1e-4, "cosine")
+    assert (rate.batch_size, rate.epochs) == (64, 200)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads(name: str) -> None:
+    assert isinstance(load_settings(name), Settings)
+
+
+def test_preset_names_are_sorted_and_hold_the_papers() -> None:
+    assert list(preset_names()) == sorted(preset_names())
+    assert {"office-home", "domainnet"} <= set(preset_names())
+
+
+def test_an_unknown_preset_suggests_near_ones() -> None:
+    with pytest.raises(UsageError, match=r"unknown preset 'officehome'\. Did you mean office-home"):
+        load_settings("officehome")
+
+
+# What wins
+
+
+def test_assignments_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> None:
+    file = written(tmp_path, "[optimiser]\nepochs = 7\nbatch_size = 8\n[method]\nnum_clusters = [3, 5]\n")
+    found = load_settings("domainnet", file, {"optimiser.batch_size": 16})
+    assert (found.optimiser.epochs, found.optimiser.batch_size) == (7, 16)
+    assert found.method.num_clusters == (3, 5)
+    assert found.method.entropy_temperature == 0.1
+    assert found.run == RunSettings()
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert load_settings() == Settings()
+
+
+# Written and read back
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+shares = st.floats(0, 1)
+positive = st.floats(1e-12, 1e12)
+
+
+@st.composite
+def any_settings(draw: st.DrawFn) -> Settings:
+    start = draw(shares)
+    return Settings(
+        data=DataSettings(
+            domains=tuple(draw(st.lists(texts, max_size=3))),
+            classes=draw(st.sampled_from(["auto", "folders", "none"])),
+            split=draw(st.none() | texts),
+            max_unreadable=draw(shares),
+        ),
+        encoder=EncoderSettings(weights=draw(texts), hidden=draw(st.none() | st.integers(1, 10**9))),
+        method=MethodSettings(
+            num_clusters=tuple(draw(st.lists(st.integers(2, 999), min_size=1, max_size=3))),
+            temperature=draw(positive),
+            cluster_start=start,
+            cluster_full=draw(st.floats(start, 1)),
+        ),
+        optimiser=OptimiserSettings(
+            learning_rate=draw(positive), milestones=tuple(draw(st.lists(st.integers(0, 300), max_size=3)))
+        ),
+        run=RunSettings(seed=draw(st.integers(0, 2**60)), oracle=draw(st.booleans())),
+    )
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(found=any_settings())
+def test_to_toml_is_read_back_to_equal_settings(found: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = written(tmp_path_factory.mktemp("toml"), found.to_toml())
+    assert load_settings(file=file) == found
+
+
+def test_toml_is_read_by_people() -> None:
+    text = Settings(data=DataSettings(domains=('a="b\\c"\n',))).to_toml()
+    assert 'domains = ["a=\\"b\\\\c\\"\\u000a"]' in text
+    assert "num_clusters = [65]" in text
+    assert "oracle = true" in text
+    assert "split" not in text
+
+
+# Unknown and wrong
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"optimiser.epoch": 3}, r"unknown setting 'optimiser.epoch' in the command line\. Did you mean epochs"),
+        ({"optimizer.epochs": 3}, r"unknown section 'optimizer' in the command line\. Did you mean optimiser"),
+        ({"method.qqqq": 3}, r"unknown setting 'method.qqqq'.*Choose from: num_clusters, "),
+        ({"epochs": 3}, r"setting 'epochs' names no section\..*optimiser.epochs"),
+        ({"optimiser.epochs.more": 3}, r"unknown setting 'optimiser.epochs.more'"),
+    ],
+)
+def test_unknown_settings_suggest_near_ones(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_settings(assignments=given)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("optimiser.epochs", 0, "greater than or equal to 1"),
+        ("optimiser.epochs", 1.5, "integer"),
+        ("optimiser.epochs", "many", "integer"),
+        ("optimiser.batch_size", 1, "greater than or equal to 2"),
+        ("optimiser.learning_rate", 0, "greater than 0"),
+        ("optimiser.learning_rate", float("nan"), "finite"),
+        ("optimiser.learning_rate", float("inf"), "finite"),
+        ("optimiser.momentum", 1, "less than 1"),
+        ("optimiser.schedule", "linear", "'cosine' or 'step'"),
+        ("method.num_clusters", 1, "at least 2"),
+        ("method.num_clusters", [], "at least one count"),
+        ("method.num_clusters", [7, 1], "at least 2"),
+        ("method.temperature", 0, "greater than 0"),
+        ("method.confidence", 1, "less than 1"),
+        ("method.encoder_momentum", 1.01, "less than or equal to 1"),
+        ("encoder.image_size", 8, "greater than or equal to 16"),
+        ("encoder.dim", None, "integer"),
+        ("data.max_unreadable", -0.1, "greater than or equal to 0"),
+        ("data.classes", "labels", "'auto', 'folders' or 'none'"),
+        ("run.seed", -1, "greater than or equal to 0"),
+        ("run.precision", "half", "'auto', 'float32' or 'bfloat16'"),
+    ],
+)
+def test_wrong_values_name_the_setting_and_the_rule(key: str, value: Any, reason: str) -> None:
+    with pytest.raises(UsageError, match=rf"setting {key}.* is refused: .*{reason}"):
+        load_settings(assignments={key: value})
+
+
+def test_a_ramp_that_goes_back_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"cluster_full=0\.1 is before cluster_start=0\.5"):
+        load_settings(assignments={"method.cluster_start": 0.5, "method.cluster_full": 0.1})
+
+
+def test_one_cluster_count_needs_no_list() -> None:
+    assert load_settings(assignments={"method.num_clusters": 9}).method.num_clusters == (9,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[optimiser]\nepoch = 3", r"unknown setting 'optimiser.epoch' in '.*settings.toml'\. Did you mean epochs"),
+        ("optimiser = 3", "'optimiser' in .* is a value, not a section"),
+        ("epochs = 3", "unknown section 'epochs'"),
+        ("[optimiser\n", "cannot be read as TOML"),
+        ("[optimiser]\nepochs = 3\nepochs = 4", "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_settings(file=written(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_or_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="settings file not found"):
+        load_settings(file=tmp_path / "nowhere.toml")
+    with pytest.raises(UsageError, match="cannot be read as TOML"):
+        load_settings(file=tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="cannot be read as TOML"):
+        load_settings(file=tmp_path / "binary.toml")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().run.seed = 3
+
+
+# --set
+
+
+def test_assignments_from_the_command_line() -> None:
+    texts = ["optimiser.epochs=3", "method.num_clusters=[4, 5]", "data.split=train", "run.oracle=false", "run.device = cpu"]
+    assert parse_assignments(texts) == {
+        "optimiser.epochs": 3,
+        "method.num_clusters": [4, 5],
+        "data.split": "train",
+        "run.oracle": False,
+        "run.device": "cpu",
+    }
+    assert load_settings(assignments=parse_assignments(texts)).method.num_clusters == (4, 5)
+
+
+def test_an_assignment_may_hold_equals_signs_and_quotes() -> None:
+    assert parse_assignments(["data.split=a=b", 'data.split="12"'][:1]) == {"data.split": "a=b"}
+    assert parse_assignments(['data.split="12"']) == {"data.split": "12"}
+
+
+def test_an_assignment_without_value() -> None:
+    with pytest.raises(UsageError, match=r"--set 'run.seed' has no value"):
+        parse_assignments(["run.seed"])

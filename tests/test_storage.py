@@ -1,0 +1,252 @@
+"""Files and folders that appear whole or not at all."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ucdir.errors import UcdirError
+from ucdir.storage import atomic_file, atomic_folder, clear_write_errors, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class Stop(Exception):
+    """Something went wrong while writing."""
+
+
+# Files
+
+
+def test_a_file_with_its_folders(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "c.txt", "grüße\n")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text(encoding="utf-8") == "grüße\n"
+    assert names(tmp_path / "a" / "b") == ["c.txt"]
+
+
+def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with atomic_file(file) as draft:
+        draft.write_text("half")
+        assert not file.exists()
+        assert draft.parent == tmp_path
+    assert file.read_text() == "half"
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_an_error_leaves_what_was_there(tmp_path: Path, before: str | None) -> None:
+    file = tmp_path / "file"
+    if before is not None:
+        file.write_text(before)
+    with pytest.raises(Stop), atomic_file(file) as draft:
+        draft.write_text("new")
+        raise Stop
+    assert names(tmp_path) == ([] if before is None else ["file"])
+    assert before is None or file.read_text() == before
+
+
+def test_interruption_leaves_what_was_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "file"):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+def test_files_are_readable_as_any_other(tmp_path: Path) -> None:
+    """The permissions that the user's mask asks for, not those of a temporary file."""
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    write_text(tmp_path / "atomic", "")
+    with atomic_folder(tmp_path / "folder") as draft:
+        (draft / "file").write_text("")
+    (tmp_path / "mkdir").mkdir()
+    assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
+    assert (tmp_path / "folder").stat().st_mode == (tmp_path / "mkdir").stat().st_mode
+    assert (tmp_path / "folder" / "file").stat().st_mode == plain.stat().st_mode
+
+
+def test_readers_see_the_old_or_the_new(tmp_path: Path) -> None:
+    file, seen = tmp_path / "file", set()
+    write_text(file, "0" * 10_000)
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(file.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for digit in "123456789":
+        write_text(file, digit * 10_000)
+    done.set()
+    reader.join()
+    assert all(len(text) == 10_000 and len(set(text)) == 1 for text in seen)
+
+
+# Folders
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "folder"
+    with atomic_folder(folder) as draft:
+        (draft / "sub").mkdir()
+        (draft / "sub" / "file").write_text("text")
+        assert not folder.exists()
+    assert (folder / "sub" / "file").read_text() == "text"
+    assert names(tmp_path / "deep") == ["folder"]
+
+
+def test_a_folder_replaces_the_old_one_wholly(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    with atomic_folder(folder) as draft:
+        (draft / "new").write_text("new")
+        assert names(folder) == ["old"]
+    assert names(folder) == ["new"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    with pytest.raises(Stop), atomic_folder(folder) as draft:
+        (draft / "new").write_text("new")
+        raise Stop
+    assert names(folder) == ["old"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(Stop), atomic_folder(tmp_path / "folder") as draft:
+        (draft / "new").write_text("new")
+        raise Stop
+    assert names(tmp_path) == []
+
+
+# Killed
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ucdir.storage import atomic_file, atomic_folder
+place = Path(sys.argv[1])
+writer = atomic_file if sys.argv[2] == "file" else atomic_folder
+with writer(place) as draft:
+    (draft if sys.argv[2] == "file" else draft / "file").write_text("new")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_killed_process_leaves_the_old_one(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "place"
+    inner = place if kind == "file" else place / "file"
+    inner.parent.mkdir(exist_ok=True)
+    inner.write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, place, kind], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert inner.read_text() == "old"
+
+
+# Refused by the system
+
+
+@pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
+def test_a_place_below_a_file(tmp_path: Path, writer: object) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UcdirError, match=r"could not write '.*file/deep/x': .*Choose a place you may write to"):
+        with writer(tmp_path / "file" / "deep" / "x"):
+            pytest.fail("never reached")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_file_where_a_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    with pytest.raises(UcdirError, match="could not write"):
+        write_text(tmp_path / "place", "text")
+    assert names(tmp_path) == ["place"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said(number: int) -> None:
+    with pytest.raises(UcdirError, match=r"the disk is full: could not write 'x'\. Free some space"):
+        with clear_write_errors(Path("x")):
+            raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UcdirError, match="Permission denied"):
+        write_text(tmp_path / "file", "text")
+    tmp_path.chmod(0o700)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_is_full_keeps_the_old_file(tiny_disk: Path) -> None:
+    write_text(tiny_disk / "file", "old")
+    with pytest.raises(UcdirError, match="the disk is full"):
+        write_text(tiny_disk / "file", "new" * 1_000_000)
+    assert names(tiny_disk) == ["file"]
+    assert (tiny_disk / "file").read_text() == "old"
+
+
+def test_a_disk_that_is_full_keeps_the_old_folder(tiny_disk: Path) -> None:
+    with atomic_folder(tiny_disk / "folder") as draft:
+        (draft / "file").write_text("old")
+    with pytest.raises(UcdirError, match="the disk is full"), atomic_folder(tiny_disk / "folder") as draft:
+        (draft / "file").write_text("new" * 1_000_000)
+    assert names(tiny_disk) == ["folder"]
+    assert (tiny_disk / "folder" / "file").read_text() == "old"
+
+
+LIMITED = """
+import sys
+from pathlib import Path
+from ucdir.errors import UcdirError
+from ucdir.storage import write_text
+try:
+    write_text(Path(sys.argv[1]), "new" * 1_000_000)
+except UcdirError as error:
+    print(error)
+"""
+
+
+def test_a_limit_on_file_sizes_keeps_the_old_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "old")
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, tmp_path / "file"],
+        check=True,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),  # noqa: PLW1509
+    )
+    assert result.stdout.startswith(f"could not write '{tmp_path / 'file'}'")
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
