@@ -24,6 +24,12 @@ class Stop(Exception):
     """Something went wrong while writing."""
 
 
+def break_off(draft: Path) -> None:
+    """Write something, then fail."""
+    draft.write_text("new")
+    raise Stop
+
+
 # Files
 
 
@@ -48,8 +54,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, before: str | None) -> N
     if before is not None:
         file.write_text(before)
     with pytest.raises(Stop), atomic_file(file) as draft:
-        draft.write_text("new")
-        raise Stop
+        break_off(draft)
     assert names(tmp_path) == ([] if before is None else ["file"])
     assert before is None or file.read_text() == before
 
@@ -120,16 +125,14 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "old").write_text("old")
     with pytest.raises(Stop), atomic_folder(folder) as draft:
-        (draft / "new").write_text("new")
-        raise Stop
+        break_off(draft / "new")
     assert names(folder) == ["old"]
     assert names(tmp_path) == ["folder"]
 
 
 def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(Stop), atomic_folder(tmp_path / "folder") as draft:
-        (draft / "new").write_text("new")
-        raise Stop
+        break_off(draft / "new")
     assert names(tmp_path) == []
 
 
@@ -165,9 +168,9 @@ def test_a_killed_process_leaves_the_old_one(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
 def test_a_place_below_a_file(tmp_path: Path, writer: object) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UcdirError, match=r"could not write '.*file/deep/x': .*Choose a place you may write to"):
-        with writer(tmp_path / "file" / "deep" / "x"):
-            pytest.fail("never reached")
+    message = r"could not write '.*file/deep/x': .*Choose a place you may write to"
+    with pytest.raises(UcdirError, match=message), writer(tmp_path / "file" / "deep" / "x"):
+        pytest.fail("never reached")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -180,9 +183,9 @@ def test_a_file_where_a_folder_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_said(number: int) -> None:
-    with pytest.raises(UcdirError, match=r"the disk is full: could not write 'x'\. Free some space"):
-        with clear_write_errors(Path("x")):
-            raise OSError(number, os.strerror(number))
+    message = r"the disk is full: could not write 'x'\. Free some space"
+    with pytest.raises(UcdirError, match=message), clear_write_errors(Path("x")):
+        raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -198,9 +201,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False, capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=False, capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a small file system is not allowed here")
     try:
@@ -245,7 +246,7 @@ def test_a_limit_on_file_sizes_keeps_the_old_file(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),  # noqa: PLW1509
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
     assert result.stdout.startswith(f"could not write '{tmp_path / 'file'}'")
     assert (tmp_path / "file").read_text() == "old"

@@ -37,7 +37,7 @@ def test_every_image_is_in_one_cluster_and_prototypes_are_unit_rows(seed: int, m
     found = clustered(rows(m, seed=seed), count)
     assert found.assignment.shape == (m,)
     assert found.assignment.dtype == torch.int64
-    assert 0 <= int(found.assignment.min())
+    assert int(found.assignment.min()) >= 0
     assert int(found.assignment.max()) < count
     assert_close(found.prototypes.norm(dim=1), torch.ones(count))
     assert found.inertia >= 0

@@ -1,11 +1,11 @@
 """The numbers of the published implementation: every stored entry against ours, in float64 at a relative 1e-8.
 
-`golden.npz` holds inputs (`in.*`) and outputs (`out.*`) of the released UCDIR code, run on the CPU in float64. A and B are the two
-domains; a number at the end is the position of a cluster count. The entries of retrieval lie with the tests of retrieval.
+`golden.npz` holds inputs (`in.*`) and outputs (`out.*`) of the released UCDIR code, run on the CPU in float64. A and B are the
+two domains; a number at the end is the position of a cluster count. The entries of retrieval lie with the tests of retrieval.
 
 Where we differ on purpose: several cluster counts are independent terms here, while the released code multiplies its masks from
-count to count. The entries that depend on it are compared with `reference.cumulative`, which follows that rule; so the rule is all
-that separates us, and each count alone is compared with ours.
+count to count. The entries that depend on it are compared with `reference.cumulative`, which follows that rule; so the rule is
+all that separates us, and each count alone is compared with ours.
 """
 
 import re
@@ -180,9 +180,7 @@ def test_cumulative_masks_explain_the_released_cluster_contrast(name: str) -> No
     _, _, case, rest = name.split(".", 3)
     threshold, step = float(rest[2 : rest.rindex(".")]), domain_step(name[-1], case, range(len(CASES[case])))
     clusterings = [(clusters.assignment, clusters.prototypes) for clusters in step.clusterings]
-    loss = cumulative_cluster_contrast(
-        step.query, step.key, step.bank, step.image_ids, clusterings, 0.2, threshold
-    )
+    loss = cumulative_cluster_contrast(step.query, step.key, step.bank, step.image_ids, clusterings, 0.2, threshold)
     agree(torch.autograd.grad(loss, step.query)[0] if "grad" in name else loss, name)
 
 
@@ -195,9 +193,7 @@ ENTROPY_REPEATED = like(r"out\.selfentro\.repeat7\..*")
 SINGLE_TEMPERATURE = 0.2  # of `listed12` and `repeat7`
 
 
-@pytest.mark.parametrize(
-    "name", [*ENTROPY, *ENTROPY_REPEATED, *(name for name in ENTROPY_LISTED if "feat" in name)]
-)
+@pytest.mark.parametrize("name", [*ENTROPY, *ENTROPY_REPEATED, *(name for name in ENTROPY_LISTED if "feat" in name)])
 def test_assignment_entropy(name: str) -> None:
     """Each pair of feature and prototype domain; a count given twice gives the same value twice."""
     feature, prototype, size = re.search(r"feat_domain_(.)-proto_domain_(.)-cluster_(\d+)", name).groups()
@@ -212,9 +208,7 @@ def test_assignment_entropy(name: str) -> None:
 def test_only_the_listed_count_gives_entropies() -> None:
     terms = [(feature, prototype) for feature in DOMAINS for prototype in DOMAINS]
     assert int(stored("out.selfentro.listed12.count")) == len(terms) == len(ENTROPY_LISTED) - 1
-    ours = objective(
-        both_domains("c5_12", [1]), EVERYTHING, MethodSettings(entropy_temperature=SINGLE_TEMPERATURE)
-    )
+    ours = objective(both_domains("c5_12", [1]), EVERYTHING, MethodSettings(entropy_temperature=SINGLE_TEMPERATURE))
     expected = torch.cat([stored(name) for name in ENTROPY_LISTED if "feat" in name]).mean()
     assert_close(ours.entropy, expected, rtol=1e-8, atol=0)
 
@@ -250,9 +244,7 @@ def test_mean_distance_and_its_gradient(name: str) -> None:
     steps = both_domains(case)
     distance = objective(steps, EVERYTHING, MethodSettings()).distance
     agree(
-        distance
-        if "MEAN" in name
-        else torch.autograd.grad(distance, steps[DOMAINS.index(name[-1])].query)[0],
+        distance if "MEAN" in name else torch.autograd.grad(distance, steps[DOMAINS.index(name[-1])].query)[0],
         name,
     )
 
@@ -260,9 +252,7 @@ def test_mean_distance_and_its_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", DISTANCE_VECTOR)
 def test_distance_of_each_query(name: str) -> None:
     case = name.split(".")[2]
-    one, other = (
-        assignment_distance(query("A"), wanted(case, domain, 0).prototypes, 0.01) for domain in DOMAINS
-    )
+    one, other = (assignment_distance(query("A"), wanted(case, domain, 0).prototypes, 0.01) for domain in DOMAINS)
     agree((one - other + 1e-6).square().sum(dim=1), name)
 
 
@@ -388,9 +378,7 @@ def trace(counts: str, epoch: int, cumulative: bool) -> dict[str, Tensor]:
     momentum_encoder = MomentumEncoder(encoder, 0.99, 2)
     momentum_encoder.encoder.load_state_dict(start_state("encoder_k"))
     banks = [MemoryBank(stored(f"in.step.queue_{domain}").T) for domain in DOMAINS]
-    clusterings = [
-        tuple(wanted("step", domain, i) for i in COUNTS[counts]) if epoch else () for domain in DOMAINS
-    ]
+    clusterings = [tuple(wanted("step", domain, i) for i in COUNTS[counts]) if epoch else () for domain in DOMAINS]
     aligned = float(epoch >= 50)
     weights = TermWeights(0.9, ramp(0.1, 0.7, epoch, 20, 100) if epoch else 0.0, 0.5 * aligned, 0.3 * aligned)
     settings = Settings(method=MethodSettings(entropy_temperature=0.1))
@@ -398,8 +386,7 @@ def trace(counts: str, epoch: int, cumulative: bool) -> dict[str, Tensor]:
     meters: dict[str, list[Tensor]] = {name: [] for name in METERS}
     for step in range(3):
         batch = [
-            DomainBatch(*(stored(f"in.step.{step}.{part}_{domain}") for part in ("ids", "im_q", "im_k")))
-            for domain in DOMAINS
+            DomainBatch(*(stored(f"in.step.{step}.{part}_{domain}") for part in ("ids", "im_q", "im_k"))) for domain in DOMAINS
         ]
         order = stored(f"in.step.{step}.shuffle_perm")
         with pytest.MonkeyPatch.context() as patch:
@@ -452,9 +439,7 @@ def test_training_trace_with_cumulative_masks(name: str) -> None:
 
 @pytest.mark.parametrize("epoch", [20, 50, 120])
 @pytest.mark.parametrize("meter", METERS)
-def test_independent_counts_leave_the_released_trace_only_through_the_cluster_term(
-    epoch: int, meter: str
-) -> None:
+def test_independent_counts_leave_the_released_trace_only_through_the_cluster_term(epoch: int, meter: str) -> None:
     """Two cluster counts, our own rule.
 
     In the first batch no image loses a positive by multiplying masks, so every term agrees. In the second the cluster term of
@@ -490,9 +475,7 @@ def test_kmeans_finds_the_seven_groups(name: str) -> None:
     """The same partition up to the names of the clusters, and the same unit centroids in float32."""
     domain = re.search(r"_([AB])\.", name)[1]
     ours, theirs = clustered(domain, 0), stored(f"out.km.im2cluster_{domain}.0")
-    renamed = torch.stack(
-        [torch.mode(ours.assignment[theirs == cluster]).values for cluster in range(7)]
-    )  # theirs -> ours
+    renamed = torch.stack([torch.mode(ours.assignment[theirs == cluster]).values for cluster in range(7)])  # theirs -> ours
     if "centroids" in name:
         assert_close(ours.prototypes[renamed].double(), stored(name), rtol=1e-4, atol=1e-5)
     else:

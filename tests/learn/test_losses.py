@@ -62,9 +62,7 @@ class Case:
         return [getattr(self, name).numpy() for name in names]
 
 
-def drawn(
-    seed: int, n: int = 6, m: int = 17, d: int = 8, c: int = 4, others: int = 5, temperature: float = 0.2
-) -> Case:
+def drawn(seed: int, n: int = 6, m: int = 17, d: int = 8, c: int = 4, others: int = 5, temperature: float = 0.2) -> Case:
     """Random unit rows in float64; every cluster has at least one image."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -82,9 +80,7 @@ def drawn(
 
 
 def instance(case: Case) -> Tensor:
-    return instance_contrast(
-        bank_similarity(case.query, case.key, case.bank, case.image_ids), case.image_ids, case.temperature
-    )
+    return instance_contrast(bank_similarity(case.query, case.key, case.bank, case.image_ids), case.image_ids, case.temperature)
 
 
 def cluster(case: Case) -> Tensor:
@@ -142,17 +138,13 @@ few = settings(max_examples=25, deadline=None, derandomize=True)
 @pytest.mark.parametrize(("term", "twin"), TWINS, ids=[term.__name__ for term in TERMS])
 @few
 @given(case=cases)
-def test_equals_the_slow_twin_in_double_precision(
-    term: Term, twin: Callable[[Case], float], case: Case
-) -> None:
+def test_equals_the_slow_twin_in_double_precision(term: Term, twin: Callable[[Case], float], case: Case) -> None:
     assert_close(float(term(case)), twin(case), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("term", "twin"), TWINS, ids=[term.__name__ for term in TERMS])
 @pytest.mark.parametrize("seed", range(5))
-def test_equals_the_slow_twin_in_single_precision(
-    term: Term, twin: Callable[[Case], float], seed: int
-) -> None:
+def test_equals_the_slow_twin_in_single_precision(term: Term, twin: Callable[[Case], float], seed: int) -> None:
     case = drawn(seed, n=12, m=40, d=32, c=6, others=6)
     value = term(case.to(torch.float32))
     assert value.dtype == torch.float32
@@ -185,9 +177,7 @@ def test_bank_means_are_the_means_of_each_cluster(seed: int) -> None:
 @given(case=cases)
 def test_a_rotation_of_all_embeddings_changes_nothing(term: Term, case: Case) -> None:
     size = case.query.shape[1]
-    rotation = torch.linalg.qr(
-        torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
-    ).Q
+    rotation = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))).Q
     assert_close(term(case.turned(rotation)), term(case), rtol=1e-9, atol=1e-12)
 
 
@@ -292,10 +282,7 @@ def test_only_counted_queries_enter_the_cluster_term() -> None:
     own = case.assignment[case.image_ids]
     means = Clusters(case.assignment, case.prototypes, 0.0).bank_means(case.bank)
     similarity = bank_similarity(case.query, case.key, case.bank, case.image_ids)
-    each = [
-        cluster_contrast(similarity[[i]], case.query[[i]], means, own[[i]], torch.tensor([True]), 0.2)
-        for i in range(6)
-    ]
+    each = [cluster_contrast(similarity[[i]], case.query[[i]], means, own[[i]], torch.tensor([True]), 0.2) for i in range(6)]
     counted = torch.tensor([True, False, True, False, False, True])
     together = cluster_contrast(similarity, case.query, means, own, counted, 0.2)
     assert_close(together, torch.stack([each[0], each[2], each[5]]).mean(), rtol=1e-12, atol=0)
@@ -329,9 +316,7 @@ E = torch.eye(4, dtype=torch.float64)
 def test_instance_contrast_by_hand() -> None:
     """Query equals its key, orthogonal to two other images, T = 1: log(1 + 2 / e)."""
     ids = torch.tensor([1])
-    similarity = bank_similarity(
-        E[:1], E[:1], E[[1, 2, 3]], ids
-    )  # the bank's own row is stale: the key takes its place
+    similarity = bank_similarity(E[:1], E[:1], E[[1, 2, 3]], ids)  # the bank's own row is stale: the key takes its place
     assert similarity.tolist() == [[0, 1, 0]]
     assert_close(float(instance_contrast(similarity, ids, 1.0)), math.log(1 + 2 / math.e))
 
@@ -341,9 +326,7 @@ def test_cluster_contrast_by_hand() -> None:
     own, ids = torch.tensor([0]), torch.tensor([0])
     bank = E[:3]
     means = Clusters(torch.tensor([0, 0, 1]), E[:2], 0.0).bank_means(bank)
-    loss = cluster_contrast(
-        bank_similarity(E[:1], E[:1], bank, ids), E[:1], means, own, torch.tensor([True]), 1.0
-    )
+    loss = cluster_contrast(bank_similarity(E[:1], E[:1], bank, ids), E[:1], means, own, torch.tensor([True]), 1.0)
     assert_close(float(loss), math.log(math.e + 2) - 0.5)
 
 
@@ -398,17 +381,12 @@ def test_a_cluster_of_one_is_instance_contrast() -> None:
 
 def test_repeated_ids_each_keep_their_own_key() -> None:
     generator = torch.Generator().manual_seed(0)
-    query, key, bank = (
-        F.normalize(torch.randn(k, 5, generator=generator, dtype=torch.float64), dim=1) for k in (3, 3, 4)
-    )
+    query, key, bank = (F.normalize(torch.randn(k, 5, generator=generator, dtype=torch.float64), dim=1) for k in (3, 3, 4))
     ids = torch.tensor([2, 2, 0])
     similarity = bank_similarity(query, key, bank, ids)
     assert_close(similarity[0, 2], query[0] @ key[0])
     assert_close(similarity[1, 2], query[1] @ key[1])
-    alone = [
-        instance_contrast(bank_similarity(query[[i]], key[[i]], bank, ids[[i]]), ids[[i]], 0.2)
-        for i in range(3)
-    ]
+    alone = [instance_contrast(bank_similarity(query[[i]], key[[i]], bank, ids[[i]]), ids[[i]], 0.2) for i in range(3)]
     assert_close(instance_contrast(similarity, ids, 0.2), torch.stack(alone).mean())
 
 

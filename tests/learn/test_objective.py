@@ -24,9 +24,7 @@ WEIGHTS = TermWeights(0.9, 0.7, 0.5, 0.3)
 METHOD = MethodSettings(confidence=0.1, entropy_temperature=0.1, distance_temperature=0.05)
 
 
-def drawn_steps(
-    domains: int, counts: Sequence[int] = (4,), n: int = 5, seed: int = 0
-) -> tuple[DomainStep, ...]:
+def drawn_steps(domains: int, counts: Sequence[int] = (4,), n: int = 5, seed: int = 0) -> tuple[DomainStep, ...]:
     """Random domains of unequal size, float64, queries with a gradient."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -58,9 +56,7 @@ def test_equals_slow_loops_over_domains_and_counts(domains: int, counts: tuple[i
     steps = drawn_steps(domains, counts)
     terms = objective(steps, WEIGHTS, METHOD)
     levels = range(len(counts))
-    instance = [
-        slow.instance_contrast(array(s.query), array(s.key), array(s.bank), array(s.image_ids), 0.2) for s in steps
-    ]
+    instance = [slow.instance_contrast(array(s.query), array(s.key), array(s.bank), array(s.image_ids), 0.2) for s in steps]
     cluster = [
         [
             slow.cluster_contrast(
@@ -174,7 +170,7 @@ def test_weights_of_short_runs_rise_and_stay(epochs: int) -> None:
     weights = [term_weights(MethodSettings(), epoch, epochs) for epoch in range(epochs)]
     cluster = [found.cluster for found in weights]
     assert cluster == sorted(cluster)
-    assert 0 <= min(cluster)
+    assert min(cluster) >= 0
     assert max(cluster) <= 0.5
 
 
@@ -212,8 +208,7 @@ def start(domains: int = 2, ids: Sequence[int] = (4, 0, 2, 7)) -> dict[str, obje
     encoder(images[0].float())
     momentum_encoder = MomentumEncoder(encoder, 0.9, 2)
     steps = [
-        DomainBatch(torch.tensor(ids), images[2 * number].float(), images[2 * number + 1].float())
-        for number in range(domains)
+        DomainBatch(torch.tensor(ids), images[2 * number].float(), images[2 * number + 1].float()) for number in range(domains)
     ]
     unit = F.normalize(torch.randn(domains, 9, 6), dim=2)
     return {

@@ -14,9 +14,7 @@ POOLED = {
     "torchvision/mobilenet_v3_small": 576,
     "torchvision/shufflenet_v2_x0_5": 1024,
     "torchvision/squeezenet1_1": 512,
-    "torchvision/efficientnet_b0": 1280,
     "torchvision/convnext_tiny": 768,
-    "torchvision/mnasnet0_5": 1280,
     "torchvision/regnet_y_400mf": 440,
     "timm/test_resnet": 96,
     "timm/test_efficientnet": 256,
@@ -26,15 +24,15 @@ POOLED = {
 
 
 @pytest.mark.parametrize("name", POOLED)
-@pytest.mark.parametrize("size", [64, 96])
-def test_gives_one_vector_per_image_of_a_length_that_does_not_depend_on_its_size(name: str, size: int) -> None:
-    backbone = build_backbone(name, size)
+def test_gives_one_pooled_vector_per_image(name: str) -> None:
+    """Its length does not depend on the size of the image."""
+    backbone = build_backbone(name, 64)
     assert backbone.feature_dim == POOLED[name]
     with torch.no_grad():
-        assert backbone.module.eval()(torch.zeros(2, 3, size, size)).shape == (2, POOLED[name])
+        assert backbone.module.eval()(torch.zeros(2, 3, 96, 96)).shape == (2, POOLED[name])
 
 
-@pytest.mark.parametrize("name", ["torchvision/inception_v3", "torchvision/resnet18", "timm/test_resnet"])
+@pytest.mark.parametrize("name", ["torchvision/inception_v3", "torchvision/googlenet", "timm/test_resnet"])
 def test_gives_a_vector_in_training_mode_too(name: str) -> None:
     """Networks with auxiliary classifiers answer differently while they train."""
     backbone = build_backbone(name, 96)
@@ -94,7 +92,7 @@ def test_networks_that_do_not_classify_are_refused(name: str) -> None:
         build_backbone(name, 64)
 
 
-@pytest.mark.parametrize(("name", "size"), [("torchvision/inception_v3", 32), ("timm/test_vit", 48)])
+@pytest.mark.parametrize(("name", "size"), [("torchvision/squeezenet1_1", 16), ("timm/test_vit", 40)])
 def test_an_image_size_that_the_network_refuses(name: str, size: int) -> None:
     with pytest.raises(UsageError, match=f"refuses images of {size} px .*Use another --image-size"):
         build_backbone(name, size)
@@ -124,4 +122,4 @@ def test_weights_that_cannot_be_fetched(name: str, capsys: pytest.CaptureFixture
 @pytest.mark.usefixtures("offline")
 def test_a_network_that_comes_without_weights() -> None:
     with pytest.raises(UcdirError, match=r"--weights PATH, or --weights none"):
-        build_backbone("timm/resnet10", 64, pretrained=True)
+        build_backbone("timm/lcnet_035", 64, pretrained=True)

@@ -199,7 +199,7 @@ def test_the_weights_of_another_network_are_refused_with_counts(moco: tuple[Path
 
 
 def test_another_shape_is_shown(tmp_path: Path) -> None:
-    torch.save(fresh() .state_dict() | {"conv1.weight": torch.ones(64, 1, 7, 7)}, tmp_path / "grey.pth")
+    torch.save(fresh().state_dict() | {"conv1.weight": torch.ones(64, 1, 7, 7)}, tmp_path / "grey.pth")
     unchanged(tmp_path / "grey.pth", r"99 of the 100 .*conv1.weight \(64, 1, 7, 7\) where \(64, 3, 7, 7\) is needed")
 
 

@@ -61,8 +61,7 @@ def assignment_entropy(query: Rows, prototypes: Rows, temperature: float) -> flo
 def distance_of_distance(query: Rows, prototypes: Rows, others: Rows, temperature: float) -> float:
     one, other = distance_map(query, prototypes, temperature), distance_map(query, others, temperature)
     losses = [
-        math.fsum((here - there + 1e-6) ** 2 for here, there in zip(one[i], other[i], strict=True))
-        for i in range(len(query))
+        math.fsum((here - there + 1e-6) ** 2 for here, there in zip(one[i], other[i], strict=True)) for i in range(len(query))
     ]
     return math.fsum(losses) / len(losses)
 

@@ -9,6 +9,7 @@ from ucdir.errors import UcdirError, UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}  # classifiers half way, for training only
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def _from_torchvision(network: str, pretrained: bool) -> _Parts:
     names = torchvision.models.list_models(module=torchvision.models)
     if network not in names:
         raise UsageError(f"torchvision has no classification network '{network}'.{_near(network, names)}")
-    module = torchvision.models.get_model(network, weights="DEFAULT" if pretrained else None)
+    quick = {"init_weights": False} if network in AUXILIARY else {}
+    module = torchvision.models.get_model(network, weights="DEFAULT" if pretrained else None, **quick)
     _strip_classifier(module)
     return module, IMAGENET_MEAN, IMAGENET_STD
 
@@ -71,13 +73,18 @@ def _from_timm(network: str, pretrained: bool) -> _Parts:
 
 
 def _strip_classifier(module: nn.Module) -> None:
-    """Put the identity where a torchvision network classifies, keeping what pools and flattens before it."""
+    """Put the identity where a torchvision network classifies, keeping what pools and flattens there."""
+    for attribute in (name for names in AUXILIARY.values() for name in names if hasattr(module, name)):
+        setattr(module, attribute, None)
+        module.aux_logits = False
     for attribute in ("fc", "classifier", "heads", "head"):
         head = getattr(module, attribute, None)
         if not isinstance(head, nn.Module):
             continue
         if isinstance(head, nn.Sequential) and any(isinstance(layer, nn.Flatten) for layer in head):
             head[-1] = nn.Identity()
+        elif isinstance(head, nn.Sequential) and isinstance(head[-1], nn.AdaptiveAvgPool2d):  # SqueezeNet pools last
+            setattr(module, attribute, head[-1])
         else:
             setattr(module, attribute, nn.Identity())
         return

@@ -87,10 +87,10 @@ class Encoder(nn.Module):
     def load(cls, folder: Path) -> "Encoder":
         """Read an encoder folder, in evaluation mode on the CPU; UcdirError when it is none, damaged or too new."""
         config = _read_config(folder)
-        encoder = cls(build_backbone(config.backbone, config.image_size).module, config)
         try:
+            encoder = cls(build_backbone(config.backbone, config.image_size).module, config)
             encoder.load_state_dict(load_file(folder / "model.safetensors"))
-        except (SafetensorError, OSError, RuntimeError) as error:
+        except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UcdirError(f"encoder '{folder}' is damaged: {reason}. Train or copy it again.") from error
         return encoder.eval()

@@ -1,0 +1,170 @@
+"""Training views and the evaluation view."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ucdir.data.views import colour_jitter, evaluation_view, random_crop, to_pixels, training_view
+
+Draw = Callable[..., Image.Image]
+
+
+def drawn_views(image: Image.Image, number: int, size: int = 32) -> list[torch.Tensor]:
+    return [training_view(image, size, random.Random(seed)) for seed in range(number)]
+
+
+def coordinates(width: int, height: int) -> Image.Image:
+    """Red tells the column and green the row, both from 0 to 255."""
+    across = np.broadcast_to(np.linspace(0, 255, width), (height, width))
+    down = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
+    return Image.fromarray(np.stack([across, down, np.zeros((height, width))], axis=2).round().astype(np.uint8))
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (200, 50), (50, 200), (1, 1), (300, 7), (31, 33)])
+@pytest.mark.parametrize("size", [16, 32, 65])
+def test_evaluation_views_have_the_size_asked_for(photo: Draw, shape: tuple[int, int], size: int) -> None:
+    view = evaluation_view(photo(0).resize(shape), size)
+    assert view.shape == (3, size, size)
+    assert view.dtype == torch.uint8
+
+
+def test_evaluation_crops_the_centre() -> None:
+    """Shorter side to 8/7 of the size, then the middle: of a square the middle 7/8, of a wide image the middle too."""
+    view = evaluation_view(coordinates(320, 320), 56).float()
+    margin = 255 / 16
+    for channel, axis in ((0, 1), (1, 0)):
+        line = view[channel].mean(dim=1 - axis)
+        assert float(line[0]) == pytest.approx(margin, abs=4)
+        assert float(line[-1]) == pytest.approx(255 - margin, abs=4)
+    wide = evaluation_view(coordinates(640, 320), 56).float()
+    assert float(wide[0].mean()) == pytest.approx(127.5, abs=2)
+    assert float(wide[0, :, -1].mean() - wide[0, :, 0].mean()) == pytest.approx(255 * 7 / 16, abs=6)
+
+
+def test_evaluation_is_the_same_each_time(photo: Draw) -> None:
+    assert torch.equal(evaluation_view(photo(1), 32), evaluation_view(photo(1), 32))
+
+
+def test_pixels_keep_their_values() -> None:
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    assert to_pixels(image).tolist() == [[[0, 3], [6, 9]], [[1, 4], [7, 10]], [[2, 5], [8, 11]]]
+
+
+# Training
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (200, 20), (20, 200), (1, 1), (1, 90), (3, 2)])
+def test_training_views_have_the_size_asked_for(photo: Draw, shape: tuple[int, int]) -> None:
+    for view in drawn_views(photo(0).resize(shape), 12, 24):
+        assert view.shape == (3, 24, 24)
+        assert view.dtype == torch.uint8
+
+
+def test_the_same_seed_gives_the_same_view(photo: Draw) -> None:
+    image = photo(2)
+    for seed in (0, "text", "(0, 1)/2/3"):
+        one, other = (training_view(image, 32, random.Random(seed)) for _ in range(2))
+        assert torch.equal(one, other)
+
+
+def test_other_seeds_give_other_views(photo: Draw) -> None:
+    views = drawn_views(photo(3), 20)
+    assert all(not torch.equal(one, other) for i, one in enumerate(views) for other in views[:i])
+
+
+def test_two_views_from_one_generator_differ(photo: Draw) -> None:
+    rng = random.Random(0)
+    assert not torch.equal(training_view(photo(4), 32, rng), training_view(photo(4), 32, rng))
+
+
+def test_the_image_is_left_alone(photo: Draw) -> None:
+    image = photo(5)
+    before = np.asarray(image).copy()
+    drawn_views(image, 10)
+    assert np.array_equal(np.asarray(image), before)
+
+
+def test_nothing_but_the_given_generator_is_used(photo: Draw) -> None:
+    states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].copy()
+    drawn_views(photo(6), 5)
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert np.array_equal(np.random.get_state()[1], states[2])
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (400, 300), (300, 400)])
+def test_crops_cover_a_fifth_to_all_of_the_area(width: int, height: int) -> None:
+    """Sides 3:4 to 4:3, anywhere inside. Read from an image whose colours are its coordinates."""
+    image = coordinates(width, height)
+    areas, ratios, centres = [], [], []
+    for seed in range(300):
+        crop = np.asarray(random_crop(image, 64, random.Random(seed))).astype(float)
+        steps = 64 / 63  # from the middle of the first pixel to the middle of the last
+        wide = np.ptp(crop[32, :, 0]) * steps / 255
+        high = np.ptp(crop[:, 32, 1]) * steps / 255
+        areas.append(wide * high)
+        ratios.append(wide * width / (high * height))
+        centres.append(crop[:, :, :2].mean(axis=(0, 1)) / 255)
+    assert 0.17 < min(areas) < 0.3
+    assert 0.8 < max(areas) < 1.05
+    assert 0.55 < np.mean(areas) < 0.65
+    assert min(ratios) > 0.7
+    assert max(ratios) < 1.43
+    assert np.abs(np.mean(centres, axis=0) - 0.5).max() < 0.05
+    assert np.std(centres, axis=0).min() > 0.05
+
+
+def test_a_shape_that_no_crop_fits_gives_its_centre() -> None:
+    """A strip 20 times as wide as high: 20 % of it is wider than 4:3 allows, so the middle piece of 4:3 is taken."""
+    crop = np.asarray(random_crop(coordinates(2000, 100), 32, random.Random(0))).astype(float)
+    assert crop[:, :, 0].mean() / 255 == pytest.approx(0.5, abs=0.01)
+    assert np.ptp(crop[16, :, 0]) * 32 / 31 / 255 * 2000 == pytest.approx(133, abs=12)
+
+
+def test_jitter_stays_within_its_ranges() -> None:
+    """A plain grey image shows brightness alone: contrast, saturation and hue leave it as it is."""
+    grey = Image.new("RGB", (4, 4), (100, 100, 100))
+    values = [int(to_pixels(colour_jitter(grey, random.Random(seed)))[0, 0, 0]) for seed in range(300)]
+    assert 59 <= min(values) <= 63
+    assert 137 <= max(values) <= 141
+    assert 97 < np.mean(values) < 103
+
+
+def test_jitter_turns_hues_by_a_tenth_at_most() -> None:
+    red = Image.new("RGB", (4, 4), (200, 40, 40))
+    hues = [colour_jitter(red, random.Random(seed)).convert("HSV").getpixel((0, 0))[0] for seed in range(300)]
+    turns = [(hue + 128) % 256 - 128 for hue in hues]
+    assert -28 <= min(turns) < -20
+    assert 20 < max(turns) <= 28
+
+
+def test_one_view_in_five_is_grey(photo: Draw) -> None:
+    """Flips and blur keep grey grey; jitter almost never makes a colourful picture grey."""
+    views = drawn_views(photo(7), 400, 8)
+    grey = sum(bool((view[0] == view[1]).all() and (view[1] == view[2]).all()) for view in views)
+    assert 0.14 < grey / 400 < 0.27
+
+
+def test_one_view_in_two_is_flipped() -> None:
+    """Red rises to the right in the image; in a flipped view it falls."""
+    image = Image.fromarray(np.asarray(coordinates(96, 96))[:, :, [0, 0, 0]])
+    falling = 0
+    for view in drawn_views(image, 400, 16):
+        line = view.float().mean(dim=(0, 1))
+        falling += bool(line[0] > line[-1])
+    assert 0.42 < falling / 400 < 0.58
+
+
+def test_one_view_in_two_is_blurred() -> None:
+    """A fine checkerboard loses its contrast: count views without jitter's help by their sharpest neighbour step."""
+    board = Image.fromarray(((np.indices((64, 64)).sum(axis=0) // 8 % 2) * 255).astype(np.uint8)).convert("RGB")
+    steps = [view.float().diff(dim=2).abs().amax() for view in drawn_views(board, 400, 64)]
+    soft = sum(float(step) < 90 for step in steps)
+    assert 0.2 < soft / 400 < 0.6

@@ -1,0 +1,55 @@
+"""The README's commands, run as they stand there on a small drawn pair of folders."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ucdir.drawing.collection import draw_collections
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = "--backbone timm/test_resnet --weights none --image-size 32 --epochs 1 --batch-size 4 --num-clusters 3"
+
+
+def commands() -> list[list[str]]:
+    blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.startswith("ucdir ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`photos`, `sketches` and a `sketch.png`, as the README has them."""
+    folder = tmp_path_factory.mktemp("readme")
+    drawn = draw_collections(folder / "drawn", 3, seed=0)
+    drawn.photo.rename(folder / "photos")
+    drawn.drawing.rename(folder / "sketches")
+    next((folder / "sketches").rglob("*.png")).rename(folder / "sketch.png")
+    return folder
+
+
+def test_there_are_the_five_commands_of_use() -> None:
+    assert [command[1] for command in commands()] == ["check", "train", "evaluate", "index", "search"]
+
+
+def test_they_run_one_after_the_other(folder: Path) -> None:
+    for command in commands():
+        smaller = shlex.split(SMALL) if command[1] == "train" else []
+        finished = subprocess.run(
+            [sys.executable, "-m", *command, *smaller], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert finished.returncode == 0, finished.stderr
+    assert "data:image" in (folder / "hits.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, flags=re.MULTILINE))
+def test_make_targets_exist(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_and_pictures_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
