@@ -398,13 +398,19 @@ def one_thread() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
+def listen_to_ctrl_c() -> None:
+    """A process started in the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal(world: Path, tmp_path: Path) -> None:
     """SIGINT: exit code 130, one sentence, a usable run; --resume completes it."""
     run, config = tmp_path / "run", tmp_path / "settings.toml"
     config.write_text(small(optimiser__epochs=12).to_toml())
     command = [sys.executable, "-m", "ucdir", "train", *sources(world), "--out", run, "--config", config]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=listen_to_ctrl_c) as process:
         while process.poll() is None and not ((run / "metrics.jsonl").exists() and figures(run)):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -717,7 +723,7 @@ def test_one_sentence_and_an_exit_code(
         ((photo, sketch, *out, "--set", "optimiser.epoch=3"), 2, "epochs"),
         ((photo, sketch, *out, "--preset", "officehome"), 2, "office-home"),
         ((photo, sketch, *out, "--weights", "none", "--init", "x"), 2, "contradict"),
-        ((photo, sketch, *out, "--weights", "nowhere.pth"), 1, "nowhere.pth"),
+        ((photo, sketch, *out, "--weights", "nowhere.pth", "--num-clusters", 3, "--batch-size", 4), 1, "nowhere.pth"),
         ((*out, "--resume"), 2, "resume"),
     ):
         found = exit_code(monkeypatch, *arguments)

@@ -13,7 +13,17 @@ from ucdir.config import Settings, load_settings
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
-from ucdir.learn.run import CHECKPOINT, CHOSEN, ENCODER, FROZEN, RunLog, restrict_to_images, write_images
+from ucdir.learn.run import (
+    CHECKPOINT,
+    CHOSEN,
+    ENCODER,
+    FROZEN,
+    IMAGES,
+    RunLog,
+    restrict_to_images,
+    skipped_images,
+    write_images,
+)
 from ucdir.learn.trainer import (
     EpochReport,
     Trainer,
@@ -26,7 +36,6 @@ from ucdir.learn.trainer import (
 )
 from ucdir.model.encoder import Encoder, build_encoder, with_start
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.embed import Embeddings
 from ucdir.retrieval.metrics import score
 from ucdir.storage import write_text
 
@@ -81,15 +90,19 @@ def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resum
         raise UsageError("--resume and --overwrite contradict each other. Give one of them.")
     if resume:
         return _stored_settings(out, sources, settings)
-    if out.exists() and not overwrite and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not overwrite and not _is_empty(out):
         raise UsageError(f"'{out}' exists already. Go on with --resume, replace it with --overwrite, or give another --out.")
-    if overwrite and out.exists() and not (out / "config.toml").is_file() and any(out.iterdir()):
+    if overwrite and out.exists() and not (out / "config.toml").is_file() and not _is_empty(out):
         raise UsageError(
             f"'{out}' is no run folder (no config.toml in it), so --overwrite will not delete it. Give another --out."
         )
     if not sources:
         raise UsageError("no domains given. Name two or more folders: ucdir train DIR DIR --out run")
     return _with_domains(settings or Settings(), sources)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | None) -> Settings:
@@ -137,7 +150,7 @@ def _started(
     say(f"started from {encoder.config.start}")
     trainer = build_trainer(settings, domains, encoder)
     found = fill_banks(trainer, bars)
-    skipped = _skipped(settings, domains, found)
+    skipped = tuple(error for embeddings in found for error in embeddings.unreadable)
     for error in skipped:
         say(f"skipped: {error}")
     if overwrite and out.exists():
@@ -160,13 +173,15 @@ def _resumed(out: Path, settings: Settings, domains: Sequence[Domain], bars: Bar
         settings.encoder.hidden,
     )
     trainer = build_trainer(settings, restrict_to_images(out, domains), with_start(encoder, started.config.start))
+    if [len(domain) for domain in trainer.domains] != [len(rows) for rows in state.banks]:
+        raise UcdirError(f"'{out / IMAGES}' lists other images than the checkpoint holds. Start again with --overwrite.")
     restore(trainer, state)
     say(f"resumed after epoch {trainer.epoch} of {settings.optimiser.epochs}")
-    return _run(out, trainer, (), bars, say)
+    return _run(out, trainer, skipped_images(out), bars, say)
 
 
 def _run(out: Path, trainer: Trainer, skipped: tuple[ImageError, ...], bars: Bars, say: Callable[[str], None]) -> TrainResult:
-    epochs = trainer.settings.optimiser.epochs
+    epochs, safe = trainer.settings.optimiser.epochs, trainer.epoch
     try:
         with RunLog(out, trainer.epoch) as log:
             for error in skipped:
@@ -174,13 +189,14 @@ def _run(out: Path, trainer: Trainer, skipped: tuple[ImageError, ...], bars: Bar
             while trainer.epoch < epochs:
                 report = run_epoch(trainer, bars)
                 oracle = oracle_scores(report, trainer.domains) if trainer.settings.run.oracle else None
+                log.epoch(report, oracle)  # before the checkpoint: a resumed run drops a line too many, none is lost
                 _keep(out, trainer, report, oracle)
-                log.epoch(report, oracle)
+                safe = trainer.epoch
                 log.say(epoch_line(report, epochs))
                 say(epoch_line(report, epochs))
     except KeyboardInterrupt as error:
         raise InterruptedRun(
-            f"stopped after epoch {trainer.epoch} of {epochs}; what was learned is in '{out}'. "
+            f"stopped after epoch {safe} of {epochs}; what was learned is in '{out}'. "
             f"Go on with: ucdir train --out {out} --resume"
         ) from error
     chosen = {kind: best.epoch for kind, best in trainer.best.items()}
@@ -227,19 +243,6 @@ def epoch_line(report: EpochReport, epochs: int) -> str:
         f"epoch {report.epoch}/{epochs}  loss {terms.total:.3f} ({', '.join(active)})  "
         f"cycle agreement {report.label_free.cycle_agreement:.3f}  {seconds:.0f} s, {report.images_per_second:.0f} images/s"
     )
-
-
-def _skipped(settings: Settings, domains: Sequence[Domain], found: Sequence[Embeddings]) -> tuple[ImageError, ...]:
-    for domain, embeddings in zip(domains, found, strict=True):
-        share = len(embeddings.unreadable) / len(domain)
-        if share > settings.data.max_unreadable:
-            first = "; ".join(f"{error.path}: {error.reason}" for error in embeddings.unreadable[:3])
-            raise UcdirError(
-                f"{len(embeddings.unreadable)} of the {len(domain)} images of domain '{domain.name}' cannot be read "
-                f"({share:.1%}, allowed {settings.data.max_unreadable:.1%}): {first}. See all with ucdir check, mend or remove "
-                "them, or allow more with --set data.max_unreadable=SHARE."
-            )
-    return tuple(error for embeddings in found for error in embeddings.unreadable)
 
 
 def _start_encoder(settings: Settings) -> Encoder:

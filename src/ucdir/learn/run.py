@@ -41,14 +41,22 @@ def restrict_to_images(folder: Path, domains: Sequence[Domain]) -> tuple[Domain,
 
     Images that were added since are left out; one that is gone ends in UcdirError.
     """
+    used = [(row["domain"], row["path"]) for row in _image_rows(folder) if not row["skipped"]]
+    return tuple(_restricted(domain, [path for name, path in used if name == domain.name]) for domain in domains)
+
+
+def skipped_images(folder: Path) -> tuple[ImageError, ...]:
+    """The unreadable images that the run in `folder` left out."""
+    return tuple(ImageError(row["path"], row["skipped"]) for row in _image_rows(folder) if row["skipped"])
+
+
+def _image_rows(folder: Path) -> list[dict[str, str]]:
     file = folder / IMAGES
     try:
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
-            rows = [row for row in csv.DictReader(opened) if not row["skipped"]]
-            used = [(row["domain"], row["path"]) for row in rows]
-    except (OSError, KeyError) as error:
+            return [{name: row[name] for name in ("domain", "path", "skipped")} for row in csv.DictReader(opened)]
+    except (OSError, KeyError, csv.Error) as error:
         raise UcdirError(f"'{file}' cannot be read, so the run cannot be resumed. Start again with --overwrite.") from error
-    return tuple(_restricted(domain, [path for name, path in used if name == domain.name]) for domain in domains)
 
 
 def _restricted(domain: Domain, wanted: Sequence[str]) -> Domain:

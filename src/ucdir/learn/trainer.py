@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ucdir.config import Settings
 from ucdir.data.batches import DomainBatch, batches, count_steps
 from ucdir.data.domain import Domain
-from ucdir.errors import UsageError
+from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.checkpoint import BestEpoch, ResumeState
 from ucdir.learn.clusters import Clusters, kmeans
@@ -120,6 +120,7 @@ def check_sizes(settings: Settings, domains: Sequence[Domain]) -> None:
 def fill_banks(trainer: Trainer, bars: Bars = no_bars) -> list[Embeddings]:
     """Embed every image once, leave unreadable ones out of their domains, and start the banks from the rest."""
     embedded = embed_domains(trainer, bars)
+    refuse_many_unreadable(trainer, embedded)
     trainer.domains = tuple(
         domain.subset(found.image_ids.tolist()) for domain, found in zip(trainer.domains, embedded, strict=True)
     )
@@ -127,6 +128,20 @@ def fill_banks(trainer: Trainer, bars: Bars = no_bars) -> list[Embeddings]:
     check_sizes(trainer.settings, trainer.domains)
     trainer.clusterings = cluster_domains(trainer, [found.rows for found in embedded], epoch=0)
     return embedded
+
+
+def refuse_many_unreadable(trainer: Trainer, embedded: Sequence[Embeddings]) -> None:
+    """End the run when a larger share of a domain than `max_unreadable` cannot be read."""
+    allowed = trainer.settings.data.max_unreadable
+    for domain, found in zip(trainer.domains, embedded, strict=True):
+        share = len(found.unreadable) / len(domain)
+        if share > allowed:
+            first = "; ".join(f"{error.path}: {error.reason}" for error in found.unreadable[:3])
+            raise UcdirError(
+                f"{len(found.unreadable)} of the {len(domain)} images of domain '{domain.name}' cannot be read "
+                f"({share:.1%}, allowed {allowed:.1%}): {first}. See all with ucdir check, mend or remove them, or allow "
+                "more with --set data.max_unreadable=SHARE."
+            )
 
 
 def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:

@@ -67,6 +67,10 @@ def _from_timm(network: str, pretrained: bool) -> _Parts:
 
     if not timm.is_model(network):
         raise UsageError(f"timm has no network '{network}'.{_near(network, timm.list_models())}")
+    if pretrained and not timm.is_model_pretrained(network):
+        raise UsageError(
+            f"timm has no weights for '{network}'. Give a file with --weights PATH, or --weights none to start anew."
+        )
     module = timm.create_model(network, pretrained=pretrained, num_classes=0)
     data = timm.data.resolve_model_data_config(module)  # type: ignore[attr-defined, no-untyped-call]
     return module, tuple(data["mean"]), tuple(data["std"])
@@ -76,7 +80,7 @@ def _strip_classifier(module: nn.Module) -> None:
     """Put the identity where a torchvision network classifies, keeping what pools and flattens there."""
     for attribute in (name for names in AUXILIARY.values() for name in names if hasattr(module, name)):
         setattr(module, attribute, None)
-        module.aux_logits = False
+        module.aux_logits = False  # type: ignore[assignment]
     for attribute in ("fc", "classifier", "heads", "head"):
         head = getattr(module, attribute, None)
         if not isinstance(head, nn.Module):
