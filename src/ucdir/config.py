@@ -25,6 +25,7 @@ class DataSettings(Section):
     classes: Literal["auto", "folders", "none"] = "auto"  # read by scores only, never by training
     split: str | None = None  # rows of a manifest to use
     max_unreadable: float = Field(0.01, ge=0.0, le=1.0)  # share of unreadable images above which training stops
+    strongest_blur: float = Field(2.0, ge=0.1)  # px in a training view; the paper's 2 px are meant for 224 px
     workers: int = Field(0, ge=0)  # threads that decode and make views; 0 = one per core
 
 

@@ -3,9 +3,10 @@
 import os
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ucdir.data.image import open_rgb
 from ucdir.data.views import training_view
 
 Pair = tuple[Tensor, Tensor]
+View = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,20 @@ def count_steps(lengths: Sequence[int], batch_size: int) -> int:
 
 
 def batches(
-    domains: Sequence[Domain], batch_size: int, image_size: int, seed: Sequence[int], workers: int = 0
+    domains: Sequence[Domain],
+    batch_size: int,
+    image_size: int,
+    seed: Sequence[int],
+    workers: int = 0,
+    strongest_blur: float = 2.0,
 ) -> Iterator[tuple[DomainBatch, ...]]:
     """Steps of one epoch, in order, prepared ahead by `workers` threads.
 
-    seed    numbers that decide every draw and every view, for example (seed of the run, epoch)
+    seed              numbers that decide every draw and every view, for example (seed of the run, epoch)
+    strongest_blur    px, see `training_view`
     """
     rng = np.random.default_rng([*seed, 0])
+    view = partial(training_view, size=image_size, strongest_blur=strongest_blur)
     plan = deque(enumerate(epoch_rows([len(domain) for domain in domains], batch_size, rng)))
     pending: deque[tuple[tuple[np.ndarray, ...], list[list[Future[Pair]]]]] = deque()
     with ThreadPoolExecutor(worker_count(workers)) as pool:
@@ -72,7 +81,7 @@ def batches(
             while plan or pending:
                 while plan and len(pending) < 3:
                     step, rows = plan.popleft()
-                    pending.append((rows, _submit(pool, domains, rows, image_size, (*seed, step))))
+                    pending.append((rows, _submit(pool, domains, rows, view, (*seed, step))))
                 rows, futures = pending.popleft()
                 yield tuple(_collate(ids, pairs) for ids, pairs in zip(rows, futures, strict=True))
         finally:
@@ -88,22 +97,22 @@ def _submit(
     pool: ThreadPoolExecutor,
     domains: Sequence[Domain],
     rows: Sequence[np.ndarray],
-    image_size: int,
+    view: View,
     seed: tuple[int, ...],
 ) -> list[list[Future[Pair]]]:
     return [
         [
-            pool.submit(_view_pair, domain.paths[image_id], image_size, f"{seed}/{number}/{position}")
+            pool.submit(_view_pair, domain.paths[image_id], view, f"{seed}/{number}/{position}")
             for position, image_id in enumerate(ids)
         ]
         for number, (domain, ids) in enumerate(zip(domains, rows, strict=True))
     ]
 
 
-def _view_pair(path: Path, image_size: int, seed: str) -> Pair:
+def _view_pair(path: Path, view: View, seed: str) -> Pair:
     rng = random.Random(seed)
     image = open_rgb(path)
-    return training_view(image, image_size, rng), training_view(image, image_size, rng)
+    return view(image, rng=rng), view(image, rng=rng)
 
 
 def _collate(ids: np.ndarray, futures: list[Future[Pair]]) -> DomainBatch:

@@ -19,8 +19,10 @@ def evaluation_view(image: Image.Image, size: int) -> Tensor:
     return to_pixels(tv.center_crop(tv.resize(image, [shorter], tv.InterpolationMode.BILINEAR), [size, size]))
 
 
-def training_view(image: Image.Image, size: int, rng: random.Random) -> Tensor:
+def training_view(image: Image.Image, size: int, rng: random.Random, strongest_blur: float = 2.0) -> Tensor:
     """A view of MoCo v2: crop, jitter, grey, blur, flip: RGB image -> (3, size, size) uint8.
+
+    strongest_blur    px, >= 0.1; the paper's 2 px are meant for 224 px
 
     Crop of 0.2 to 1 of the area; brightness, contrast and saturation by up to 0.4, hue by up to 0.1, with probability 0.8;
     grey with 0.2; Gaussian blur of 0.1 to 2 px with 0.5; flip with 0.5. Chen et al. 2020 (MoCo v2).
@@ -31,7 +33,7 @@ def training_view(image: Image.Image, size: int, rng: random.Random) -> Tensor:
     if rng.random() < 0.2:
         view = view.convert("L").convert("RGB")
     if rng.random() < 0.5:
-        view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 2.0)))
+        view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, strongest_blur)))
     if rng.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return to_pixels(view)

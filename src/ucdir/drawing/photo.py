@@ -12,19 +12,19 @@ from ucdir.drawing.pose import Freedom, posed
 
 Pixels = NDArray[np.floating[Any]]  # (H, W, 3) or (H, W) in [0, 1]
 
-FREEDOM = Freedom(turn=15, size=(0.72, 1.0), lean=0.1)
+FREEDOM = Freedom(turn=10, size=(0.8, 1.0), lean=0.08)
 
 # hue, saturation and value ranges; hues beyond 1 wrap round
 _COLOURS: dict[Material, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
-    "paint": ((0.0, 1.0), (0.35, 0.9), (0.45, 0.95)),
-    "second": ((0.0, 1.0), (0.2, 0.8), (0.4, 0.95)),
-    "accent": ((0.93, 1.2), (0.5, 0.95), (0.55, 0.95)),
-    "wood": ((0.04, 0.1), (0.35, 0.7), (0.25, 0.6)),
-    "leaf": ((0.12, 0.42), (0.35, 0.8), (0.3, 0.7)),
-    "glass": ((0.5, 0.62), (0.1, 0.4), (0.35, 0.9)),
-    "metal": ((0.08, 0.6), (0.03, 0.35), (0.45, 0.8)),
-    "dark": ((0.0, 1.0), (0.0, 0.4), (0.08, 0.25)),
-    "light": ((0.08, 0.18), (0.03, 0.2), (0.8, 0.98)),
+    "paint": ((0.0, 1.0), (0.1, 0.32), (0.45, 0.95)),
+    "second": ((0.0, 1.0), (0.06, 0.28), (0.4, 0.95)),
+    "accent": ((0.93, 1.2), (0.15, 0.35), (0.55, 0.95)),
+    "wood": ((0.04, 0.1), (0.12, 0.3), (0.25, 0.6)),
+    "leaf": ((0.12, 0.42), (0.12, 0.3), (0.3, 0.7)),
+    "glass": ((0.5, 0.62), (0.04, 0.15), (0.35, 0.9)),
+    "metal": ((0.08, 0.6), (0.02, 0.1), (0.45, 0.8)),
+    "dark": ((0.0, 1.0), (0.0, 0.15), (0.08, 0.25)),
+    "light": ((0.08, 0.18), (0.0, 0.08), (0.8, 0.98)),
     "hole": ((0.0, 0.0), (0.0, 0.0), (0.0, 0.0)),
 }
 
@@ -97,7 +97,7 @@ def _creases(relief: Image.Image, rng: np.random.Generator) -> Pixels:
     level = np.asarray(relief.filter(ImageFilter.GaussianBlur(canvas / 180)), dtype=np.float32) / 255
     down, across = np.gradient(level)
     steepness = np.hypot(down, across) * canvas / 10
-    lost: Pixels = np.clip(steepness, 0, 1) * rng.uniform(0.3, 0.8)
+    lost: Pixels = np.clip(steepness, 0, 1) * rng.uniform(0.5, 0.95)
     return lost
 
 
@@ -148,22 +148,22 @@ def _background(rng: np.random.Generator, canvas: int) -> Pixels:
     scene = first + (second - first) * blend[..., None]
     scene = _cluttered(scene, rng)
     texture = (
-        1 + rng.uniform(0.05, 0.3) * (_grain(rng, canvas) - 0.5) + rng.uniform(0.0, 0.3) * (_noise(rng, canvas, 5, 5) - 0.5)
+        1 + rng.uniform(0.05, 0.3) * (_grain(rng, canvas) - 0.5) + rng.uniform(0.0, 0.12) * (_noise(rng, canvas, 5, 5) - 0.5)
     )
     return np.asarray(scene * texture[..., None], dtype=np.float32)
 
 
 def _backdrop_colour(rng: np.random.Generator) -> NDArray[np.float32]:
-    colour = colorsys.hsv_to_rgb(rng.uniform(0, 1), rng.uniform(0.02, 0.35), rng.uniform(0.55, 0.95))
+    colour = colorsys.hsv_to_rgb(rng.uniform(0, 1), rng.uniform(0.0, 0.09), rng.uniform(0.74, 0.95))
     return np.array(colour, dtype=np.float32)
 
 
 def _cluttered(scene: Pixels, rng: np.random.Generator) -> Pixels:
-    """Up to three blurred blocks, discs and bars anywhere in the scene."""
+    """Up to two blurred blocks, discs and bars anywhere in the scene."""
     canvas = len(scene)
     image = Image.fromarray((np.clip(scene, 0, 1) * 255).astype(np.uint8)).reduce(2)
     pen = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, 3))):
         x, y = rng.uniform(0, canvas / 2, size=2)
         wide, tall = rng.uniform(0.03, 0.22, size=2) * canvas / 2
         fill = _byte(_backdrop_colour(rng))

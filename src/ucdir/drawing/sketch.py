@@ -8,10 +8,10 @@ from ucdir.drawing.curves import Points, resample
 from ucdir.drawing.kinds import Part, Specimen
 from ucdir.drawing.pose import Freedom, posed
 
-FREEDOM = Freedom(turn=14, size=(0.66, 1.0), lean=0.08)
+FREEDOM = Freedom(turn=10, size=(0.8, 1.0), lean=0.08)
 
-_PAPERS = ((255, 255, 255), (252, 250, 244), (244, 238, 224), (236, 236, 236), (228, 214, 190))
-_INKS = ((25, 25, 28), (60, 60, 64), (28, 44, 110), (92, 58, 36), (110, 30, 34))
+_PAPERS = ((255, 255, 255), (252, 250, 244), (248, 244, 234), (243, 243, 243))
+_INKS = ((25, 25, 28), (60, 60, 64), (38, 44, 74), (66, 50, 42))
 
 
 def line_drawing(specimen: Specimen, rng: np.random.Generator, size: int) -> Image.Image:

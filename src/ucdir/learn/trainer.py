@@ -162,9 +162,15 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
     trainer.searcher.train()
     sums = torch.zeros(5, device=trainer.device, dtype=torch.float64 if trainer.device.type == "cpu" else torch.float32)
     steps = count_steps([len(domain) for domain in trainer.domains], settings.optimiser.batch_size)
-    size = settings.encoder.image_size
     with bars(f"epoch {epoch + 1}/{epochs}", steps) as advance:
-        for batch in batches(trainer.domains, settings.optimiser.batch_size, size, (seed, epoch), settings.data.workers):
+        for batch in batches(
+            trainer.domains,
+            settings.optimiser.batch_size,
+            settings.encoder.image_size,
+            (seed, epoch),
+            settings.data.workers,
+            settings.data.strongest_blur,
+        ):
             order = torch.randperm(sum(len(part.image_ids) for part in batch), generator=shuffler)
             terms = training_step(
                 trainer.encoder,
