@@ -79,12 +79,13 @@ class MethodSettings(Section):
 
 
 class OptimiserSettings(Section):
-    """Stochastic gradient descent, as in the paper."""
+    """How weights follow gradients; the paper uses sgd."""
 
+    name: Literal["sgd", "adamw"] = "sgd"  # adamw learns faster from random numbers, at rates near 1e-3
     epochs: int = Field(200, ge=1)
     batch_size: int = Field(64, ge=2)  # images of each domain in a step
     learning_rate: float = Field(2e-4, gt=0.0)
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)  # of sgd
     weight_decay: float = Field(1e-4, ge=0.0)
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: tuple[int, ...] = (120, 160)  # epochs at which `step` halves the rate

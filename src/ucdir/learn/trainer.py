@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ucdir.config import Settings
+from ucdir.config import OptimiserSettings, Settings
 from ucdir.data.batches import DomainBatch, batches, count_steps
 from ucdir.data.domain import Domain
 from ucdir.errors import UcdirError, UsageError
@@ -63,7 +63,7 @@ class Trainer:
     precision: str
     encoder: Encoder
     momentum_encoder: MomentumEncoder
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.Optimizer
     banks: list[MemoryBank] = field(default_factory=list)
     clusterings: list[tuple[Clusters, ...]] = field(default_factory=list)
     best: dict[str, BestEpoch] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def build_trainer(settings: Settings, domains: Sequence[Domain], encoder: Encode
     precision = choose_precision(settings.run.precision, device)
     encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     avoid_slow_kernels(encoder, device, precision)
-    method, rate = settings.method, settings.optimiser
+    method = settings.method
     return Trainer(
         settings=settings,
         domains=tuple(domains),
@@ -92,9 +92,16 @@ def build_trainer(settings: Settings, domains: Sequence[Domain], encoder: Encode
         precision=precision,
         encoder=encoder,
         momentum_encoder=MomentumEncoder(encoder, method.encoder_momentum, method.batch_norm_splits),
-        optimiser=torch.optim.SGD(
-            encoder.parameters(), rate.learning_rate, momentum=rate.momentum, weight_decay=rate.weight_decay
-        ),
+        optimiser=build_optimiser(settings.optimiser, encoder),
+    )
+
+
+def build_optimiser(wanted: OptimiserSettings, encoder: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of all parameters of `encoder`."""
+    if wanted.name == "adamw":
+        return torch.optim.AdamW(encoder.parameters(), wanted.learning_rate, weight_decay=wanted.weight_decay)
+    return torch.optim.SGD(
+        encoder.parameters(), wanted.learning_rate, momentum=wanted.momentum, weight_decay=wanted.weight_decay
     )
 
 
