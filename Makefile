@@ -4,6 +4,10 @@ BIN := .venv/bin
 
 .PHONY: help setup demo test check format bench clean
 
+DATA ?= ../shared/data/pacs
+WEIGHTS ?= ../shared/weights/mobilenet_v2_imagenet.safetensors
+SEEDS ?= 0
+
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -12,7 +16,7 @@ setup: .venv/.ready ## make .venv from the locked versions
 .venv/.ready: requirements.lock pyproject.toml tools/setup.sh
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
 
-demo: .venv/.ready ## draw two collections, learn, search: everything in three minutes
+demo: .venv/.ready ## draw two collections, learn, search: everything in a few minutes
 	@$(BIN)/ucdir demo
 
 test: .venv/.ready ## the whole test suite
@@ -23,6 +27,9 @@ check: .venv/.ready ## format, lint, strict types, import rule
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: .venv/.ready ## train and score on real images (an hour a seed); DATA=..., WEIGHTS=..., SEEDS="0 1"
+	@$(BIN)/python benchmarks/real_images.py $(DATA) $(WEIGHTS) build/real-images --seeds $(SEEDS)
 
 format: .venv/.ready ## rewrite the code in the house format
 	@$(BIN)/ruff format .

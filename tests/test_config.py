@@ -72,7 +72,7 @@ def test_presets_of_the_paper(name: str) -> None:
         dim=128,
         hidden=None,
     )
-    assert (found.data.smallest_crop, found.data.strongest_blur) == (0.2, 2.0)
+    assert found.data.strongest_blur == 2.0
     rate = found.optimiser
     assert (rate.learning_rate, rate.momentum, rate.weight_decay, rate.schedule) == (2e-4, 0.9, 1e-4, "cosine")
     assert (rate.batch_size, rate.epochs) == (64, 200)
@@ -194,7 +194,6 @@ def test_unknown_settings_suggest_near_ones(given: dict[str, Any], message: str)
         ("encoder.image_size", 8, "greater than or equal to 16"),
         ("encoder.dim", None, "integer"),
         ("data.max_unreadable", -0.1, "greater than or equal to 0"),
-        ("data.smallest_crop", 0, "greater than 0"),
         ("data.strongest_blur", 0, "greater than or equal to 0.1"),
         ("data.classes", "labels", "'auto', 'folders' or 'none'"),
         ("run.seed", -1, "greater than or equal to 0"),

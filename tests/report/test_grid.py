@@ -21,16 +21,21 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
+def pixels(picture: Path) -> np.ndarray:
+    with Image.open(picture) as image:
+        return np.asarray(image)
+
+
 def count(picture: Path, colour: tuple[int, int, int]) -> int:
-    return int((np.asarray(Image.open(picture)) == colour).all(axis=2).sum())
+    return int((pixels(picture) == colour).all(axis=2).sum())
 
 
 def test_each_row_and_hit_makes_the_picture_larger(images: list[Path], tmp_path: Path) -> None:
     one = draw_hits_grid([GridRow(images[0], [GridHit(images[1], 0.5)])], "t", tmp_path / "one.png")
     more = draw_hits_grid([GridRow(images[0], [GridHit(p, 0.5) for p in images])] * 2, "t", tmp_path / "more.png")
-    small, large = Image.open(one).size, Image.open(more).size
-    assert large[0] - small[0] >= 2 * CELL * SCALE
-    assert large[1] - small[1] >= CELL * SCALE
+    small, large = pixels(one).shape, pixels(more).shape
+    assert large[0] - small[0] >= CELL * SCALE
+    assert large[1] - small[1] >= 2 * CELL * SCALE
 
 
 def test_the_pictures_are_in_the_grid(images: list[Path], tmp_path: Path) -> None:
@@ -56,7 +61,7 @@ def test_the_mark_differs_in_shape_not_only_in_colour(images: list[Path], tmp_pa
     marks = []
     for right, colour in ((True, GREEN), (False, RED)):
         out = draw_hits_grid([GridRow(images[0], [GridHit(images[0], 1.0, right)])], "t", tmp_path / f"{right}.png")
-        marks.append((np.asarray(Image.open(out)) == colour).all(axis=2))
+        marks.append((pixels(out) == colour).all(axis=2))
     assert (marks[0] != marks[1]).any()
 
 
@@ -68,7 +73,7 @@ def test_a_query_without_hits_and_long_or_foreign_names(images: list[Path], tmp_
         "title " * 40,
         tmp_path / "g.png",
     )
-    assert Image.open(out).size[0] > CELL * SCALE
+    assert pixels(out).shape[1] > CELL * SCALE
 
 
 def test_same_input_same_file(images: list[Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ucdir.retrieval.evaluate import EvaluationReport
 from ucdir.retrieval.gallery import SearchResult
 from ucdir.storage import write_text
 
-KS = (1, 5, 15)
+KS, HITS = (1, 5, 15), 7
 MARKER = "ABOUT.txt"
 ABOUT = "Written by `ucdir demo`. The next demo with this --out replaces the folder.\n"
 
@@ -77,7 +77,7 @@ def demo(
     gallery = out / "gallery"
     index(run, [str(drawn.photo)], gallery, bars=bars)
     queries = _first_drawings(drawn)
-    answers = [search(gallery, query, k=8) for query in queries]
+    answers = [search(gallery, query, k=HITS) for query in queries]
     title = "Line drawings search photographs, learned without labels"
     picture = draw_hits_grid([_grid_row(answer) for answer in answers], title, out / "hits.png")
     return DemoResult(drawn, run, scores, gallery, queries[0], answers[0], picture, time.monotonic() - started)

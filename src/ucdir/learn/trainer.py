@@ -116,6 +116,11 @@ def check_sizes(settings: Settings, domains: Sequence[Domain]) -> None:
                 f"num_clusters={clusters} is more than the {len(domain)} images of domain '{domain.name}'. "
                 f"Use at most {len(domain)}."
             )
+    keys, splits = settings.optimiser.batch_size * len(domains), settings.method.batch_norm_splits
+    if keys // splits < 2:
+        raise UsageError(
+            f"batch_norm_splits={splits} leaves groups of fewer than 2 of the {keys} keys of a step. Use at most {keys // 2}."
+        )
     largest = max(domains, key=len)
     if settings.optimiser.batch_size > len(largest):
         raise UsageError(

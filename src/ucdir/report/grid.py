@@ -10,7 +10,7 @@ from ucdir.data.image import open_rgb
 from ucdir.errors import UsageError
 from ucdir.storage import atomic_file
 
-CELL, GAP, FRAME, CAPTION, MARGIN, TITLE, SCALE = 148, 14, 4, 40, 28, 40, 2
+CELL, GAP, FRAME, CAPTION, MARGIN, TITLE, SCALE = 104, 12, 3, 40, 24, 40, 2
 
 _INK, _GREY, _PALE, _WHITE = (28, 32, 38), (112, 118, 126), (226, 229, 233), (255, 255, 255)
 _RIGHT, _WRONG = (26, 137, 82), (203, 54, 54)
