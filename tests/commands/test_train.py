@@ -261,6 +261,16 @@ def test_a_run_that_broke_off_is_resumed_exactly(world: Path, whole: TrainResult
     assert not hidden(result.folder)
 
 
+def test_a_run_with_adamw_is_resumed_exactly(world: Path, whole: TrainResult, tmp_path: Path) -> None:
+    settings = small(optimiser__name="adamw", optimiser__learning_rate=1e-3)
+    train(sources(world), tmp_path / "one", settings)
+    with pytest.raises(Stop):
+        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(8, Stop()))
+    train(out=tmp_path / "two", resume=True)
+    same_run(tmp_path / "two", tmp_path / "one")
+    assert fingerprints(tmp_path / "one")["encoder"] != fingerprints(whole.folder)["encoder"]
+
+
 def test_a_run_that_broke_off_twice(world: Path, whole: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train(sources(world), tmp_path / "run", small(), bars=stopping_bars(8, Stop()))
@@ -458,6 +468,18 @@ def test_domains_given_by_name_and_in_another_order(world: Path, tmp_path: Path)
 
 def test_as_many_clusters_as_images(world: Path, tmp_path: Path) -> None:
     assert train(sources(world), tmp_path / "run", small(method__num_clusters=7, optimiser__epochs=2)).epochs == 2
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(world: Path, tmp_path: Path) -> None:
+    """File systems allow names that are not UTF-8, TOML does not."""
+    strange = tmp_path / os.fsdecode(b"sk\xffetch")
+    try:
+        shutil.copytree(world / "sketch", strange)
+    except OSError:
+        pytest.skip("this file system allows no such name")
+    with pytest.raises(UcdirError, match="is not UTF-8"):
+        train((sources(world)[0], f"sketch={strange}"), tmp_path / "run", small(optimiser__epochs=2))
+    assert not (tmp_path / "run").exists()
 
 
 # Unreadable images

@@ -128,6 +128,9 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
 def _with_domains(settings: Settings, sources: Sequence[str]) -> Settings:
     domains = load_domains(sources, classes=settings.data.classes, split=settings.data.split)
     named = tuple(f"{domain.name}={domain.source.absolute()}" for domain in domains)
+    for text in named:
+        if text != text.encode("utf-8", "replace").decode("utf-8"):
+            raise UsageError(f"the path {text!r} is not UTF-8, so settings cannot name it. Rename the folder.")
     return settings.model_copy(update={"data": settings.data.model_copy(update={"domains": named})})
 
 
