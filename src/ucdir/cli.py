@@ -29,6 +29,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Classes = Annotated[str, typer.Option(help="Class folders: auto, folders or none. Only scores ever read classes.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that read images; 0 = one per core.")]
+GalleryEngine = Annotated[str, typer.Option(metavar="ENGINE", help="Where the gallery lives: folder, or milvus:URI.")]
 Split = Annotated[str | None, typer.Option(help="Keep the rows of this split of a manifest.")]
 
 
@@ -272,18 +273,62 @@ def evaluate(
 @app.command()
 def index(
     encoder: Annotated[Path, typer.Argument(metavar="RUN", help="Run or encoder folder.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DIR...]", help="Folders or manifests; NAME=DIR gives a name. Default: those of the gallery."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Gallery folder; made, or brought up to date.")] = Path("gallery"),
+    drop: Annotated[list[str] | None, typer.Option(metavar="DOMAIN", help="Remove this domain from the gallery.")] = None,
+    classes: Annotated[str, typer.Option(help="Class folders, noted beside each image: auto, folders or none.")] = "auto",
+    split: Split = None,
+    engine: GalleryEngine = "folder",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw the gallery away and embed everything.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Embed folders of images for searching; again, to follow what was added, changed, moved or deleted."""
+    from ucdir.commands.index import index as run
+    from ucdir.report.index import index_document, index_lines
+
+    result = run(
+        encoder,
+        sources or (),
+        out,
+        classes=classes,
+        split=split,
+        device=device,
+        precision=precision,
+        workers=workers,
+        overwrite=overwrite,
+        drop=drop or (),
+        engine=engine,
+        bars=progress_bar,
+    )
+    if as_json:
+        show_json(index_document(result))
+        return
+    for line in index_lines(result):
+        print(line)
+    print(f"Next: ucdir search {out} QUERY.png    or    ucdir serve {out}")
+
+
+@app.command()
+def embed(
+    encoder: Annotated[Path, typer.Argument(metavar="RUN", help="Run or encoder folder.")],
     sources: Sources,
-    out: Annotated[Path, typer.Option(help="Gallery folder to write.")] = Path("gallery"),
+    out: Annotated[Path, typer.Option(help="Writes OUT.npy and OUT.parquet.")] = Path("embeddings"),
     classes: Annotated[str, typer.Option(help="Class folders, noted beside each image: auto, folders or none.")] = "auto",
     split: Split = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing gallery.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Embed folders of images once, so that they can be searched."""
-    from ucdir.commands.index import index as run
+    """Write embeddings for other tools: one array, one table, row by row the same images."""
+    from ucdir.commands.embed import embed as run
 
     result = run(
         encoder,
@@ -298,22 +343,26 @@ def index(
         bars=progress_bar,
     )
     if as_json:
-        show_json(
-            {
-                "gallery": str(result.folder),
-                "count": result.count,
-                "domains": dict(result.domains),
-                "unreadable": [{"path": error.path, "reason": error.reason} for error in result.unreadable],
-            }
-        )
+        unreadable = [{"path": error.path, "reason": error.reason} for error in result.unreadable]
+        show_json({"array": str(result.array), "table": str(result.table), "count": result.count, "unreadable": unreadable})
         return
-    for error in result.unreadable[:5]:
+    for error in result.unreadable:
         print(f"skipped {error.path}: {error.reason}")
-    if len(result.unreadable) > 5:
-        print(f"and {len(result.unreadable) - 5:,} more skipped; {result.folder}/gallery.json lists all")
-    domains = ", ".join(f"{name} {count:,}" for name, count in result.domains)
-    print(f"Wrote {result.folder}: {result.count:,} images ({domains}), {len(result.unreadable):,} unreadable.")
-    print(f"Next: ucdir search {result.folder} QUERY.png")
+    print(f"Wrote {result.array} ({result.count:,} x {result.dim} float32 unit rows) and {result.table} (their images).")
+
+
+@app.command()
+def export(
+    encoder: Annotated[Path, typer.Argument(metavar="RUN", help="Run or encoder folder.")],
+) -> None:
+    """Write model.onnx into an encoder folder: search and serve then start in a second, without torch."""
+    from ucdir.model.export import export_onnx
+    from ucdir.model.folder import encoder_folder
+    from ucdir.model.runtime import EXPORTED
+
+    folder = encoder_folder(encoder)
+    difference = export_onnx(folder)
+    print(f"Wrote {folder / EXPORTED}: agrees with the weights to {difference:.0e}. search and serve use it from now on.")
 
 
 @app.command()
@@ -323,6 +372,9 @@ def search(
     k: Annotated[int, typer.Option("--k", "-k", help="Hits for each query.")] = 10,
     encoder: Annotated[Path | None, typer.Option(help="Run or encoder folder, if it has moved since.")] = None,
     domain: Annotated[str | None, typer.Option(help="Look only at this domain of the gallery.")] = None,
+    under: Annotated[str | None, typer.Option(metavar="FOLDER", help="Look only at images below this folder.")] = None,
+    runtime: Annotated[str, typer.Option(help="auto, torch, or onnx: the encoder that ucdir export wrote.")] = "auto",
+    engine: GalleryEngine = "folder",
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -340,6 +392,9 @@ def search(
         k,
         encoder=encoder,
         domain=domain,
+        under=under,
+        runtime=runtime,
+        engine=engine,
         device=device,
         precision=precision,
         workers=workers,

@@ -1,11 +1,15 @@
 """Files and folders that appear whole or not at all."""
 
+import ctypes
 import errno
+import fcntl
+import glob
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ucdir.errors import UcdirError
@@ -47,7 +51,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes the name `path` only when the block ends without an error.
 
-    An existing `path` is put aside first and removed last, so a crash between leaves at least one of the two.
+    An existing `path` and the new folder change names in one step where the system can (Linux, macOS): there is no
+    moment without a folder of that name. Elsewhere the old one is put aside first; `restore_folder` brings it back
+    after a crash in between.
     """
     with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,13 +64,76 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     _flush(file)
             draft.chmod(0o777 & ~_umask())
-            aside = draft.with_suffix(".old")
-            if path.exists():
+            if not path.exists():
+                draft.rename(path)
+            elif not _exchange(draft, path):
+                aside = draft.with_suffix(".old")
                 path.rename(aside)
-            draft.rename(path)
-            shutil.rmtree(aside, ignore_errors=True)
+                draft.rename(path)
+                shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Tidy up after a writer that was killed: drafts go, a folder that was put aside and not replaced comes back.
+
+    Only for the holder of the lock on `path`: drafts of a living writer would go too.
+    """
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(path)
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Be the only process that writes `path`; UcdirError when another one is. A killed process holds no lock.
+
+    doing    for the message: what the other process is doing, for example "being written by another ucdir index"
+    """
+    lock = path.parent / f".{path.name}.lock"
+    with clear_write_errors(lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock_file(lock)
+    if handle is None:
+        raise UcdirError(f"'{path}' is {doing}. Wait until it has finished, then run again.")
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock_file(lock: Path) -> int | None:
+    """An open, locked file that still has its name; None when another process holds it."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        with suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == lock.stat().st_ino:
+                return handle
+        os.close(handle)  # its last holder removed it between the two steps
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two existing paths change names in one step; False where the system or the file system cannot."""
+    swap = {"linux": ("renameat2", -100), "darwin": ("renameatx_np", -2)}.get(sys.platform)
+    if swap is None:
+        return False
+    name, here = swap
+    rename = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if rename is None:
+        return False
+    flag = 2  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(flag)) == 0)
 
 
 def write_text(path: Path, text: str) -> None:

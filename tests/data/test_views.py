@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ucdir.data.views import colour_jitter, evaluation_view, random_crop, to_pixels, training_view
+from ucdir.data.evaluation import evaluation_view
+from ucdir.data.views import colour_jitter, random_crop, to_pixels, training_view
 
 Draw = Callable[..., Image.Image]
 

@@ -15,8 +15,8 @@ from ucdir.drawing.collection import Drawn, draw_collections
 from ucdir.errors import UsageError
 from ucdir.progress import Bars, no_bars
 from ucdir.report.grid import GridHit, GridRow, draw_hits_grid
+from ucdir.retrieval.answers import SearchResult
 from ucdir.retrieval.evaluate import EvaluationReport
-from ucdir.retrieval.gallery import SearchResult
 from ucdir.storage import write_text
 
 KS, HITS = (1, 5, 15), 7
@@ -100,5 +100,5 @@ def _first_drawings(drawn: Drawn) -> tuple[Path, ...]:
 def _grid_row(answer: SearchResult) -> GridRow:
     (answered,) = answer.queries
     kind = answered.query.parent.name
-    hits = [GridHit(hit.path, hit.similarity, hit.path.parent.name == kind) for hit in answered.hits]
+    hits = [GridHit(hit.image.path, hit.similarity, hit.image.path.parent.name == kind) for hit in answered.hits]
     return GridRow(answered.query, hits)

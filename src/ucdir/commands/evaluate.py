@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ucdir.commands.index import encoder_folder
 from ucdir.config import load_settings
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
+from ucdir.model.folder import encoder_folder
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.embed import Embeddings, embed
 from ucdir.retrieval.evaluate import (

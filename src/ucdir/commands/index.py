@@ -1,46 +1,25 @@
-"""`ucdir index`: embed collections once, so that they can be searched."""
+"""`ucdir index`: a gallery that follows its folders. Only what changed is embedded."""
 
-import io
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ucdir.data.domain import Domain, load_domains
-from ucdir.data.image import open_rgb
-from ucdir.errors import ImageError, UcdirError
+from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
+from ucdir.model.folder import encoder_folder
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.embed import embed
-from ucdir.retrieval.gallery import Gallery, GalleryImage, check_place, describe, unreadable_entry
-
-CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class IndexResult:
-    """What `index` wrote.
-
-    folder      the gallery
-    count       images in it
-    domains     (name, images in the gallery) in the order given
-    unreadable  skipped files, also listed in gallery.json
-    """
-
-    folder: Path
-    count: int
-    domains: tuple[tuple[str, int], ...]
-    unreadable: tuple[ImageError, ...]
+from ucdir.retrieval.engines import GalleryInfo
+from ucdir.retrieval.journal import Journal
+from ucdir.retrieval.places import place_of
+from ucdir.retrieval.update import Before, IndexResult, Updated, update
 
 
 def index(
     encoder: Path,
-    sources: Sequence[str],
-    out: Path,
+    sources: Sequence[str] = (),
+    out: Path = Path("gallery"),
     classes: str = "auto",
     split: str | None = None,
     device: str = "auto",
@@ -48,89 +27,125 @@ def index(
     batch_size: int = 64,
     workers: int = 0,
     overwrite: bool = False,
+    drop: Sequence[str] = (),
+    engine: str = "folder",
     bars: Bars = no_bars,
 ) -> IndexResult:
-    """Embed every readable image of the sources and write the gallery folder `out`, whole or not at all.
+    """Bring a gallery up to date with its folders: embed what is new or changed, follow what moved, drop what is gone.
 
     encoder    an encoder folder, or a run folder whose last encoder is taken
-    sources    folders or manifests, each PATH or NAME=PATH
+    sources    folders or manifests, each PATH or NAME=PATH; none = those the gallery was made from. Domains of the
+               gallery that are not named here stay as they are
+    out        the gallery: a folder, or the name of a collection for another engine
     classes    auto, folders or none: only noted beside each image, never used to search
-    overwrite  replace an existing gallery; anything else at `out` is never touched
+    precision  of the encoder for images that are new: auto, float32 or bfloat16
+    overwrite  throw an existing gallery away and embed everything
+    drop       domains to remove from the gallery
+    engine     folder, or milvus:URI
     bars       show progress
+    raises     UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
+
+    The new gallery appears in one step: a reader sees the old one or the new one.
     """
-    check_place(out, overwrite)
+    place = place_of(out, engine, overwrite)
+    place.check()
     folder = encoder_folder(encoder)
     model = Encoder.load(folder)
-    place = choose_device(device)
-    exactness = choose_precision(precision, place)
-    domains = load_domains(sources, classes=classes, split=split)
-    rows: list[Tensor] = []
-    images: list[GalleryImage] = []
-    unreadable: list[tuple[str, ImageError]] = []
-    with bars("embedding", sum(len(domain) for domain in domains)) as advance:
-        for chunk in _chunks(domains):
-            embedded = embed(model, chunk.paths, place, exactness, batch_size, workers, advance)
-            entries = _describe_all(chunk.subset(embedded.image_ids.tolist()), workers)
-            described = [number for number, entry in enumerate(entries) if isinstance(entry, GalleryImage)]
-            rows.append(embedded.rows[described])
-            images.extend(entry for entry in entries if isinstance(entry, GalleryImage))
-            failed = [*embedded.unreadable, *(entry for entry in entries if isinstance(entry, ImageError))]
-            unreadable.extend((chunk.name, error) for error in failed)
-    if not images:
-        first = unreadable[0][1]
-        raise UcdirError(
-            f"none of the {len(unreadable)} images can be read (the first: '{first.path}': {first.reason}), "
-            f"so no gallery was written. Run ucdir check {' '.join(sources)} to see why."
-        )
-    skipped = [unreadable_entry(error, name) for name, error in unreadable]
-    gallery = Gallery.create(out, _finite(torch.cat(rows), folder), images, model.fingerprint(), folder, skipped, overwrite)
-    counts = gallery.domains()
-    named = tuple((domain.name, counts.get(domain.name, 0)) for domain in domains)
-    return IndexResult(out, len(gallery), named, tuple(error for _, error in unreadable))
+    fingerprint, hardware = model.fingerprint(), choose_device(device)
+    exactness = choose_precision(precision, hardware)
+    with place.lock():
+        there = place.read()
+        info = None if there is None else there[0]
+        if info is not None:
+            info.require_encoder(fingerprint, folder, str(out))
+        domains = load_domains(_sources(sources, info, drop), classes=classes, split=split)
+        kept = _kept_domains(info, domains, drop)
+        before = Before.nothing() if there is None else Before(there[1], there[2])
+        journal = Journal(place.journal, f"{fingerprint} {exactness}", model.config.length)
+        with bars("embedding", sum(len(domain) for domain in domains)) as advance:
+            updated = update(domains, before, journal, model, hardware, exactness, batch_size, workers, kept, advance)
+        refuse_empty(updated, domains)
+        if not updated.images.equals(before.images) or info is None or _named(domains, kept, info) != info.sources:
+            named = _named(domains, kept, info)
+            made = _info(info, updated, fingerprint, folder, exactness, model.config.length, named, kept)
+            place.write(made, updated.images, updated.rows)
+        journal.remove()
+    return _result(str(out), updated)
 
 
-def encoder_folder(path: Path) -> Path:
-    """The encoder folder at `path`: itself, or the last encoder of a run folder; else UcdirError."""
-    if (path / "model.safetensors").is_file():
-        return path
-    if (path / "encoder" / "model.safetensors").is_file():
-        return path / "encoder"
-    if not path.exists():
-        raise UcdirError(f"encoder not found: '{path}'. Give a run folder or an encoder folder that ucdir train wrote.")
+def _sources(given: Sequence[str], info: GalleryInfo | None, drop: Sequence[str]) -> list[str]:
+    if given:
+        return list(given)
+    if info is None:
+        raise UsageError("no folders given, and there is no gallery yet that says which. Name them: ucdir index RUN DIR...")
+    return [f"{name}={source}" for name, source in info.sources.items() if name not in drop]
+
+
+def _kept_domains(info: GalleryInfo | None, domains: Sequence[Domain], drop: Sequence[str]) -> tuple[str, ...]:
+    """Domains of the gallery that stay untouched; refuses to drop what is not there and to put one folder for another."""
+    there = {} if info is None else dict(info.sources)
+    for name in drop:
+        if name not in there:
+            raise UsageError(f"--drop {name}: the gallery holds {', '.join(there) or 'nothing yet'}. Give one of them.")
+    for domain in domains:
+        old = there.get(domain.name)
+        if old is not None and domain.name not in drop and Path(old) != domain.source.absolute() and Path(old).exists():
+            raise UsageError(
+                f"domain '{domain.name}' of the gallery follows '{old}', which still exists; found '{domain.source}'. "
+                f"Give the new one another name (NAME={domain.source}), or replace the old one with --drop {domain.name}."
+            )
+    named = {domain.name for domain in domains}
+    return tuple(name for name in there if name not in named and name not in drop)
+
+
+def _named(domains: Sequence[Domain], kept: Sequence[str], info: GalleryInfo | None) -> dict[str, str]:
+    """Domain -> source of the gallery to be, in its order."""
+    stay = {name: info.sources[name] for name in kept} if info is not None else {}
+    return stay | {domain.name: str(domain.source.absolute()) for domain in domains}
+
+
+def refuse_empty(updated: Updated, domains: Sequence[Domain]) -> None:
+    """End when no image could be read."""
+    if updated.images.num_rows:
+        return
+    _, first = updated.unreadable[0]
     raise UcdirError(
-        f"'{path}' is neither a run nor an encoder folder: no model.safetensors in it or in its encoder/. "
-        "Give a folder that ucdir train wrote."
+        f"none of the {len(updated.unreadable)} images can be read (the first: '{first.path}': {first.reason}), "
+        f"so no gallery was written. Run ucdir check {' '.join(str(domain.source) for domain in domains)} to see why."
     )
 
 
-def _chunks(domains: Sequence[Domain]) -> Iterator[Domain]:
-    """A thousand images of a domain at a time, so that their files are still cached when described."""
-    for domain in domains:
-        for start in range(0, len(domain), CHUNK):
-            yield domain.subset(range(start, min(start + CHUNK, len(domain))))
+def _info(
+    before: GalleryInfo | None,
+    updated: Updated,
+    fingerprint: str,
+    encoder: Path,
+    precision: str,
+    dim: int,
+    sources: dict[str, str],
+    kept: Sequence[str],
+) -> GalleryInfo:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    still = [] if before is None else [entry for entry in before.unreadable if entry["domain"] in kept]
+    return GalleryInfo(
+        fingerprint=fingerprint,
+        encoder_path=str(encoder.absolute()),
+        precision=precision,
+        dim=dim,
+        count=updated.images.num_rows,
+        created=now if before is None else before.created,
+        updated=now,
+        sources=sources,
+        unreadable=(*still, *(_skipped(name, error) for name, error in updated.unreadable)),
+    )
 
 
-def _describe_all(domain: Domain, workers: int) -> list[GalleryImage | ImageError]:
-    classes = domain.classes or (None,) * len(domain)
-    with ThreadPoolExecutor(workers or None) as pool:
-        return list(pool.map(_describe, domain.paths, (domain.name,) * len(domain), classes))
+def _skipped(domain: str, error: ImageError) -> dict[str, str]:
+    return {"path": str(Path(error.path).absolute()), "domain": domain, "reason": error.reason}
 
 
-def _describe(path: Path, domain: str, class_name: str | None) -> GalleryImage | ImageError:
-    try:
-        str(path).encode()
-        content = path.read_bytes()
-        return describe(content, path, domain, class_name, open_rgb(io.BytesIO(content)).size)
-    except UnicodeEncodeError:
-        return ImageError(ascii(str(path)), "its name is not valid Unicode")
-    except OSError as error:
-        return ImageError(path, error.strerror or str(error))
-    except ImageError as error:
-        return ImageError(path, error.reason)
-
-
-def _finite(rows: Tensor, folder: Path) -> Tensor:
-    bad = int((~rows.isfinite().all(dim=1)).sum())
-    if bad:
-        raise UcdirError(f"encoder '{folder}' gives NaN or infinity for {bad} of {len(rows)} images. Train it again.")
-    return rows
+def _result(gallery: str, updated: Updated) -> IndexResult:
+    counts = updated.images["domain"].value_counts().to_pylist()
+    domains = tuple((count["values"], count["counts"]) for count in counts)
+    unreadable = tuple(error for _, error in updated.unreadable)
+    return IndexResult(gallery, updated.images.num_rows, domains, updated.changes, unreadable)

@@ -1,19 +1,20 @@
-"""`ucdir search`: pictures in, the most similar pictures of a gallery out."""
+"""`ucdir search`: pictures in, the most similar pictures of a gallery out. Starts without torch where it can."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
 
-from ucdir.commands.index import encoder_folder
 from ucdir.data.domain import load_domain
+from ucdir.data.reading import read_views
 from ucdir.errors import ImageError, UcdirError, UsageError
-from ucdir.model.device import choose_device, choose_precision
-from ucdir.model.encoder import Encoder
+from ucdir.model.folder import WEIGHTS
+from ucdir.model.runtime import QueryEncoder, load_query_encoder
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.embed import embed
-from ucdir.retrieval.gallery import Gallery, Hit, QueryHits, SearchResult
-from ucdir.retrieval.search import nearest
+from ucdir.retrieval.answers import QueryHits, SearchResult
+from ucdir.retrieval.engines import GalleryInfo, Where
+from ucdir.retrieval.places import FOLDER, open_engine
 
 
 def search(
@@ -22,44 +23,74 @@ def search(
     k: int = 10,
     encoder: Path | None = None,
     domain: str | None = None,
+    under: str | None = None,
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 64,
     workers: int = 0,
+    runtime: str = "auto",
+    engine: str = FOLDER,
     bars: Bars = no_bars,
 ) -> SearchResult:
     """The k gallery images most similar to each query image: exact cosine, ties in gallery order.
 
+    gallery  its folder; for another engine the name of its collection
     query    an image file; or a folder or manifest of them
     k        >= 1; more than the gallery holds gives all of it
     encoder  run or encoder folder, the one that made the gallery; None = where the gallery says it lies
     domain   look only at the images of this domain of the gallery
+    under    look only at the images below this folder, absolute or relative to the folder of each domain
+    runtime  auto, torch or onnx, see `load_query_encoder`
+    engine   folder or milvus:URI
     """
     if k < 1:
         raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
-    opened = Gallery.load(gallery)
-    candidates = None if domain is None else opened.rows_of(domain)
+    opened = open_engine(gallery, engine)
     paths = _query_paths(query)
-    model, place = _gallery_encoder(opened, encoder), choose_device(device)
+    encode = gallery_encoder(opened.info, str(gallery), encoder, device, precision, runtime)
     with bars("embedding", len(paths)) as advance:
-        embedded = embed(model, paths, place, choose_precision(precision, place), batch_size, workers, advance)
-    if len(embedded.rows) == 0:
-        raise embedded.unreadable[0] if len(paths) == 1 else _no_query(query, embedded.unreadable)
-    found = nearest(_finite(embedded.rows, query), opened.embeddings, k, candidates)
-    files, domains = opened.images["path"], opened.images["domain"]
-    queries = tuple(
-        QueryHits(
-            paths[image_id],
-            tuple(
-                Hit(Path(files[row].as_py()), domains[row].as_py(), value, row) for row, value in zip(rows, values, strict=True)
-            ),
+        rows, image_ids, unreadable = _embed(encode, paths, batch_size, workers, advance)
+    if not image_ids:
+        raise unreadable[0] if len(paths) == 1 else _no_query(query, unreadable)
+    found = opened.search(_finite(rows, query), k, Where(domain, under))
+    queries = tuple(QueryHits(paths[image], hits) for image, hits in zip(image_ids, found.hits, strict=True))
+    return SearchResult(str(gallery), found.searched, queries, unreadable)
+
+
+def gallery_encoder(
+    info: GalleryInfo,
+    gallery: str,
+    encoder: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    runtime: str = "auto",
+) -> QueryEncoder:
+    """The encoder that made a gallery; UcdirError when it has moved or is another one."""
+    recorded = Path(info.encoder_path)
+    if encoder is None and not (recorded / WEIGHTS).is_file():
+        raise UcdirError(
+            f"the encoder of gallery '{gallery}' is no longer at '{recorded}'. Say where it is now with --encoder FOLDER."
         )
-        for image_id, rows, values in zip(
-            embedded.image_ids.tolist(), found.rows.tolist(), found.similarity.tolist(), strict=True
-        )
-    )
-    size = len(opened) if candidates is None else len(candidates)
-    return SearchResult(gallery, size, queries, embedded.unreadable)
+    folder = encoder or recorded
+    loaded = load_query_encoder(folder, device, precision, runtime)
+    info.require_encoder(loaded.fingerprint, folder, gallery)
+    return loaded
+
+
+def _embed(
+    encode: QueryEncoder, paths: tuple[Path, ...], batch_size: int, workers: int, advance: Callable[[int], None]
+) -> tuple[np.ndarray, list[int], tuple[ImageError, ...]]:
+    """Rows of the readable images, their positions in `paths`, and the errors of the others."""
+    rows: list[np.ndarray] = []
+    image_ids: list[int] = []
+    unreadable: list[ImageError] = []
+    for views in read_views(paths, encode.image_size, batch_size, workers):
+        if views.image_ids:
+            rows.append(encode(views.pixels))
+        image_ids += views.image_ids
+        unreadable += views.unreadable
+        advance(len(views))
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32), image_ids, tuple(unreadable)
 
 
 def _query_paths(query: Path) -> tuple[Path, ...]:
@@ -70,29 +101,15 @@ def _query_paths(query: Path) -> tuple[Path, ...]:
     return (query,)
 
 
-def _gallery_encoder(gallery: Gallery, encoder: Path | None) -> Encoder:
-    recorded = Path(gallery.info.encoder_path)
-    if encoder is None and not (recorded / "model.safetensors").is_file():
-        raise UcdirError(
-            f"the encoder of gallery '{gallery.folder}' is no longer at '{recorded}'. Say where it is now "
-            "with --encoder FOLDER."
-        )
-    folder = encoder_folder(encoder or recorded)
-    model = Encoder.load(folder)
-    gallery.require_encoder(model.fingerprint(), folder)
-    return model
-
-
 def _no_query(query: Path, unreadable: tuple[ImageError, ...]) -> UcdirError:
     first = unreadable[0]
     return UcdirError(
         f"none of the {len(unreadable)} query images in '{query}' can be read (the first: '{first.path}': "
-        f"{first.reason}). "
-        "Give images that open."
+        f"{first.reason}). Give images that open."
     )
 
 
-def _finite(rows: Tensor, query: Path) -> Tensor:
-    if not bool(rows.isfinite().all()):
+def _finite(rows: np.ndarray, query: Path) -> np.ndarray:
+    if not np.isfinite(rows).all():
         raise UcdirError(f"the embedding of '{query}' is not finite: the encoder gives NaN or infinity. Train it again.")
     return rows

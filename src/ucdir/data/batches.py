@@ -1,6 +1,5 @@
 """Steps of training: a tuple of batches, one per domain."""
 
-import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ucdir.data.domain import Domain
 from ucdir.data.image import open_rgb
+from ucdir.data.reading import worker_count
 from ucdir.data.views import training_view
 
 Pair = tuple[Tensor, Tensor]
@@ -32,13 +32,6 @@ class DomainBatch:
     image_ids: Tensor
     query_view: Tensor
     key_view: Tensor
-
-
-def worker_count(workers: int) -> int:
-    """Threads that read images: `workers`, or one per core this process may use when it is 0."""
-    if workers:
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def epoch_rows(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:

@@ -106,6 +106,17 @@ def _opened(source: str | Path | BinaryIO) -> Iterator[BinaryIO]:
     yield io.BytesIO(data)
 
 
+def read_file(path: Path) -> bytes:
+    """The content of an image file, whatever it is; ImageError when it cannot be read or is empty."""
+    try:
+        with _open_regular_file(path) as file:
+            return file.read()
+    except ImageError as error:
+        raise ImageError(path, error.reason) from None
+    except (OSError, MemoryError) as error:
+        raise ImageError(path, _plain_reason(error)) from error
+
+
 def _open_regular_file(path: Path) -> BinaryIO:
     try:
         status = path.stat()

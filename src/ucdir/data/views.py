@@ -1,4 +1,4 @@
-"""Images to tensors: the two training views, and the one evaluation view used wherever an image is embedded.
+"""Images to tensors: the two training views.
 
 Views come from an explicit random generator: the same seed gives the same view in any thread, so a resumed run sees
 exactly the pictures that the uninterrupted one would have seen.
@@ -11,12 +11,6 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
-
-
-def evaluation_view(image: Image.Image, size: int) -> Tensor:
-    """Shorter side to 8/7 of `size`, centre crop: RGB image -> (3, size, size) uint8."""
-    shorter = round(size * 8 / 7)
-    return to_pixels(tv.center_crop(tv.resize(image, [shorter], tv.InterpolationMode.BILINEAR), [size, size]))
 
 
 def training_view(image: Image.Image, size: int, rng: random.Random, strongest_blur: float = 2.0) -> Tensor:

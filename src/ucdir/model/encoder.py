@@ -3,9 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,28 +14,9 @@ from torch import Tensor, nn
 
 from ucdir.errors import UcdirError
 from ucdir.model.backbones import Backbone, build_backbone
+from ucdir.model.folder import FORMAT_VERSION, EncoderConfig, read_config
 from ucdir.model.pretrained import load_weights
 from ucdir.storage import atomic_file, atomic_folder, clear_write_errors, write_text
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """What is needed to rebuild an encoder around its weights.
-
-    hidden, dim   widths of the projection head; both None for a bare backbone
-    start         in words, where training started from
-    """
-
-    backbone: str
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    feature_dim: int
-    hidden: int | None
-    dim: int | None
-    start: str
 
 
 class Encoder(nn.Module):
@@ -86,7 +66,7 @@ class Encoder(nn.Module):
     @classmethod
     def load(cls, folder: Path) -> "Encoder":
         """Read an encoder folder, in evaluation mode on the CPU; UcdirError when it is none, damaged or too new."""
-        config = _read_config(folder)
+        config = read_config(folder)
         try:
             encoder = cls(build_backbone(config.backbone, config.image_size).module, config)
             encoder.load_state_dict(load_file(folder / "model.safetensors"))
@@ -156,7 +136,7 @@ def _encoder_files(encoder: Encoder, card: str) -> Mapping[str, str]:
 def model_card(encoder: Encoder, more: str) -> str:
     """What this encoder is, where it came from and how to use it, as Markdown."""
     config = encoder.config
-    length = config.dim or config.feature_dim
+    length = config.length
     head = "none (pooled features)" if config.dim is None else f"{config.feature_dim} -> {config.hidden} -> {config.dim}"
     return f"""# ucdir encoder
 
@@ -184,22 +164,3 @@ from ucdir import Encoder
 encoder = Encoder.load(Path("THIS_FOLDER"))
 ```
 """
-
-
-def _read_config(folder: Path) -> EncoderConfig:
-    file = folder / "config.json"
-    if not file.is_file() or not (folder / "model.safetensors").is_file():
-        raise UcdirError(
-            f"'{folder}' is no encoder folder: model.safetensors and config.json are expected. Give one that train wrote."
-        )
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        version = content.pop("format_version")
-        if version > FORMAT_VERSION:
-            raise UcdirError(f"encoder '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
-        content["mean"], content["std"] = tuple(content["mean"]), tuple(content["std"])
-        return EncoderConfig(**content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UcdirError(
-            f"encoder '{folder}' is damaged: config.json is not as written ({error}). Train or copy it again."
-        ) from error

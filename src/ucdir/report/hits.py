@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ucdir.retrieval.gallery import QueryHits, SearchResult
+from ucdir.retrieval.answers import QueryHits, SearchResult
 
 
 def hit_table(result: SearchResult) -> RenderableType:
@@ -17,25 +17,25 @@ def hit_table(result: SearchResult) -> RenderableType:
         parts += [Text(str(answered.query), style="bold"), _hits(answered), ""]
     for error in result.unreadable:
         parts.append(Text(f"skipped {error.path}: {error.reason}", style="yellow"))
-    summary = f"Similarity: cosine, at most 1. Searched {result.size:,} images of {result.gallery}, exactly."
+    summary = f"Similarity: cosine, at most 1. Searched {result.searched:,} images of {result.gallery}, exactly."
     return Group(*parts, Text(summary, style="dim"))
 
 
 def hit_document(result: SearchResult) -> dict[str, Any]:
     """Plain data: gallery, searched, queries with their hits, and unreadable query images."""
     return {
-        "gallery": str(result.gallery),
-        "searched": result.size,
+        "gallery": result.gallery,
+        "searched": result.searched,
         "queries": [
             {
                 "query": str(answered.query),
                 "hits": [
                     {
                         "rank": rank,
-                        "path": str(hit.path),
-                        "domain": hit.domain,
+                        "path": str(hit.image.path),
+                        "domain": hit.image.domain,
                         "similarity": hit.similarity,
-                        "row": hit.row,
+                        "id": hit.image.id,
                     }
                     for rank, hit in enumerate(answered.hits, start=1)
                 ],
@@ -53,5 +53,5 @@ def _hits(answered: QueryHits) -> RenderableType:
     table.add_column("domain", overflow="fold")
     table.add_column("path", overflow="fold")
     for rank, hit in enumerate(answered.hits, start=1):
-        table.add_row(str(rank), f"{hit.similarity:.3f}", Text(hit.domain), Text(str(hit.path)))
+        table.add_row(str(rank), f"{hit.similarity:.3f}", Text(hit.image.domain), Text(str(hit.image.path)))
     return Padding(table, (0, 0, 0, 2))

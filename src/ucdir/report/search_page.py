@@ -9,7 +9,8 @@ from PIL import Image
 
 from ucdir.data.image import open_rgb
 from ucdir.errors import ImageError
-from ucdir.retrieval.gallery import Hit, QueryHits, SearchResult
+from ucdir.retrieval.answers import QueryHits, SearchResult
+from ucdir.retrieval.engines import Hit
 from ucdir.storage import write_text
 
 QUERY_SIDE = 560
@@ -73,7 +74,7 @@ def search_page(result: SearchResult) -> str:
     """The page as HTML text: one section for each query, with the hits as cards, thumbnails inside."""
     count = len(result.queries)
     queries = "1 query" if count == 1 else f"{count:,} queries"
-    title = f"Search in {result.gallery.absolute().name}"
+    title = f"Search in {Path(result.gallery).absolute().name}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -86,7 +87,7 @@ def search_page(result: SearchResult) -> str:
 <div class="page">
 <header>
 <h1>{_text(title)}</h1>
-<p class="about">{queries}, {result.size:,} images searched. Numbers: cosine similarity, at most 1.</p>
+<p class="about">{queries}, {result.searched:,} images searched. Numbers: cosine similarity, at most 1.</p>
 </header>
 {_skipped(result)}<main>
 {"".join(_section(answered) for answered in result.queries)}</main>
@@ -112,12 +113,12 @@ def _section(answered: QueryHits) -> str:
 
 
 def _card(rank: int, hit: Hit) -> str:
-    name = _text(hit.path.name)
-    return f"""<li title="{_text(str(hit.path))}">
-<div class="picture">{_picture(hit.path, HIT_SIDE, f"Hit {rank}: {hit.path.name}")}</div>
+    name = _text(hit.image.path.name)
+    return f"""<li title="{_text(str(hit.image.path))}">
+<div class="picture">{_picture(hit.image.path, HIT_SIDE, f"Hit {rank}: {hit.image.path.name}")}</div>
 <div class="facts"><span class="rank">{rank}</span><span class="similarity">{hit.similarity:.3f}</span></div>
 <div class="name">{name}</div>
-<div class="place">{_text(hit.domain)}</div>
+<div class="place">{_text(hit.image.domain)}</div>
 </li>
 """
 

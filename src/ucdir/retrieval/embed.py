@@ -1,17 +1,15 @@
 """Images -> embeddings, in batches. One pass serves clustering, scores and galleries alike."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ucdir.data.batches import worker_count
-from ucdir.data.image import open_rgb
-from ucdir.data.views import evaluation_view
+from ucdir.data.reading import read_views
 from ucdir.errors import ImageError
 from ucdir.model.device import autocast
 from ucdir.model.encoder import Encoder
@@ -31,7 +29,6 @@ class Embeddings:
     unreadable: tuple[ImageError, ...]
 
 
-@torch.no_grad()
 def embed(
     encoder: Encoder,
     paths: Sequence[Path],
@@ -46,50 +43,35 @@ def embed(
     encoder     is moved to `device`; its mode is put back afterwards
     progress    is called with the number of images just finished
     """
-    training = encoder.training
-    encoder.to(device).eval()
     rows: list[Tensor] = []
     image_ids: list[int] = []
     unreadable: list[ImageError] = []
-    try:
-        for start, results in _read_ahead(paths, encoder.config.image_size, batch_size, workers):
-            pixels = [(start + offset, result) for offset, result in enumerate(results) if isinstance(result, Tensor)]
-            unreadable.extend(result for result in results if isinstance(result, ImageError))
-            if pixels:
-                images = torch.stack([image for _, image in pixels]).to(device)
-                with autocast(device, precision):
-                    rows.append(encoder(images).float().cpu())
-                image_ids.extend(image_id for image_id, _ in pixels)
+    with evaluating(encoder, device):
+        for views in read_views(paths, encoder.config.image_size, batch_size, workers):
+            if views.image_ids:
+                rows.append(encode(encoder, views.pixels, device, precision))
+            image_ids += views.image_ids
+            unreadable += views.unreadable
             if progress is not None:
-                progress(len(results))
-    finally:
-        encoder.train(training)
-    length = encoder.config.dim or encoder.config.feature_dim
-    gathered = torch.cat(rows) if rows else torch.empty(0, length)
+                progress(len(views))
+    gathered = torch.cat(rows) if rows else torch.empty(0, encoder.config.length)
     return Embeddings(gathered, torch.tensor(image_ids, dtype=torch.int64), tuple(unreadable))
 
 
-def _read_ahead(
-    paths: Sequence[Path], size: int, batch_size: int, workers: int
-) -> Iterator[tuple[int, list[Tensor | ImageError]]]:
-    """Positions and evaluation views of the batches, in order, with two more batches being read meanwhile."""
-    starts = deque(range(0, len(paths), batch_size))
-    pending: deque[tuple[int, list[Future[Tensor | ImageError]]]] = deque()
-    with ThreadPoolExecutor(worker_count(workers)) as pool:
-        try:
-            while starts or pending:
-                while starts and len(pending) < 3:
-                    start = starts.popleft()
-                    batch = paths[start : start + batch_size]
-                    pending.append((start, [pool.submit(_view, path, size) for path in batch]))
-                start, futures = pending.popleft()
-                yield start, [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _view(path: Path, size: int) -> Tensor | ImageError:
+@contextmanager
+def evaluating(encoder: Encoder, device: torch.device) -> Iterator[None]:
+    """`encoder` on `device` in evaluation mode; its mode is put back afterwards."""
+    training = encoder.training
+    encoder.to(device).eval()
     try:
-        return evaluation_view(open_rgb(path), size)
-    except ImageError as error:
-        return error
+        yield
+    finally:
+        encoder.train(training)
+
+
+@torch.no_grad()
+def encode(encoder: Encoder, views: np.ndarray, device: torch.device, precision: str) -> Tensor:
+    """(n, 3, H, W) uint8 evaluation views -> (n, D) float32 unit rows on the CPU."""
+    with autocast(device, precision):
+        rows: Tensor = encoder(torch.from_numpy(views).to(device)).float().cpu()
+    return rows

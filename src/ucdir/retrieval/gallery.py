@@ -1,237 +1,230 @@
-"""A gallery: the folder in which indexed images wait to be searched."""
+"""A gallery in a folder: written whole, replaced in one step, memory-mapped for reading."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
-from ucdir.errors import ImageError, UcdirError, UsageError
-from ucdir.storage import atomic_folder
+from ucdir.errors import UcdirError, UsageError
+from ucdir.retrieval.engines import (
+    EVERYWHERE,
+    SCHEMA,
+    Found,
+    GalleryImage,
+    GalleryInfo,
+    Hit,
+    Rows,
+    Where,
+    gallery_image,
+    path_prefixes,
+)
+from ucdir.retrieval.lookup import RowLookup
+from ucdir.retrieval.search import nearest
+from ucdir.storage import atomic_folder, locked, restore_folder
 
 FORMAT_VERSION = 1
 PARTS = ("gallery.json", "embeddings.npy", "images.parquet")
-SCHEMA = pa.schema(
-    [
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("domain", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("class", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class GalleryImage:
-    """One indexed image, as it was when it was indexed.
-
-    sha256         hex digest of the file
-    width, height  pixels, upright
-    class_name     where the source had classes; never used to search
-    """
-
-    path: Path
-    domain: str
-    sha256: str
-    width: int
-    height: int
-    bytes: int
-    class_name: str | None
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One answer: gallery image `row`, with its cosine similarity in [-1, 1]."""
-
-    path: Path
-    domain: str
-    similarity: float
-    row: int
-
-
-@dataclass(frozen=True)
-class QueryHits:
-    """The answers to one query image, best first."""
-
-    query: Path
-    hits: tuple[Hit, ...]
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The answers to all query images, in the order of their paths.
-
-    gallery     the folder searched
-    size        images in it that were looked at
-    unreadable  query images that were skipped
-    """
-
-    gallery: Path
-    size: int
-    queries: tuple[QueryHits, ...]
-    unreadable: tuple[ImageError, ...]
-
-
-@dataclass(frozen=True)
-class GalleryInfo:
-    """gallery.json: what the gallery was made with.
-
-    fingerprint   of the encoder whose embeddings lie here; no other encoder's queries mean anything to them
-    encoder_path  where that encoder lay
-    created       UTC, ISO 8601
-    unreadable    files that were skipped: {"path", "domain", "reason"}
-    """
-
-    fingerprint: str
-    encoder_path: str
-    dim: int
-    count: int
-    created: str
-    unreadable: tuple[Mapping[str, str], ...]
+BLOCK = 8192
+OPENING_TRIES = 20
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """An indexed collection of G images.
+    """An indexed collection of G images, open for searching.
 
     embeddings  (G, D) float32 unit rows, memory-mapped
-    images      G rows of path, domain, sha256, width, height, bytes and class
+    images      G rows in the columns of `engines.SCHEMA`
+    stamp       changes whenever the gallery is written
     """
 
     folder: Path
     info: GalleryInfo
     embeddings: np.ndarray
     images: pa.Table
+    stamp: bytes
 
     def __len__(self) -> int:
         return self.info.count
 
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder.absolute().name
+
+    @cached_property
+    def _lookup(self) -> RowLookup:
+        return RowLookup(self.images["id"])
+
+    def domains(self) -> dict[str, int]:
+        """Domain -> number of its images, in the order in which they were indexed."""
+        return {count["values"]: count["counts"] for count in self.images["domain"].value_counts().to_pylist()}
+
     def image(self, row: int) -> GalleryImage:
         """What is known of one row."""
         (record,) = self.images.slice(row, 1).to_pylist()
-        class_name = record.pop("class")
-        return GalleryImage(**{**record, "path": Path(record["path"])}, class_name=class_name)
+        return gallery_image(record)
 
-    def domains(self) -> dict[str, int]:
-        """Domain name -> number of its images, in the order in which they were indexed."""
-        return {count["values"]: count["counts"] for count in self.images["domain"].value_counts().to_pylist()}
+    def find(self, wanted: str) -> GalleryImage | None:
+        """The image with this id."""
+        row = self._lookup.row(wanted)
+        return None if row is None else self.image(row)
 
-    def rows_of(self, domain: str) -> Tensor:
-        """(n,) rising rows of one domain; UsageError naming the domains there are when it is none of them."""
-        rows = np.flatnonzero(np.asarray(self.images["domain"]) == domain)
+    def embedding(self, wanted: str) -> np.ndarray | None:
+        """(D,) float32 unit row of the image with this id."""
+        row = self._lookup.row(wanted)
+        return None if row is None else np.array(self.embeddings[row])
+
+    def rows_of(self, where: Where) -> np.ndarray | None:
+        """(n,) rising rows that `where` lets through; None = all. UsageError when there are none."""
+        if where == EVERYWHERE:
+            return None
+        domains, paths = self.images["domain"], self.images["path"]
+        masks = [
+            pc.and_(pc.equal(domains, domain), pc.starts_with(paths, prefix))
+            for domain, prefix in path_prefixes(self.info, where)
+        ]
+        rows = np.flatnonzero(np.logical_or.reduce([mask.to_numpy() for mask in masks]))
         if len(rows) == 0:
-            names = ", ".join(f"'{name}'" for name in self.domains())
             raise UsageError(
-                f"gallery '{self.folder}' has no domain '{domain}': it holds {names}. Give one of them to --domain."
+                f"gallery '{self.name}' has no image below '{where.under or '.'}'"
+                f"{f' in domain {where.domain!r}' if where.domain else ''}. Give a folder as it was when indexed."
             )
-        return torch.from_numpy(rows)
+        return rows
 
-    def require_encoder(self, fingerprint: str, encoder: Path) -> None:
-        """Refuse an encoder other than the one this gallery was indexed with."""
-        if fingerprint != self.info.fingerprint:
-            raise UcdirError(
-                f"gallery '{self.folder}' was indexed with encoder {self.info.fingerprint[:8]}..., but "
-                f"'{encoder}' is "
-                f"{fingerprint[:8]}.... Run: ucdir index {encoder} DIR --out {self.folder} --overwrite"
-            )
+    def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
+        """The k images most similar to each query: exact cosine, ties in gallery order. See `engines.Engine.search`."""
+        if k < 1:
+            raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
+        candidates = self.rows_of(where)
+        import torch
 
-    @classmethod
-    def create(
-        cls,
-        folder: Path,
-        embeddings: Tensor,
-        images: Sequence[GalleryImage],
-        fingerprint: str,
-        encoder_path: Path,
-        unreadable: Sequence[Mapping[str, str]] = (),
-        overwrite: bool = False,
-    ) -> "Gallery":
-        """Write a gallery folder, whole or not at all, and load it.
-
-        embeddings  (G, D) unit rows of `images`, in their order
-        overwrite   an existing gallery is replaced; anything else at `folder` never is
-        """
-        check_place(folder, overwrite)
-        if len(embeddings) == 0 or len(embeddings) != len(images):
-            raise UcdirError(
-                f"gallery '{folder}' would hold {len(embeddings)} embeddings for {len(images)} images. Give one of each."
-            )
-        info = GalleryInfo(
-            fingerprint=fingerprint,
-            encoder_path=str(encoder_path.absolute()),
-            dim=embeddings.shape[1],
-            count=len(images),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            unreadable=tuple(unreadable),
+        near = nearest(
+            torch.from_numpy(queries), self.embeddings, k, None if candidates is None else torch.from_numpy(candidates)
         )
-        with atomic_folder(folder) as draft:
-            np.save(draft / "embeddings.npy", embeddings.cpu().float().numpy())
-            pq.write_table(_table(images), draft / "images.parquet")
-            document = json.dumps({"format_version": FORMAT_VERSION, **asdict(info)}, indent=2, ensure_ascii=False)
-            (draft / "gallery.json").write_text(document + "\n", encoding="utf-8")
-        return cls.load(folder)
+        images = {row: self.image(row) for row in np.unique(near.rows.numpy()).tolist()}
+        hits = tuple(
+            tuple(Hit(images[row], value) for row, value in zip(rows, values, strict=True))
+            for rows, values in zip(near.rows.tolist(), near.similarity.tolist(), strict=True)
+        )
+        return Found(len(self) if candidates is None else len(candidates), hits)
+
+    def current(self) -> "Gallery":
+        """Itself, or the gallery opened anew when it was written since."""
+        return self if _stamp(self.folder) == self.stamp else Gallery.load(self.folder)
 
     @classmethod
     def load(cls, folder: Path) -> "Gallery":
-        """Open a gallery folder; UcdirError when it is none, incomplete, damaged or too new."""
-        _check_parts(folder)
-        info = _read_info(folder)
-        embeddings, images = _read_embeddings(folder), _read_images(folder)
-        counts = {len(embeddings), images.num_rows, info.count}
-        if len(counts) > 1 or embeddings.shape[1] != info.dim:
-            raise _damaged(
-                folder,
-                f"gallery.json tells of {info.count} x {info.dim}, embeddings.npy holds "
-                f"{len(embeddings)} x {embeddings.shape[1]} and images.parquet {images.num_rows} rows",
-            )
-        return cls(folder, info, embeddings, images)
+        """Open a gallery folder; UcdirError when it is none, incomplete, damaged or too new.
+
+        A gallery that is replaced while it is opened is opened again: all parts are always of one writing.
+        """
+        for _ in range(OPENING_TRIES):
+            before = _stamp(folder)
+            try:
+                opened = _open(folder, before)
+            except UcdirError:
+                if _stamp(folder) == before:
+                    raise
+            else:
+                if _stamp(folder) == before:
+                    return opened
+            time.sleep(0.05)
+        raise UcdirError(f"gallery '{folder}' is being replaced again and again. Wait until it is written, then try again.")
 
 
-def check_place(folder: Path, overwrite: bool) -> None:
-    """Refuse to write a gallery over anything but a gallery, and over that only when asked to."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not (folder / "gallery.json").is_file():
-        if folder.is_dir() and not any(folder.iterdir()):
+@dataclass(frozen=True)
+class GalleryFolder:
+    """The folder that `index` writes a gallery to.
+
+    overwrite  throw away a gallery that is there, whatever encoder made it; anything else is never touched
+    """
+
+    folder: Path
+    overwrite: bool = False
+
+    @property
+    def journal(self) -> Path:
+        """Beside the gallery, hidden."""
+        return self.folder.parent / f".{self.folder.name}.journal"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the only writer, and tidy up after one that was killed."""
+        return _sole_writer(self.folder)
+
+    def check(self) -> None:
+        """Refuse a place that holds anything but a gallery."""
+        folder = self.folder
+        if not folder.exists() and not folder.is_symlink():
+            return
+        if folder.is_dir() and ((folder / "gallery.json").is_file() or not any(folder.iterdir())):
             return
         raise UcdirError(f"'{folder}' exists and is no gallery, so it is left alone. Give another place to --out.")
-    if not overwrite:
-        raise UcdirError(f"gallery '{folder}' exists. Add --overwrite to replace it, or give another place to --out.")
+
+    def read(self) -> tuple[GalleryInfo, pa.Table, Rows] | None:
+        """The gallery that is there; None when there is none or it is to be thrown away."""
+        if self.overwrite or not (self.folder / "gallery.json").is_file():
+            return None
+        there = Gallery.load(self.folder)
+        return there.info, there.images, lambda positions: np.array(there.embeddings[positions])
+
+    def write(self, info: GalleryInfo, images: pa.Table, rows: Rows) -> None:
+        """Replace the gallery in one step; a reader sees the old one or the new one."""
+        self.check()
+        with atomic_folder(self.folder) as draft:
+            write_rows(draft / "embeddings.npy", rows, info.count, info.dim)
+            pq.write_table(images, draft / "images.parquet")
+            document = {"format_version": FORMAT_VERSION, **asdict(info), "sources": dict(info.sources)}
+            text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+            (draft / "gallery.json").write_text(text, encoding="utf-8")
 
 
-def describe(content: bytes, path: Path, domain: str, class_name: str | None, size: tuple[int, int]) -> GalleryImage:
-    """The entry of an image file with these bytes; `size` is its width and height in pixels."""
-    digest = hashlib.sha256(content).hexdigest()
-    return GalleryImage(path.absolute(), domain, digest, *size, len(content), class_name)
+def write_rows(file: Path, rows: Rows, count: int, dim: int) -> None:
+    """Write (count, dim) float32 as an .npy file, block by block."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": (count, dim)}
+    with file.open("wb") as opened:  # not a memory map: a full disk would kill the process
+        np.lib.format.write_array_header_1_0(opened, header)
+        for start in range(0, count, BLOCK):
+            block = rows(np.arange(start, min(start + BLOCK, count)))
+            opened.write(np.ascontiguousarray(block, np.float32).tobytes())
 
 
-def unreadable_entry(error: ImageError, domain: str) -> dict[str, str]:
-    """How a skipped image is listed in gallery.json."""
-    return {"path": str(Path(error.path).absolute()), "domain": domain, "reason": error.reason}
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    with locked(folder, "being written by another ucdir index"):
+        restore_folder(folder)
+        yield
 
 
-def _table(images: Sequence[GalleryImage]) -> pa.Table:
-    columns = {
-        "path": [str(image.path) for image in images],
-        "domain": [image.domain for image in images],
-        "sha256": [image.sha256 for image in images],
-        "width": [image.width for image in images],
-        "height": [image.height for image in images],
-        "bytes": [image.bytes for image in images],
-        "class": [image.class_name for image in images],
-    }
-    return pa.table(columns, schema=SCHEMA)
+def _stamp(folder: Path) -> bytes:
+    """Of the writing that lies there now, and of damage done to it since; parts that are missing count as such."""
+    try:
+        found = [(folder / part).stat() for part in PARTS]
+    except OSError:
+        return b""
+    return repr([(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size) for status in found]).encode()
+
+
+def _open(folder: Path, stamp: bytes) -> Gallery:
+    _check_parts(folder)
+    info = _read_info(folder)
+    embeddings, images = _read_embeddings(folder), _read_images(folder)
+    counts = {len(embeddings), images.num_rows, info.count}
+    if len(counts) > 1 or embeddings.shape[1] != info.dim:
+        raise _damaged(
+            folder,
+            f"gallery.json tells of {info.count} x {info.dim}, embeddings.npy holds "
+            f"{len(embeddings)} x {embeddings.shape[1]} and images.parquet {images.num_rows} rows",
+        )
+    return Gallery(folder, info, embeddings, images, stamp)
 
 
 def _check_parts(folder: Path) -> None:
@@ -250,7 +243,8 @@ def _read_info(folder: Path) -> GalleryInfo:
         version = int(content.pop("format_version"))
         if version > FORMAT_VERSION:
             raise UcdirError(f"gallery '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
-        return GalleryInfo(**{**content, "unreadable": tuple(content["unreadable"])})
+        sources: Mapping[str, str] = dict(content["sources"])
+        return GalleryInfo(**{**content, "sources": sources, "unreadable": tuple(content["unreadable"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"gallery.json is not as written ({error})") from error
 

@@ -1,0 +1,75 @@
+"""`ucdir embed`: embeddings for other tools."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ucdir.commands.index import refuse_empty
+from ucdir.data.domain import load_domains
+from ucdir.errors import ImageError, UsageError
+from ucdir.model.device import choose_device, choose_precision
+from ucdir.model.encoder import Encoder
+from ucdir.model.folder import encoder_folder
+from ucdir.progress import Bars, no_bars
+from ucdir.retrieval.gallery import write_rows
+from ucdir.retrieval.journal import Journal
+from ucdir.retrieval.update import Before, update
+from ucdir.storage import atomic_file, clear_write_errors
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What `embed` wrote: an array (count, dim) of float32 unit rows, and the table of their images."""
+
+    array: Path
+    table: Path
+    count: int
+    dim: int
+    unreadable: tuple[ImageError, ...]
+
+
+def embed(
+    encoder: Path,
+    sources: Sequence[str],
+    out: Path = Path("embeddings"),
+    classes: str = "auto",
+    split: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 64,
+    workers: int = 0,
+    overwrite: bool = False,
+    bars: Bars = no_bars,
+) -> EmbedResult:
+    """Embed every readable image of the sources; write `out`.npy and `out`.parquet, whose rows are the same images.
+
+    The table has the columns of a gallery's images.parquet: id, path, domain, sha256, width, height, bytes, times, class.
+    """
+    array, table = (out.with_name(f"{out.name}{suffix}") for suffix in (".npy", ".parquet"))
+    for file in (array, table):
+        if file.exists() and not overwrite:
+            raise UsageError(f"'{file}' exists. Add --overwrite to replace it, or give another --out.")
+    model, hardware = Encoder.load(encoder_folder(encoder)), choose_device(device)
+    exactness = choose_precision(precision, hardware)
+    domains = load_domains(sources, classes=classes, split=split)
+    with clear_write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
+    try:
+        journal = Journal(scratch / "journal", model.fingerprint(), model.config.length)
+        with bars("embedding", sum(len(domain) for domain in domains)) as advance:
+            updated = update(
+                domains, Before.nothing(), journal, model, hardware, exactness, batch_size, workers, progress=advance
+            )
+        refuse_empty(updated, domains)
+        count = updated.images.num_rows
+        with atomic_file(array) as array_draft, atomic_file(table) as table_draft:
+            write_rows(array_draft, updated.rows, count, model.config.length)
+            pq.write_table(updated.images, table_draft)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return EmbedResult(array, table, count, model.config.length, tuple(error for _, error in updated.unreadable))

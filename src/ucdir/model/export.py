@@ -1,0 +1,61 @@
+"""An encoder folder gets a `model.onnx`, so that searching starts without torch."""
+
+import io
+import logging
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ucdir.errors import UcdirError
+from ucdir.model.encoder import Encoder
+from ucdir.model.runtime import EXPORTED, OnnxEncoder, write_note
+from ucdir.storage import atomic_file, write_text
+
+TOLERANCE = 1e-4
+
+
+def export_onnx(folder: Path) -> float:
+    """Write `model.onnx` into an encoder folder; UcdirError when the export does not agree with the weights.
+
+    returns    largest difference of a number of an embedding, export against weights, on 4 random views
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UcdirError(f"{' and '.join(missing)} is not installed. Install it with: pip install 'ucdir[onnx]'.")
+    encoder = Encoder.load(folder)
+    size = encoder.config.image_size
+    views = np.random.default_rng(0).integers(0, 256, (4, 3, size, size), dtype=np.uint8)
+    with atomic_file(folder / EXPORTED) as draft:
+        _write(encoder, torch.from_numpy(views), draft)
+    write_text(folder / f"{EXPORTED}.json", write_note(folder, encoder.fingerprint()))
+    with torch.no_grad():
+        expected = encoder(torch.from_numpy(views)).numpy()
+    difference = float(np.abs(OnnxEncoder(folder)(views) - expected).max())
+    if not difference <= TOLERANCE:
+        (folder / EXPORTED).unlink()
+        raise UcdirError(
+            f"the export of '{folder}' differs from its weights by {difference:.1e}, allowed {TOLERANCE:.0e}, so it was "
+            "removed. Search with --runtime torch."
+        )
+    return difference
+
+
+def _write(encoder: Encoder, views: torch.Tensor, file: Path) -> None:
+    """Export quietly: the exporter speaks on every channel there is."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            encoder,
+            (views,),
+            file,
+            input_names=["pixels"],
+            output_names=["rows"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("images", min=1)}},
+            dynamo=True,
+            external_data=False,
+        )

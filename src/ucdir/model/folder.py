@@ -1,0 +1,68 @@
+"""The encoder folder: what lies in it, read without torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ucdir.errors import UcdirError
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What is needed to rebuild an encoder around its weights.
+
+    hidden, dim   widths of the projection head; both None for a bare backbone
+    start         in words, where training started from
+    """
+
+    backbone: str
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    feature_dim: int
+    hidden: int | None
+    dim: int | None
+    start: str
+
+    @property
+    def length(self) -> int:
+        """Numbers in an embedding."""
+        return self.dim or self.feature_dim
+
+
+def encoder_folder(path: Path) -> Path:
+    """The encoder folder at `path`: itself, or the last encoder of a run folder; else UcdirError."""
+    if (path / WEIGHTS).is_file():
+        return path
+    if (path / "encoder" / WEIGHTS).is_file():
+        return path / "encoder"
+    if not path.exists():
+        raise UcdirError(f"encoder not found: '{path}'. Give a run folder or an encoder folder that ucdir train wrote.")
+    raise UcdirError(
+        f"'{path}' is neither a run nor an encoder folder: no model.safetensors in it or in its encoder/. "
+        "Give a folder that ucdir train wrote."
+    )
+
+
+def read_config(folder: Path) -> EncoderConfig:
+    """config.json of an encoder folder; UcdirError when it is none, damaged or too new."""
+    file = folder / CONFIG
+    if not file.is_file() or not (folder / WEIGHTS).is_file():
+        raise UcdirError(
+            f"'{folder}' is no encoder folder: model.safetensors and config.json are expected. Give one that train wrote."
+        )
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = content.pop("format_version")
+        if version > FORMAT_VERSION:
+            raise UcdirError(f"encoder '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
+        content["mean"], content["std"] = tuple(content["mean"]), tuple(content["std"])
+        return EncoderConfig(**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UcdirError(
+            f"encoder '{folder}' is damaged: config.json is not as written ({error}). Train or copy it again."
+        ) from error

@@ -1,0 +1,30 @@
+"""What `search` answers, for people and machines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ucdir.errors import ImageError
+from ucdir.retrieval.engines import Hit
+
+
+@dataclass(frozen=True)
+class QueryHits:
+    """The answers to one query image, best first."""
+
+    query: Path
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The answers to all query images, in the order of their paths.
+
+    gallery     the gallery searched, as it was named
+    searched    images in it that were looked at
+    unreadable  query images that were skipped
+    """
+
+    gallery: str
+    searched: int
+    queries: tuple[QueryHits, ...]
+    unreadable: tuple[ImageError, ...]
