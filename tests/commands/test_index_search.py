@@ -91,15 +91,15 @@ def test_every_indexed_image_finds_itself(collection, gallery):
     assert len(result.queries) == 6
     assert [Path(error.path).name for error in result.unreadable] == ["broken.png"]
     for answered in result.queries:
-        assert answered.hits[0].path == answered.query
+        assert answered.hits[0].image.path == answered.query
         assert answered.hits[0].similarity == pytest.approx(1, abs=1e-3)
         assert answered.hits[0].similarity >= answered.hits[1].similarity
 
 
 def test_one_domain_of_a_gallery(collection, gallery):
     (answered,) = search(gallery, collection / "left" / "cat" / "0.png", k=50, domain="right", device="cpu").queries
-    assert [hit.domain for hit in answered.hits] == ["right"] * 3
-    assert sorted(hit.row for hit in answered.hits) == [6, 7, 8]
+    assert [hit.image.domain for hit in answered.hits] == ["right"] * 3
+    assert len({hit.image.path for hit in answered.hits}) == 3
     with pytest.raises(UsageError, match="no domain 'up'"):
         search(gallery, collection / "left", domain="up", device="cpu")
 
@@ -125,7 +125,7 @@ def test_queries_that_cannot_be_used_are_named(collection, gallery):
 
 def test_a_run_folder_stands_for_its_last_encoder(collection, encoder):
     result = index(encoder.parent, [str(collection / "right")], collection / "g", device="cpu")
-    assert Gallery.load(result.folder).info.encoder_path == str(encoder)
+    assert Gallery.load(Path(result.gallery)).info.encoder_path == str(encoder)
 
 
 def test_an_encoder_that_moved_is_asked_for(collection, encoder):
@@ -136,7 +136,7 @@ def test_an_encoder_that_moved_is_asked_for(collection, encoder):
     with pytest.raises(UcdirError, match=r"no longer at '.*moved'. Say where it is now with --encoder"):
         search(collection / "g", query, device="cpu")
     found = search(collection / "g", query, encoder=collection / "elsewhere", device="cpu")
-    assert found.queries[0].hits[0].path == query
+    assert found.queries[0].hits[0].image.path == query
 
 
 def test_another_encoder_is_refused(collection, gallery):
@@ -202,9 +202,9 @@ def test_the_command_line_indexes_and_searches(collection, encoder, run_command)
 
 
 def test_the_command_line_refuses_in_one_sentence(collection, gallery, encoder, run_command):
-    code, printed, said = run_command("index", encoder, collection / "left", "--out", gallery)
-    assert (code, printed) == (1, "")
-    assert said.startswith("ucdir: gallery")
+    code, printed, said = run_command("index", encoder, f"left={collection / 'right'}", "--out", gallery)
+    assert (code, printed) == (2, "")
+    assert said.startswith("ucdir: domain 'left' of the gallery follows")
     assert said.count("\n") == 1
     code, printed, said = run_command("search", gallery, collection / "left", "-k", 0)
     assert (code, printed) == (2, "")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as tv
 
 from ucdir.data.evaluation import evaluation_view
 from ucdir.data.views import colour_jitter, random_crop, to_pixels, training_view
@@ -33,24 +34,32 @@ def coordinates(width: int, height: int) -> Image.Image:
 def test_evaluation_views_have_the_size_asked_for(photo: Draw, shape: tuple[int, int], size: int) -> None:
     view = evaluation_view(photo(0).resize(shape), size)
     assert view.shape == (3, size, size)
-    assert view.dtype == torch.uint8
+    assert view.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (201, 50), (50, 207), (301, 7), (31, 33)])
+def test_evaluation_is_what_torchvision_makes(photo: Draw, shape: tuple[int, int]) -> None:
+    image = photo(0).resize(shape)
+    scaled = tv.resize(image, [round(33 * 8 / 7)], tv.InterpolationMode.BILINEAR)
+    expected = tv.pil_to_tensor(tv.center_crop(scaled, [33, 33]))
+    assert torch.equal(torch.from_numpy(evaluation_view(image, 33)), expected)
 
 
 def test_evaluation_crops_the_centre() -> None:
     """Shorter side to 8/7 of the size, then the middle: of a square the middle 7/8, of a wide image the middle too."""
-    view = evaluation_view(coordinates(320, 320), 56).float()
+    view = torch.from_numpy(evaluation_view(coordinates(320, 320), 56)).float()
     margin = 255 / 16
     for channel, axis in ((0, 1), (1, 0)):
         line = view[channel].mean(dim=1 - axis)
         assert float(line[0]) == pytest.approx(margin, abs=4)
         assert float(line[-1]) == pytest.approx(255 - margin, abs=4)
-    wide = evaluation_view(coordinates(640, 320), 56).float()
+    wide = torch.from_numpy(evaluation_view(coordinates(640, 320), 56)).float()
     assert float(wide[0].mean()) == pytest.approx(127.5, abs=2)
     assert float(wide[0, :, -1].mean() - wide[0, :, 0].mean()) == pytest.approx(255 * 7 / 16, abs=6)
 
 
 def test_evaluation_is_the_same_each_time(photo: Draw) -> None:
-    assert torch.equal(evaluation_view(photo(1), 32), evaluation_view(photo(1), 32))
+    assert np.array_equal(evaluation_view(photo(1), 32), evaluation_view(photo(1), 32))
 
 
 def test_pixels_keep_their_values() -> None:

@@ -1,89 +1,182 @@
 """A gallery folder: written whole, read back as it was, and never mistaken for something else."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from ucdir.errors import UcdirError, UsageError
-from ucdir.retrieval.gallery import Gallery, GalleryImage
+from ucdir.retrieval.engines import GalleryImage, GalleryInfo, Where, image_table
+from ucdir.retrieval.gallery import Gallery, GalleryFolder
 
 FINGERPRINT = "3f9c" * 8
 
 
+SOURCES = {"left": "/pictures", "right": "/other"}
+
+
 def rows(count=4, dim=3):
-    drawn = torch.randn(count, dim, generator=torch.Generator().manual_seed(0))
-    return drawn / drawn.norm(dim=1, keepdim=True)
+    drawn = np.random.default_rng(0).standard_normal((count, dim)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 def entries(count=4):
     return [
-        GalleryImage(Path(f"/pictures/bild-ü{row}.png"), "left" if row < 3 else "right", "ab" * 32, 20, 10, 99, None)
+        GalleryImage(
+            Path(f"/pictures/{'cats' if row else ''}/bild-ü{row}.png") if row < 3 else Path("/other/x_%.png"),
+            "left" if row < 3 else "right", "ab" * 32, 20, 10, 99, None, 5, 6,
+        )
         for row in range(count)
-    ]
+    ]  # fmt: skip
+
+
+def info(count=4, **changed):
+    made = GalleryInfo(FINGERPRINT, "/run/encoder", "float32", 3, count, "2026-11-23", "2026-11-23", SOURCES, ())
+    return replace(made, **changed)
+
+
+def write(folder, count=4, overwrite=False):
+    written = rows(count)
+    GalleryFolder(folder, overwrite).write(info(count), image_table(entries(count)), lambda positions: written[positions])
+    return Gallery.load(folder)
 
 
 @pytest.fixture
 def gallery(tmp_path):
-    skipped = [{"path": "/pictures/bad.png", "domain": "left", "reason": "truncated"}]
-    return Gallery.create(tmp_path / "shop", rows(), entries(), FINGERPRINT, Path("run/encoder"), skipped)
+    return write(tmp_path / "shop")
 
 
 def test_what_is_written_is_read_back(gallery):
     read = Gallery.load(gallery.folder)
-    assert torch.equal(torch.from_numpy(np.array(read.embeddings)), rows())
+    assert np.array_equal(read.embeddings, rows())
     assert isinstance(read.embeddings, np.memmap)
     assert [read.image(row) for row in range(len(read))] == entries()
-    assert read.info.unreadable[0]["reason"] == "truncated"
-    assert read.info.fingerprint == FINGERPRINT
-    assert Path(read.info.encoder_path).is_absolute()
-    assert sorted(file.name for file in gallery.folder.iterdir()) == [
-        "embeddings.npy",
-        "gallery.json",
-        "images.parquet",
-    ]
+    assert read.info == info()
+    assert read.name == "shop"
+    assert sorted(file.name for file in gallery.folder.iterdir()) == ["embeddings.npy", "gallery.json", "images.parquet"]
 
 
-def test_rows_of_a_domain(gallery):
+def test_images_are_found_by_id(gallery):
+    for row, image in enumerate(entries()):
+        assert gallery.find(image.id) == image
+        assert np.array_equal(gallery.embedding(image.id), rows()[row])
+    for wrong in ("", "0" * 24, "no digest", "../../etc/passwd", "ü", entries()[0].id[:-1], "f" * 500):
+        assert gallery.find(wrong) is None
+        assert gallery.embedding(wrong) is None
+
+
+def test_an_id_depends_on_domain_and_path_alone():
+    first, second = entries()[:2]
+    assert first.id == replace(first, sha256="cd" * 32, width=1, mtime_ns=9).id
+    assert len({first.id, second.id, replace(first, domain="right").id}) == 3
+    assert len(first.id) == 24
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Where(), None),
+        (Where("left"), [0, 1, 2]),
+        (Where("left", "cats"), [1, 2]),
+        (Where(None, "cats"), [1, 2]),
+        (Where(None, "/pictures/cats/"), [1, 2]),
+        (Where(None, "."), [0, 1, 2, 3]),
+        (Where("right", ""), [3]),
+    ],
+)
+def test_rows_of_a_part(gallery, where, expected):
+    rows = gallery.rows_of(where)
+    assert expected == (None if rows is None else rows.tolist())
+
+
+def test_a_part_that_is_not_there_is_named(gallery):
     assert gallery.domains() == {"left": 3, "right": 1}
-    assert gallery.rows_of("left").tolist() == [0, 1, 2]
-    with pytest.raises(UsageError, match="no domain 'middle': it holds 'left', 'right'"):
-        gallery.rows_of("middle")
+    with pytest.raises(UsageError, match="no domain 'middle' in this gallery: it holds 'left', 'right'"):
+        gallery.rows_of(Where("middle"))
+    for under in ("cat", "_", "%", "cats/deeper", "/etc"):
+        with pytest.raises(UsageError, match="has no image below"):
+            gallery.rows_of(Where(None, under))
+    with pytest.raises(UsageError, match=r"holds '\.\.'"):
+        gallery.rows_of(Where(None, "cats/../.."))
+
+
+def test_hits_are_the_nearest_rows(gallery):
+    found = gallery.search(rows()[[2, 0]], 2)
+    assert found.searched == 4
+    expected = np.sort(rows()[[2, 0]].astype(np.float64) @ rows().T.astype(np.float64), axis=1)[:, ::-1][:, :2]
+    assert [[hit.similarity for hit in hits] for hits in found.hits] == pytest.approx(expected, abs=1e-6)
+    assert [hits[0].image for hits in found.hits] == [entries()[2], entries()[0]]
+    assert [len(hits) for hits in gallery.search(rows()[:1], 99, Where("left")).hits] == [3]
+    with pytest.raises(UsageError, match="k=0"):
+        gallery.search(rows()[:1], 0)
 
 
 def test_another_encoder_is_refused(gallery):
-    gallery.require_encoder(FINGERPRINT, Path("run/encoder"))
+    gallery.info.require_encoder(FINGERPRINT, Path("run/encoder"), "shop")
     with pytest.raises(UcdirError, match=r"indexed with encoder 3f9c3f9c..., but 'other' is 81aa.*ucdir index other"):
-        gallery.require_encoder("81aa" * 8, Path("other"))
+        gallery.info.require_encoder("81aa" * 8, Path("other"), "shop")
 
 
-def test_an_existing_gallery_is_replaced_only_when_asked(gallery):
-    with pytest.raises(UcdirError, match="--overwrite"):
-        Gallery.create(gallery.folder, rows(2), entries(2), FINGERPRINT, Path("e"))
-    replaced = Gallery.create(gallery.folder, rows(2), entries(2), FINGERPRINT, Path("e"), overwrite=True)
-    assert len(replaced) == len(Gallery.load(gallery.folder)) == 2
-    assert len(gallery.embeddings) == 4  # a reader keeps what it opened
+def test_a_replaced_gallery_is_seen_by_those_who_ask_and_kept_by_those_who_read(gallery):
+    assert gallery.current() is gallery
+    write(gallery.folder, 2)
+    assert np.array_equal(gallery.embeddings, rows())
+    assert len(gallery.current()) == len(Gallery.load(gallery.folder)) == 2
     assert [path.name for path in gallery.folder.parent.iterdir()] == ["shop"]
+
+
+def test_readers_see_the_old_or_the_new_while_it_is_replaced(gallery):
+    """Never parts of both, whenever they open it."""
+    done, sizes = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            opened = Gallery.load(gallery.folder)
+            sizes.append((len(opened), len(opened.embeddings), opened.images.num_rows))
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        for turn in range(60):
+            write(gallery.folder, 2 + turn % 3)
+        done.set()
+        for reader in readers:
+            reader.result()
+    assert {size[0] for size in sizes} <= {2, 3, 4}
+    assert all(len(set(size)) == 1 for size in sizes)
+
+
+def test_a_gallery_is_thrown_away_only_when_asked(gallery):
+    assert GalleryFolder(gallery.folder).read() is not None
+    assert GalleryFolder(gallery.folder, overwrite=True).read() is None
+    assert GalleryFolder(gallery.folder.parent / "none").read() is None
 
 
 def test_anything_else_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.txt").write_text("mine")
-    with pytest.raises(UcdirError, match="exists and is no gallery"):
-        Gallery.create(tmp_path / "photos", rows(), entries(), FINGERPRINT, Path("e"), overwrite=True)
+    for step in (GalleryFolder(tmp_path / "photos", overwrite=True).check, lambda: write(tmp_path / "photos", overwrite=True)):
+        with pytest.raises(UcdirError, match="exists and is no gallery"):
+            step()
     assert (tmp_path / "photos" / "a.txt").read_text() == "mine"
     (tmp_path / "empty").mkdir()
-    assert len(Gallery.create(tmp_path / "empty", rows(), entries(), FINGERPRINT, Path("e"))) == 4
+    assert len(write(tmp_path / "empty")) == 4
 
 
-def test_an_empty_or_uneven_gallery_is_refused(tmp_path):
-    for count in (0, 3):
-        with pytest.raises(UcdirError, match=f"would hold {count} embeddings for 4 images"):
-            Gallery.create(tmp_path / "g", rows(count), entries(), FINGERPRINT, Path("e"))
-    assert not list(tmp_path.iterdir())
+def test_two_writers_are_refused_and_a_dead_one_is_tidied_up(gallery):
+    place = GalleryFolder(gallery.folder)
+    (gallery.folder.parent / ".shop.abc.tmp").mkdir()
+    with place.lock():
+        assert not (gallery.folder.parent / ".shop.abc.tmp").exists()
+        with pytest.raises(UcdirError, match="being written by another ucdir index. Wait until"), place.lock():
+            pass
+    with place.lock():
+        assert len(Gallery.load(gallery.folder)) == 4
+    assert [path.name for path in gallery.folder.parent.iterdir()] == ["shop"]
 
 
 def cut_embeddings(folder):
@@ -96,11 +189,11 @@ def empty_embeddings(folder):
 
 
 def fewer_rows(folder):
-    np.save(folder / "embeddings.npy", rows(3).numpy())
+    np.save(folder / "embeddings.npy", rows(3))
 
 
 def other_type(folder):
-    np.save(folder / "embeddings.npy", rows().double().numpy())
+    np.save(folder / "embeddings.npy", rows().astype(np.float64))
 
 
 def pickled(folder):

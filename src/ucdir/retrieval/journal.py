@@ -31,19 +31,15 @@ class Journal:
     """
 
     def __init__(self, folder: Path, made_with: str, dim: int) -> None:
-        """Go on in `folder`, or start it; what was made with something else is thrown away.
+        """Go on with what lies in `folder`, which is made when it is needed; what was made with something else goes.
 
         made_with   fingerprint and precision of the encoder
         """
         self.folder, self._dim = folder, dim
         self._rows, self._lines = folder / "rows.f32", folder / "images.jsonl"
-        note = folder / "made-with.txt"
-        with clear_write_errors(folder):
-            if folder.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != f"{made_with} {dim}"):
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-        if not note.exists():
-            write_text(note, f"{made_with} {dim}")
+        self._note, self._made_with = folder / "made-with.txt", f"{made_with} {dim}"
+        if not self._note.is_file() or self._note.read_text(encoding="utf-8") != self._made_with:
+            shutil.rmtree(folder, ignore_errors=True)
         self.known, self._count = self._restore()
         self._waiting: list[tuple[GalleryImage, np.ndarray]] = []
 
@@ -61,6 +57,8 @@ class Journal:
             return
         lines = [json.dumps([image.sha256, image.width, image.height]) for image, _ in self._waiting]
         rows = np.stack([row for _, row in self._waiting]).astype(np.float32)
+        if not self._note.exists():
+            write_text(self._note, self._made_with)
         with clear_write_errors(self.folder):
             _append(self._rows, rows.tobytes())
             _append(self._lines, "".join(f"{line}\n" for line in lines).encode())
