@@ -119,9 +119,39 @@ def test_the_package_itself_imports_nothing_at_once() -> None:
     }
 
 
-def test_faiss_and_other_extras_stay_out_of_the_core() -> None:
-    allowed = {"torch", "torchvision", "timm", "numpy", "PIL", "pyarrow", "pydantic", "typer", "rich", "safetensors"}
-    assert set().union(*(others(parsed(file)) for file in FILES)) <= allowed
+EXTRAS = {
+    "onnxruntime": {"model/runtime.py"},
+    "onnx": set[str](),
+    "faiss": {"retrieval/search.py"},
+    "pymilvus": {"retrieval/milvus.py"},
+}
+
+
+def test_extras_are_imported_in_their_places_and_never_at_once() -> None:
+    core = {"torch", "torchvision", "timm", "numpy", "PIL", "pyarrow", "pydantic", "typer", "rich", "safetensors"}
+    for file in (file for file in FILES if room(file) != "web"):
+        tree = parsed(file)
+        top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        assert others(top) <= core | ({"pymilvus"} if file == "retrieval/milvus.py" else set()), file
+        assert all(file in EXTRAS[name] for name in others(tree) - core), file
+
+
+LIGHT = ("commands/search.py", "retrieval/places.py", "report/hits.py", "report/search_page.py", "model/runtime.py")
+
+
+def test_searching_starts_without_torch() -> None:
+    """Nothing that `ucdir search` imports at once leads to torch."""
+    reached, waiting = set(), set(LIGHT)
+    while waiting:
+        file = waiting.pop()
+        reached.add(file)
+        top = ast.Module([node for node in parsed(file).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        assert not others(top) & {"torch", "torchvision", "timm", "safetensors"}, file
+        for name, _ in imported(top):
+            target = name.removeprefix("ucdir.").replace(".", "/") + ".py"
+            if name.startswith("ucdir.") and target in FILES and target not in reached:
+                waiting.add(target)
+    assert "retrieval/search.py" in reached
 
 
 def test_the_map_in_the_architecture_names_every_room() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ucdir.errors import UcdirError
-from ucdir.storage import atomic_file, atomic_folder, clear_write_errors, write_text
+from ucdir.storage import _exchange, atomic_file, atomic_folder, clear_write_errors, locked, restore_folder, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -134,6 +134,77 @@ def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(Stop), atomic_folder(tmp_path / "folder") as draft:
         break_off(draft / "new")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("one_step", [True, False])
+def test_a_folder_is_replaced_with_and_without_the_system_s_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool
+) -> None:
+    if not one_step:
+        monkeypatch.setattr("ucdir.storage._exchange", lambda one, other: False)
+    folder = tmp_path / "folder"
+    for turn in ("first", "second"):
+        with atomic_folder(folder) as draft:
+            (draft / turn).write_text(turn)
+        assert names(folder) == [turn]
+        assert names(tmp_path) == ["folder"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
+def test_the_system_exchanges_folders(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("")
+    assert _exchange(tmp_path / "one", tmp_path / "other")
+    assert (names(tmp_path / "one"), names(tmp_path / "other")) == (["other"], ["one"])
+
+
+def test_what_a_killed_writer_left_is_put_right(tmp_path: Path) -> None:
+    folder = tmp_path / "fol[d]er"
+    for name in (".fol[d]er.abc.tmp", ".fol[d]er.abc.old", ".folder.abc.tmp", ".other.abc.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".fol[d]er.abc.old" / "file").write_text("old")
+    restore_folder(folder)
+    assert names(tmp_path) == [".folder.abc.tmp", ".other.abc.tmp", "fol[d]er"]
+    assert (folder / "file").read_text() == "old"
+    (tmp_path / ".fol[d]er.abc.old").mkdir()
+    restore_folder(folder)
+    assert (folder / "file").read_text() == "old"
+    assert names(tmp_path) == [".folder.abc.tmp", ".other.abc.tmp", "fol[d]er"]
+
+
+# One writer
+
+
+def test_only_one_process_holds_a_lock(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "place"
+    with locked(place, "busy"):
+        with pytest.raises(UcdirError, match=r"place' is busy. Wait until it has finished"), locked(place, "busy"):
+            pass
+        script = f"from pathlib import Path; from ucdir.storage import locked\nwith locked(Path({str(place)!r}), 'busy'): pass"
+        other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert "is busy" in other.stderr
+    with locked(place, "busy"):
+        pass
+    assert names(place.parent) == []
+
+
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    script = (
+        "import sys, time; from pathlib import Path; from ucdir.storage import locked\n"
+        f"with locked(Path({str(place)!r}), 'busy'):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UcdirError, match="is busy"), locked(place, "busy"):
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with locked(place, "busy"):
+        pass
 
 
 # Killed

@@ -286,6 +286,9 @@ def index(
     precision: Precision = "auto",
     workers: Workers = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw the gallery away and embed everything.")] = False,
+    export_encoder: Annotated[
+        bool, typer.Option("--export/--no-export", help="Export the encoder too, so that searching starts without torch.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Embed folders of images for searching; again, to follow what was added, changed, moved or deleted."""
@@ -304,7 +307,9 @@ def index(
         overwrite=overwrite,
         drop=drop or (),
         engine=engine,
+        export=export_encoder,
         bars=progress_bar,
+        say=note,
     )
     if as_json:
         show_json(index_document(result))

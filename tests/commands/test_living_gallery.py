@@ -30,7 +30,6 @@ def picture(file, seed):
     Image.fromarray(pixels).resize((40, 30), Image.Resampling.BILINEAR).save(file)
 
 
-
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     torch.manual_seed(0)
@@ -123,7 +122,10 @@ def test_domains_not_named_stay_and_dropped_ones_go(photos, encoder, tmp_path):
         picture(tmp_path / "drawings" / f"{number}.png", 50 + number)
     (tmp_path / "drawings" / "bad.png").write_bytes(b"x")
     run(encoder, photos)
-    assert index(encoder, [str(tmp_path / "drawings")], tmp_path / "g", device="cpu").domains == (("photos", 8), ("drawings", 3))
+    assert index(encoder, [str(tmp_path / "drawings")], tmp_path / "g", device="cpu").domains == (
+        ("photos", 8),
+        ("drawings", 3),
+    )
     picture(photos / "a" / "new.png", 99)
     assert run(encoder, photos).changes == Changes(added=1, unchanged=8, embedded=1)
     gallery = Gallery.load(tmp_path / "g")

@@ -172,7 +172,7 @@ def test_two_writers_are_refused_and_a_dead_one_is_tidied_up(gallery):
     (gallery.folder.parent / ".shop.abc.tmp").mkdir()
     with place.lock():
         assert not (gallery.folder.parent / ".shop.abc.tmp").exists()
-        with pytest.raises(UcdirError, match="being written by another ucdir index. Wait until"), place.lock():
+        with pytest.raises(UcdirError, match=r"being written by another ucdir index. Wait until"), place.lock():
             pass
     with place.lock():
         assert len(Gallery.load(gallery.folder)) == 4

@@ -1,6 +1,6 @@
 """`ucdir index`: a gallery that follows its folders. Only what changed is embedded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +8,9 @@ from ucdir.data.domain import Domain, load_domains
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
+from ucdir.model.export import can_export, export_onnx
 from ucdir.model.folder import encoder_folder
+from ucdir.model.runtime import is_exported
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.engines import GalleryInfo
 from ucdir.retrieval.journal import Journal
@@ -29,7 +31,9 @@ def index(
     overwrite: bool = False,
     drop: Sequence[str] = (),
     engine: str = "folder",
+    export: bool = True,
     bars: Bars = no_bars,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> IndexResult:
     """Bring a gallery up to date with its folders: embed what is new or changed, follow what moved, drop what is gone.
 
@@ -42,7 +46,8 @@ def index(
     overwrite  throw an existing gallery away and embed everything
     drop       domains to remove from the gallery
     engine     folder, or milvus:URI
-    bars       show progress
+    export     also export the encoder, once, where the extra `onnx` is installed: searching then starts without torch
+    bars, say  show progress; tell a line
     raises     UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
 
     The new gallery appears in one step: a reader sees the old one or the new one.
@@ -70,7 +75,19 @@ def index(
             made = _info(info, updated, fingerprint, folder, exactness, model.config.length, named, kept)
             place.write(made, updated.images, updated.rows)
         journal.remove()
+    if export:
+        _export(folder, say)
     return _result(str(out), updated)
+
+
+def _export(folder: Path, say: Callable[[str], None]) -> None:
+    """Export the encoder unless that is done or cannot be done; the gallery is as good without."""
+    if not can_export() or is_exported(folder):
+        return
+    try:
+        export_onnx(folder)
+    except UcdirError as error:
+        say(f"Not exported: {error}")
 
 
 def _sources(given: Sequence[str], info: GalleryInfo | None, drop: Sequence[str]) -> list[str]:

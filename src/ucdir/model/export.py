@@ -16,6 +16,12 @@ from ucdir.model.runtime import EXPORTED, OnnxEncoder, write_note
 from ucdir.storage import atomic_file, write_text
 
 TOLERANCE = 1e-4
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def can_export() -> bool:
+    """Whether the extra `onnx` is installed."""
+    return all(find_spec(name) is not None for name in PACKAGES)
 
 
 def export_onnx(folder: Path) -> float:
@@ -23,9 +29,9 @@ def export_onnx(folder: Path) -> float:
 
     returns    largest difference of a number of an embedding, export against weights, on 4 random views
     """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UcdirError(f"{' and '.join(missing)} is not installed. Install it with: pip install 'ucdir[onnx]'.")
+    if not can_export():
+        missing = [name for name in PACKAGES if find_spec(name) is None]
+        raise UcdirError(f"not installed: {', '.join(missing)}. Install what exporting needs with: pip install 'ucdir[onnx]'.")
     encoder = Encoder.load(folder)
     size = encoder.config.image_size
     views = np.random.default_rng(0).integers(0, 256, (4, 3, size, size), dtype=np.uint8)
