@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from ucdir.commands.index import encoder_folder
@@ -45,7 +46,8 @@ def search(
         embedded = embed(model, paths, place, choose_precision(precision, place), batch_size, workers, advance)
     if len(embedded.rows) == 0:
         raise embedded.unreadable[0] if len(paths) == 1 else _no_query(query, embedded.unreadable)
-    found = nearest(_finite(embedded.rows, query), opened.embeddings, k, candidates)
+    wanted = None if candidates is None else np.asarray(candidates)
+    found = nearest(_finite(embedded.rows, query).cpu().numpy(), opened.embeddings, k, wanted)
     files, domains = opened.images["path"], opened.images["domain"]
     queries = tuple(
         QueryHits(
