@@ -28,7 +28,7 @@ from ucdir.retrieval.engines import (
     path_prefixes,
 )
 from ucdir.retrieval.lookup import RowLookup
-from ucdir.retrieval.search import nearest
+from ucdir.retrieval.search import are_unit, nearest
 from ucdir.storage import atomic_folder, locked, restore_folder
 
 FORMAT_VERSION = 1
@@ -63,6 +63,10 @@ class Gallery:
     @cached_property
     def _lookup(self) -> RowLookup:
         return RowLookup(self.images["id"])
+
+    @cached_property
+    def _unit(self) -> bool:
+        return are_unit(self.embeddings)
 
     def domains(self) -> dict[str, int]:
         """Domain -> number of its images, in the order in which they were indexed."""
@@ -105,12 +109,8 @@ class Gallery:
         if k < 1:
             raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
         candidates = self.rows_of(where)
-        import torch
-
-        near = nearest(
-            torch.from_numpy(queries), self.embeddings, k, None if candidates is None else torch.from_numpy(candidates)
-        )
-        images = {row: self.image(row) for row in np.unique(near.rows.numpy()).tolist()}
+        near = nearest(queries, self.embeddings, k, candidates, unit=self._unit)
+        images = {row: self.image(row) for row in np.unique(near.rows).tolist()}
         hits = tuple(
             tuple(Hit(images[row], value) for row, value in zip(rows, values, strict=True))
             for rows, values in zip(near.rows.tolist(), near.similarity.tolist(), strict=True)

@@ -1,12 +1,33 @@
-"""Exact nearest neighbours by cosine, in blocks: Q x G is never in memory, nor a copy of the gallery."""
+"""Exact nearest neighbours by cosine, in blocks: Q x G is never in memory, nor a copy of the gallery.
 
+Imports numpy only, so that searching starts fast.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ucdir.retrieval.metrics import exact_rows
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+GRID = 2.0**26
+ROUNDING = 2.0**-24  # unit roundoff of float32
+UNIT = 2.0**-18  # how far the squared length of a row may be from 1 to be scanned as it lies
+SCORES = 2**21  # float32 scores in a tile: 8 MiB stay in the cache between product and filter
+VALUES = 2**22  # values in a block of gallery rows
+GROUP = 32  # rows whose best score is compared first
+SAMPLE = 4096  # rows looked at beforehand, at least
+RUN = 4096  # scores that lie beside each other while maxima are taken
+DENSE = 32  # above one pair in so many, a block is scored again as a whole
+PAIRS = 4096  # pairs scored again at a time
+THREADS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -17,79 +38,317 @@ class Neighbours:
     similarity  (Q, k) float64 cosines in [-1, 1]
     """
 
-    rows: Tensor
-    similarity: Tensor
+    rows: Rows
+    similarity: Doubles
 
 
 def nearest(
-    queries: Tensor,
-    gallery: Tensor | np.ndarray,
+    queries: NDArray[Any],
+    gallery: NDArray[Any],
     k: int,
-    candidates: Tensor | None = None,
-    query_block: int = 256,
-    gallery_block: int = 16384,
+    candidates: Rows | None = None,
+    unit: bool = False,
+    query_block: int = 1024,
+    gallery_block: int | None = None,
 ) -> Neighbours:
-    """The k gallery rows with the largest cosine to each query, exactly.
+    """The k gallery rows with the largest cosine to each query, exactly: what sorting all float64 cosines would give.
 
-    queries     (Q, D) float, any length; results lie on its device (on the CPU for mps, which lacks float64)
-    gallery     (G, D) float, a tensor or an array, memory-mapped or not; read once, block by block
+    queries     (Q, D) float, any length
+    gallery     (G, D) float, memory-mapped or not; fastest as float32 unit rows. Read once, block by block
     k           >= 1; more than there is gives all
-    candidates  ascending gallery rows to look at, None = all
-    *_block     rows at a time; they change memory and speed, never a result
+    candidates  rising gallery rows to look at, None = all
+    unit        True = `are_unit(gallery)` was seen to hold: not checked again, which halves the time of a single query
+    *_block     rows at a time, None = what fits the cache; they change memory and speed, never a result
 
-    Raises ValueError for k < 1, different D, or values that are not finite.
+    All rows are scored in float32. A row stays in the race while its score is no further below the k-th best cosine
+    known than `margin` allows; those few are scored again in float64, on the grid of `exact_rows`.
+
+    Raises ValueError for k < 1, different D, candidates that do not rise, or values that are not finite.
     """
     if k < 1:
         raise ValueError(f"k={k}: give 1 or more.")
-    if queries.ndim != 2 or queries.shape[1] != gallery.shape[1]:
-        raise ValueError(f"queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} differ in dimension.")
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise ValueError(f"queries {queries.shape} and gallery {gallery.shape} differ in dimension.")
+    source = _Source(np.asarray(gallery), _checked(candidates, len(gallery)), unit)
+    k = min(k, len(source))
     exact = exact_rows(queries)
-    wanted = torch.arange(len(gallery)) if candidates is None else candidates.cpu()
-    best = [_nothing(part) for part in torch.split(exact, query_block)]
-    for rows in torch.split(wanted, gallery_block):
-        block = exact_rows(_take(gallery, rows).to(exact.device))  # (g, D)
-        for index, part in enumerate(torch.split(exact, query_block)):
-            best[index] = _merge(best[index], part @ block.T, rows.to(exact.device), k)
-    similarity = torch.cat([part.similarity for part in best]).clamp(-1, 1)
-    return Neighbours(torch.cat([part.rows for part in best]), similarity)
+    if k == 0 or len(exact) == 0:
+        return Neighbours(np.empty((len(exact), k), np.int64), np.empty((len(exact), k)))
+    races = [_Race(exact[start : start + query_block], k) for start in range(0, len(exact), query_block)]
+    _run(races, source, gallery_block or _fitting(len(races[0].queries), queries.shape[1]))
+    found = [race.result() for race in races]
+    similarity = np.concatenate([part.similarity for part in found]).clip(-1, 1)
+    return Neighbours(np.concatenate([part.rows for part in found]), similarity)
 
 
-def top_k(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(Q, G) -> the k largest values of each row, descending, and their columns; ties by column.
+def exact_rows(rows: NDArray[Any]) -> Doubles:
+    """Unit rows on a grid on which dot products come out the same however they are added up.
 
-    `torch.topk` promises no order among equal values: a row with more of them at the cut than fit is sorted.
+    rows     (N, D) float, any length
+    returns  (N, D) float64, multiples of 2**-26; the numpy twin of `metrics.exact_rows`, which says why
+
+    Raises ValueError when a value is not finite.
     """
-    k = min(k, similarity.shape[1])
-    if k == 0:
-        return similarity[:, :0], torch.empty_like(similarity[:, :0], dtype=torch.int64)
-    values, columns = similarity.topk(k, dim=1)
-    last = values[:, -1:]
-    crowded = (similarity == last).sum(dim=1) > (values == last).sum(dim=1)
-    if bool(crowded.any()):
-        columns[crowded] = similarity[crowded].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    columns = columns.sort(dim=1).values
-    ranked = similarity.gather(1, columns).sort(dim=1, descending=True, stable=True)
-    return ranked.values, columns.gather(1, ranked.indices)
+    exact = np.array(rows, dtype=np.float64, order="C")
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = np.sqrt(np.einsum("nd,nd->n", exact, exact))
+    bad = int((~np.isfinite(length)).sum())
+    if bad:
+        raise ValueError(f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity.")
+    exact /= np.maximum(length, 1e-30)[:, None] / GRID
+    np.rint(exact, out=exact)
+    exact /= GRID
+    return exact
 
 
-def _nothing(queries: Tensor) -> Neighbours:
-    rows = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
-    return Neighbours(rows, rows.double())
+def are_unit(gallery: NDArray[Any]) -> bool:
+    """Are all rows (G, D) finite float32 rows of length 1, so that they can be scanned as they lie? Reads them once."""
+    if gallery.dtype != np.float32:
+        return False
+    step = _fitting(1, gallery.shape[1])
+    return all(_all_unit(np.asarray(gallery[start : start + step])) for start in range(0, len(gallery), step))
 
 
-def _merge(best: Neighbours, similarity: Tensor, rows: Tensor, k: int) -> Neighbours:
-    """Join the best so far with a block of later gallery rows; position decides ties, the earlier first."""
-    values, columns = top_k(similarity, k)
-    values = torch.cat([best.similarity, values], dim=1)
-    merged = torch.cat([best.rows, rows[columns]], dim=1)
-    values, positions = top_k(values, k)
-    return Neighbours(merged.gather(1, positions), values)
+def margin(dim: int) -> float:
+    """A bound on |float32 score - float64 cosine| of two rows of `dim` values, for any order of summation.
+
+    With u = 2**-24 and gamma = dim u / (1 - dim u), a float32 dot product of x and y is within gamma |x| |y| of the true
+    one (Higham 2002, Accuracy and Stability of Numerical Algorithms, 3.1, and Cauchy-Schwarz). The rest is what scores and
+    cosines differ by before rounding: the gallery row's length, seen as a float32 product within UNIT of 1; both rows
+    rounded to float32; and the grid of `exact_rows`, 2**-27 per value. The last factor covers products of such terms.
+    """
+    gamma = dim * ROUNDING / (1 - dim * ROUNDING)
+    square = (UNIT + ROUNDING + gamma) / (1 - gamma)  # |length ** 2 - 1|
+    length = square / (2 - square)
+    return (gamma + length + 2 * ROUNDING + math.sqrt(dim) * 2.0**-27) * (1 + 2 * length + 1e-3)
 
 
-def _take(gallery: Tensor | np.ndarray, rows: Tensor) -> Tensor:
-    """The wanted rows as a tensor of their own: memory-mapped arrays are read here and nowhere else."""
-    if isinstance(gallery, Tensor):
-        return gallery[rows.to(gallery.device)]
-    whole = len(rows) > 0 and int(rows[-1]) - int(rows[0]) + 1 == len(rows)
-    part = gallery[int(rows[0]) : int(rows[-1]) + 1] if whole else gallery[rows.numpy()]
-    return torch.from_numpy(np.array(part))
+def top_k(similarity: Doubles, k: int) -> tuple[Doubles, Rows]:
+    """(Q, G) -> the k largest values of each row, descending, and their columns; ties by column."""
+    count = similarity.shape[1]
+    if k < count:
+        last = np.partition(similarity, count - k, axis=1)[:, count - k, None]
+        keep, ties = similarity > last, similarity == last
+        keep |= ties & (ties.cumsum(axis=1) <= k - keep.sum(axis=1, keepdims=True))
+        columns = np.nonzero(keep)[1].reshape(-1, k)
+        similarity = np.take_along_axis(similarity, columns, axis=1)
+    else:
+        columns = np.broadcast_to(np.arange(count), similarity.shape)
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(columns, order, axis=1)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The gallery rows to look at. Memory-mapped arrays are read here and nowhere else."""
+
+    gallery: NDArray[Any]
+    wanted: Rows | None
+    unit: bool
+
+    def __len__(self) -> int:
+        return len(self.gallery) if self.wanted is None else len(self.wanted)
+
+    def block(self, start: int, size: int) -> "_Block":
+        """At most `size` of the wanted rows, from the `start`-th on."""
+        end = min(start + size, len(self))
+        rows = np.arange(start, end) if self.wanted is None else self.wanted[start:end]
+        whole = int(rows[-1]) - int(rows[0]) + 1 == len(rows)
+        values = self.gallery[int(rows[0]) : int(rows[-1]) + 1] if whole else self.gallery[rows]
+        return _Block(rows, values, _scannable(values, self.unit))
+
+    def blocks(self, size: int, pool: Executor) -> Iterator["_Block"]:
+        """All blocks in order; the next one is read and checked while the caller works on this one."""
+        waiting = pool.submit(self.block, 0, size)
+        for start in range(size, len(self), size):
+            ready, waiting = waiting.result(), pool.submit(self.block, start, size)
+            yield ready
+        yield waiting.result()
+
+    def sample(self, size: int) -> NDArray[Any]:
+        """(size, D) rows spread evenly over the wanted ones, so that no order of the gallery fools it."""
+        places = np.arange(size) * len(self) // size
+        return self.gallery[places if self.wanted is None else self.wanted[places]]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some of the gallery: its rows (g,), their values (g, D) as stored, and as float32 rows that `margin` speaks of."""
+
+    rows: Rows
+    values: NDArray[Any]
+    scanned: Floats
+
+
+class _Race:
+    """The k best of the gallery rows seen so far, which come in rising order, for q queries.
+
+    queries  (q, D) float64, on the grid
+    cut      (q,) float64: a row below it is out; so is one equal to it, where k rows were seen already (`full`)
+    floor    (q,) float32: a row whose score is below it is out; -inf while nothing is known
+    """
+
+    def __init__(self, queries: Doubles, k: int) -> None:
+        self.queries, self.k = queries, k
+        self.scanned: Floats = queries.astype(np.float32)
+        self.full = np.zeros(len(queries), np.bool_)
+        self._pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]  # query, row, similarity
+        self._waiting = 0
+        self.start_from(np.full(len(queries), -np.inf))
+
+    def start_from(self, cut: Doubles) -> None:
+        """Similarities (q,) that at least k rows are known to reach."""
+        self.cut = cut
+        lowest = (cut - margin(self.queries.shape[1])).astype(np.float32)
+        self.floor = np.nextafter(lowest, np.float32(-np.inf))
+
+    def enter(self, query: Rows, row: Rows, similarity: Doubles) -> None:
+        """Flat pairs with float64 similarity, of rows later than all before; a query's equals come in rising order."""
+        cut = self.cut[query]
+        better = (similarity > cut) | ((similarity == cut) & ~self.full[query])
+        self._pairs.append((query[better], row[better], similarity[better]))
+        self._waiting += int(better.sum())
+        if self._waiting >= len(self.queries) * self.k:
+            self._settle()
+
+    def result(self) -> Neighbours:
+        self._settle()
+        (_, rows, similarity) = self._pairs[0]
+        return Neighbours(rows.reshape(-1, self.k), similarity.reshape(-1, self.k))
+
+    def _settle(self) -> None:
+        """Keep the k best of each query. The sort is stable, so the earlier row wins among equals."""
+        query, row, similarity = (np.concatenate(column) for column in zip(*self._pairs, strict=True))
+        order = np.lexsort((-similarity, query.astype(np.min_scalar_type(len(self.queries)))))  # short integers sort fast
+        counts = np.bincount(query, minlength=len(self.queries))
+        place = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
+        order = order[place < self.k]
+        self._pairs, self._waiting = [(query[order], row[order], similarity[order])], 0
+        self.full = counts >= self.k
+        ends = np.minimum(counts, self.k).cumsum()[self.full] - 1
+        cut = self.cut.copy()
+        cut[self.full] = similarity[order[ends]]
+        self.start_from(cut)
+
+
+def _run(races: list[_Race], source: _Source, step: int) -> None:
+    """Show all wanted rows to all races, block by block."""
+    k = races[0].k
+    size = max(SAMPLE, 16 * k)
+    if len(source) > 4 * size:
+        sampled = exact_rows(source.sample(size)).T
+        for race in races:
+            race.start_from(_kth(race.queries, sampled, k))
+    tile = np.empty(max(len(race.queries) * _padded(step, len(race.queries)) for race in races), np.float32)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for block in source.blocks(step, pool):
+            for race in races:
+                _show(race, block, tile, pool)
+
+
+def _kth(queries: Doubles, sampled: Doubles, k: int) -> Doubles:
+    """queries (q, D), sampled (D, n) -> (q,) the k-th largest product of each query."""
+    step = max(1, SCORES // sampled.shape[1])
+    parts = (queries[start : start + step] @ sampled for start in range(0, len(queries), step))
+    return np.concatenate([np.partition(part, -k, axis=1)[:, -k] for part in parts])
+
+
+def _show(race: _Race, block: _Block, tile: Floats, pool: Executor) -> None:
+    """Let those pairs of a block enter the race that may win."""
+    if np.isneginf(race.floor[0]):
+        race.enter(*_all_pairs(race, block))
+        return
+    query, column = _passing(race, block.scanned, tile, pool)
+    if DENSE * len(query) > len(race.queries) * len(block.rows):
+        race.enter(*_all_pairs(race, block))
+    elif len(query):
+        race.enter(query, block.rows[column], _similarity(race.queries, query, block.values, column))
+
+
+def _passing(race: _Race, rows: Floats, tile: Floats, pool: Executor) -> tuple[Rows, Rows]:
+    """The pairs (query, place in the block) whose float32 score reaches the query's floor, by place."""
+    count = len(race.queries)
+    size = _padded(len(rows), count)
+    scores = tile[: size * count].reshape(size, count)
+    np.matmul(rows, race.scanned.T, out=scores[: len(rows)])
+    scores[len(rows) :] = -np.inf
+    groups = scores.reshape(-1, GROUP, _width(len(rows), count), count)
+    parts = np.array_split(groups, min(len(groups), THREADS))
+    others = [pool.submit(_open_groups, part, race.floor) for part in parts[1:]]
+    found = [_open_groups(parts[0], race.floor), *(other.result() for other in others)]
+    starts = np.cumsum([0] + [part.size // count for part in parts[:-1]])
+    query = np.concatenate([query for query, _ in found])
+    place = np.concatenate([place + start for (_, place), start in zip(found, starts, strict=True)])
+    order = np.argsort(place, kind="stable")
+    return query[order], place[order]
+
+
+def _open_groups(groups: Floats, floor: Floats) -> tuple[Rows, Rows]:
+    """groups (n, GROUP, w, q), floor (q,) -> the pairs (query, place among n * GROUP * w) that reach the floor.
+
+    Only groups whose largest score does are looked into. Their rows lie w apart, so that the maxima are taken of long
+    runs of memory.
+    """
+    wide, count = groups.shape[2:]
+    opened = np.flatnonzero(groups.max(axis=1) >= floor)
+    part, rest = np.divmod(opened, wide * count)
+    offset, query = np.divmod(rest, count)
+    which, inside = np.nonzero(groups[part, :, offset, query] >= floor[query, None])
+    return query[which], (part[which] * GROUP + inside) * wide + offset[which]
+
+
+def _similarity(queries: Doubles, query: Rows, values: NDArray[Any], place: Rows) -> Doubles:
+    """(n,) float64 cosines of the pairs (query, place in the block)."""
+    distinct, which = np.unique(place, return_inverse=True)
+    exact = exact_rows(values[distinct])
+    parts = (slice(start, start + PAIRS) for start in range(0, len(query), PAIRS))
+    return np.concatenate([np.vecdot(queries[query[part]], exact[which[part]]) for part in parts])
+
+
+def _all_pairs(race: _Race, block: _Block) -> tuple[Rows, Rows, Doubles]:
+    """For every query the rows of the block that pass its cut, or the k best of them: flat pairs with their similarity."""
+    similarity = race.queries @ exact_rows(block.values).T  # (q, g)
+    passes = np.greater if race.full.all() else np.greater_equal
+    query, place = np.nonzero(passes(similarity, race.cut[:, None]))
+    if len(query) <= len(race.queries) * race.k:
+        return query, block.rows[place], similarity[query, place]
+    best, places = top_k(similarity, race.k)
+    return np.repeat(np.arange(len(best)), best.shape[1]), block.rows[places.ravel()], best.ravel()
+
+
+def _scannable(values: NDArray[Any], unit: bool) -> Floats:
+    """(g, D) as float32 rows of length 1: as they are, where that is known or seen."""
+    with np.errstate(over="ignore"):
+        rows: Floats = np.ascontiguousarray(values, dtype=np.float32)
+    return rows if unit or _all_unit(rows) else exact_rows(values).astype(np.float32)
+
+
+def _all_unit(rows: Floats) -> bool:
+    """Is every squared length finite and within UNIT of 1?"""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool((np.abs(np.vecdot(rows, rows) - 1) <= UNIT).all())
+
+
+def _fitting(queries: int, dim: int) -> int:
+    """Gallery rows at a time, so that their scores with so many queries fit a tile."""
+    return max(min(SCORES // max(queries, 1), VALUES // max(dim, 1)) // GROUP, 1) * GROUP
+
+
+def _width(rows: int, queries: int) -> int:
+    """Groups that lie beside each other: enough for runs of some thousand scores."""
+    return max(1, min(RUN // queries, -(-rows // GROUP)))
+
+
+def _padded(rows: int, queries: int) -> int:
+    """`rows` rounded up to whole groups."""
+    whole = GROUP * _width(rows, queries)
+    return -(-rows // whole) * whole
+
+
+def _checked(candidates: Rows | None, count: int) -> Rows | None:
+    if candidates is None:
+        return None
+    rows = np.asarray(candidates, dtype=np.int64)
+    if len(rows) and (rows[0] < 0 or rows[-1] >= count or (np.diff(rows) <= 0).any()):
+        raise ValueError(f"candidates do not rise within 0 to {count - 1}: give gallery rows, each once, in order.")
+    return rows

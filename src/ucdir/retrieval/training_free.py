@@ -33,10 +33,12 @@ def smoothed(rows: Tensor, neighbours: int = 30, rounds: int = 3, block_size: in
         raise ValueError(f"neighbours={neighbours}, rounds={rounds}: expected at least 1 and at least 0.")
     rows = centred(rows)
     for _ in range(rounds):
-        near = nearest(rows, rows, neighbours + 1)
-        weights = near.similarity.clamp_min(0).pow(3).float()  # (M, k + 1)
-        parts = zip(torch.split(near.rows, block_size), torch.split(weights, block_size), strict=True)
-        rows = F.normalize(torch.cat([_average(rows, which, weight) for which, weight in parts]), dim=1)
+        values = rows.cpu().numpy()
+        found = nearest(values, values, neighbours + 1)
+        which = torch.from_numpy(found.rows).to(rows.device)
+        weights = torch.from_numpy(found.similarity).clamp_min(0).pow(3).float().to(rows.device)  # (M, k + 1)
+        parts = zip(torch.split(which, block_size), torch.split(weights, block_size), strict=True)
+        rows = F.normalize(torch.cat([_average(rows, near, weight) for near, weight in parts]), dim=1)
     return centred(rows)
 
 
