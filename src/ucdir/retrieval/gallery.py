@@ -261,7 +261,7 @@ def _read_embeddings(folder: Path) -> np.ndarray:
 
 def _read_images(folder: Path) -> pa.Table:
     try:
-        images = pq.read_table(folder / "images.parquet")
+        images = pq.ParquetFile(folder / "images.parquet").read()
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise _damaged(folder, f"images.parquet cannot be read ({reason})") from error
