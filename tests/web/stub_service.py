@@ -1,8 +1,8 @@
-"""Stands in for `ucdir serve` while the page is tested: the same routes, real files, hits drawn at random from the query's bytes.
+"""Stands in for `ucdir serve` while the page is tested: the same routes, real files, hits random but fixed by the query.
 
     python tests/web/stub_service.py FOLDER [--port 8765] [--token TOKEN] [--delay 0.1]
 
-FOLDER holds one folder of images per domain. Gallery `all` has every domain, gallery `first` only the first.
+FOLDER holds one folder of images per domain. Gallery `collection` has every domain, gallery `first` only the first.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def _picture(root: Path, path: Path) -> Picture:
 def make_app(root: Path, token: str | None = None, delay: float = 0.0) -> FastAPI:
     """The service over `root`; `delay` seconds before each answer of /search."""
     everything = pictures_of(root)
-    galleries = {"all": everything, "first": [p for p in everything if p.domain == everything[0].domain]}
+    galleries = {"collection": everything, "first": [p for p in everything if p.domain == everything[0].domain]}
     app = FastAPI(docs_url=None, redoc_url=None)
     app.mount("/static", StaticFiles(directory=STATIC))
 
@@ -69,7 +69,7 @@ def make_app(root: Path, token: str | None = None, delay: float = 0.0) -> FastAP
     def gallery_of(name: str | None) -> list[Picture]:
         if name and name not in galleries:
             raise HTTPException(404, f"gallery '{name}' is not served here. There are: {', '.join(galleries)}.")
-        return galleries[name or "all"]
+        return galleries[name or "collection"]
 
     def picture_of(image_id: str, gallery: str | None) -> Picture:
         for picture in gallery_of(gallery):
@@ -106,9 +106,9 @@ def make_app(root: Path, token: str | None = None, delay: float = 0.0) -> FastAP
         query = {"kind": "upload", "image_id": None} if image is not None else {"kind": "image", "image_id": image_id}
         width, height = _size(io.BytesIO(image) if image is not None else picture_of(image_id or "", gallery).path)
         ranked = _ranked(chosen, image or (image_id or "").encode())[:k]
-        hits = [_hit(rank, p, similarity, gallery or "all") for rank, (p, similarity) in enumerate(ranked, start=1)]
+        hits = [_hit(rank, p, similarity, gallery or "collection") for rank, (p, similarity) in enumerate(ranked, start=1)]
         query |= {"width": width, "height": height}
-        return {"gallery": gallery or "all", "searched": len(chosen), "seconds": 0.031, "query": query, "hits": hits}
+        return {"gallery": gallery or "collection", "searched": len(chosen), "seconds": 0.031, "query": query, "hits": hits}
 
     @app.get("/images/{image_id}")
     def original(image_id: str, gallery: str | None = None) -> Response:
@@ -174,7 +174,9 @@ def _size(source: Path | io.BytesIO) -> tuple[int, int]:
         with Image.open(source) as opened:
             return opened.size
     except UnidentifiedImageError:
-        raise HTTPException(415, "The query is not an image that ucdir opens: send JPEG, PNG, WebP, GIF, BMP or TIFF.") from None
+        raise HTTPException(
+            415, "The query is not an image that ucdir opens: send JPEG, PNG, WebP, GIF, BMP or TIFF."
+        ) from None
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ function showAnswer(answer, drawing) {
   byId("results-title").textContent = title;
   byId("searched").textContent = `best ${best.toFixed(3)}, ${numbers.format(answer.searched)} images searched in ${duration(answer.seconds)}`;
   if (!drawing) announce(`${title}, best ${best.toFixed(2)}`);
-  if (focusFirst) hits.focus();
+  if (focusFirst) hits.focus(hits.hits[0], { preventScroll: true });
   focusFirst = false;
 }
 

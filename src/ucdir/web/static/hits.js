@@ -35,8 +35,8 @@ export class Hits extends EventTarget {
     this.#replace([], []);
   }
 
-  focus(hit = this.hits[0]) {
-    this.#opener(hit)?.focus();
+  focus(hit = this.hits[0], options = {}) {
+    this.#opener(hit)?.focus(options);
   }
 
   #replace(cards, hits) {
