@@ -21,7 +21,7 @@ PATIENCE = 60.0  # s until the service must answer
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Domains `photo` and `drawing` with class folders; `photo/lost/0001.jpg` is taken away once the service knows it."""
+    """Domains `photo` and `drawing` with class folders; `photo/lost` holds one image alone."""
     root = tmp_path_factory.mktemp("page") / "collection"
     draw_collections(root, images_per_class=6)
     first = min((root / "photo").rglob("*.jpg"))
@@ -34,12 +34,11 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service_url(collection: Path) -> Iterator[str]:
     """Address of a service with at least two galleries over `collection`, the first with both domains; ends with a slash."""
     with service(collection) as url:
-        (collection / "photo" / "lost" / "0001.jpg").unlink()
         yield url
 
 
 @pytest.fixture(scope="session")
-def locked_url(collection: Path, service_url: str) -> Iterator[str]:
+def locked_url(collection: Path) -> Iterator[str]:
     """The same behind `TOKEN`."""
     with service(collection, "--token", TOKEN) as url:
         yield url
