@@ -44,16 +44,17 @@ export async function picture(path, signal) {
   return (await answer(path, { signal })).blob();
 }
 
-/** Points `image` at a picture of the service; resolves when it is drawn or rejects with the service's Refusal. */
+/** Points `image` at a picture of the service; resolves when it is loaded or rejects with the service's Refusal. */
 export async function show(image, path, signal) {
-  if (token) return showBlob(image, await picture(path, signal));
+  if (token) {
+    await showBlob(image, path, signal);
+    return;
+  }
   try {
     await loaded(image, address(path));
   } catch {
-    signal?.throwIfAborted();
-    await loaded(image, URL.createObjectURL(await picture(path, signal)));
+    await showBlob(image, path, signal); // an image element does not say why it failed
   }
-  return undefined;
 }
 
 /** Forgets what `show` made for the image. */
@@ -61,14 +62,10 @@ export function forget(image) {
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
 }
 
-/** An address that a link can open: with a token, only a blob can be opened. */
-export async function linkTo(path, signal) {
-  return token ? URL.createObjectURL(await picture(path, signal)) : address(path);
-}
-
-function showBlob(image, blob) {
-  forget(image);
-  return loaded(image, URL.createObjectURL(blob));
+async function showBlob(image, path, signal) {
+  const blob = await picture(path, signal);
+  signal.throwIfAborted();
+  await loaded(image, URL.createObjectURL(blob));
 }
 
 function loaded(image, source) {

@@ -4,10 +4,12 @@ import { forget, show } from "./api.js";
 
 const AT_ONCE = 8; // pictures awaited before new hits replace old ones
 const PATIENCE = 500; // ms, at most, for those pictures
+const NEAR = "600px"; // further below the window a picture is not asked for yet
 
 export class Hits extends EventTarget {
   #list;
-  #cards = new Map(); // image id -> card
+  #cards = new Map(); // gallery/id -> card
+  #near = new IntersectionObserver((seen) => this.#seen(seen), { rootMargin: NEAR });
   hits = [];
 
   /** Fires "open" and "more" with `detail` = the hit. */
@@ -22,7 +24,7 @@ export class Hits extends EventTarget {
   /** Shows these hits; the old ones stay until the first new pictures are there. */
   async show(answer, signal) {
     const cards = answer.hits.map((hit) => this.#cardOf(hit, answer.gallery));
-    const loading = cards.slice(0, AT_ONCE).map((card) => card.ready);
+    const loading = cards.slice(0, AT_ONCE).map((card) => load(card));
     await Promise.race([Promise.allSettled(loading), rest(PATIENCE)]);
     if (signal.aborted) {
       for (const card of cards) if (this.#cards.get(card.key) !== card) drop(card);
@@ -42,13 +44,26 @@ export class Hits extends EventTarget {
   #replace(cards, hits) {
     const kept = new Map(cards.map((card) => [card.key, card]));
     for (const [key, card] of this.#cards) if (kept.get(key) !== card) drop(card);
-    const held = document.activeElement?.closest?.(".card");
+    const held = document.activeElement;
+    this.#near.disconnect();
     cards.forEach((card, at) => fill(card, hits[at]));
     this.#list.replaceChildren(...cards.map((card) => card.element));
     this.#cards = kept;
     this.hits = hits;
-    this.#focused((held?.isConnected && held) || cards[0]?.element);
-    if (held?.isConnected) held.querySelector(".open").focus({ preventScroll: true });
+    for (const card of cards) this.#near.observe(card.element);
+    this.#keepFocus(held, cards[0]);
+  }
+
+  /** A card that is put in its new place loses the focus: it gets it back. */
+  #keepFocus(held, first) {
+    const stays = this.#list.contains(held);
+    this.#focused(stays ? held.closest(".card") : first?.element);
+    if (stays) held.focus({ preventScroll: true });
+  }
+
+  #seen(entries) {
+    const near = new Set(entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target));
+    for (const card of this.#cards.values()) if (near.has(card.element)) load(card);
   }
 
   #cardOf(hit, gallery) {
@@ -109,7 +124,7 @@ function rest(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
-/** A card and its picture on the way; `ready` settles when the picture is drawn or cannot be. */
+/** A card without its picture: see `load`. */
 function makeCard(key, hit) {
   const element = document.createElement("li");
   element.className = "card";
@@ -121,13 +136,17 @@ function makeCard(key, hit) {
       <span class="name"></span>
     </button>
     <button type="button" class="more">More like this</button>`;
-  const leaving = new AbortController();
-  const image = element.querySelector("img");
-  const ready = show(image, hit.thumbnail, leaving.signal).then(
-    () => element.classList.add("drawn"),
-    (refusal) => leaving.signal.aborted || sayGone(element, refusal),
+  return { key, element, image: element.querySelector("img"), path: hit.thumbnail, leaving: new AbortController(), ready: null };
+}
+
+/** Asks for the card's picture, once; settles when it is there or cannot be. */
+function load(card) {
+  const { signal } = card.leaving;
+  card.ready ??= show(card.image, card.path, signal).then(
+    () => card.element.classList.add("drawn"),
+    (refusal) => signal.aborted || sayGone(card.element, refusal),
   );
-  return { key, element, image, leaving, ready };
+  return card.ready;
 }
 
 function sayGone(element, refusal) {

@@ -1,6 +1,6 @@
 // One hit in full size, with its facts.
 
-import { forget, linkTo, show } from "./api.js";
+import { forget, show } from "./api.js";
 
 const byId = (id) => document.getElementById(id);
 const LARGEST = 2.5; // times its own size: a small picture drawn larger is only a blur
@@ -100,14 +100,13 @@ export class View extends EventTarget {
     this.#showing = new AbortController();
     const { signal } = this.#showing;
     const link = byId("view-original");
-    if (link.href.startsWith("blob:")) URL.revokeObjectURL(link.href);
     link.removeAttribute("href");
     byId("view-gone").hidden = true;
     this.#image.alt = `${hit.name}, hit ${hit.rank}`;
     this.#dialog.dataset.state = "loading";
     try {
       await this.#load(hit, signal);
-      link.href = await linkTo(hit.image, signal);
+      link.href = this.#image.src; // with a token a blob, the only thing that a link can open
       this.#dialog.dataset.state = "shown";
     } catch (refusal) {
       if (signal.aborted) return;
