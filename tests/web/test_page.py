@@ -470,13 +470,17 @@ def test_pictures_far_below_are_asked_for_when_they_come_near(page: Page) -> Non
 
 def test_old_hits_stay_until_the_new_ones_are_there(page: Page) -> None:
     page.drawn(FACE)
+    top = page.each(".card", "e.getBoundingClientRect().top")[0]
     page.script(
-        "window.least = 99; new MutationObserver(() => {"
-        "window.least = Math.min(window.least, document.querySelectorAll('.card').length); }).observe("
+        "window.least = 99; window.tops = new Set(); new MutationObserver(() => {"
+        "const cards = document.querySelectorAll('.card');"
+        "window.tops.add(cards[0]?.getBoundingClientRect().top);"
+        "window.least = Math.min(window.least, cards.length); }).observe("
         "document.getElementById('results'), { childList: true, subtree: true, attributes: true });"
     )
     page.drawn(EYES, MOUTH)
     assert page.script("return window.least") == 24
+    assert page.script("return [...window.tops]") == [top]
 
 
 def test_a_stale_answer_is_dropped(page: Page) -> None:
