@@ -23,9 +23,9 @@ UNIT = 2.0**-18  # how far the squared length of a row may be from 1 to be scann
 SCORES = 2**21  # float32 scores in a tile: 8 MiB stay in the cache between product and filter
 VALUES = 2**22  # values in a block of gallery rows
 GROUP = 32  # rows whose best score is compared first
-SAMPLE = 4096  # rows looked at beforehand, at least
+SAMPLE = 4096  # rows looked at beforehand in a large gallery
 RUN = 4096  # scores that lie beside each other while maxima are taken
-DENSE = 32  # above one pair in so many, a block is scored again as a whole
+DENSE = 32  # to score a pair again by itself costs as much as so many in a whole matrix
 PAIRS = 4096  # pairs scored again at a time
 THREADS = os.cpu_count() or 1
 
@@ -165,15 +165,15 @@ class _Source:
             yield ready
         yield waiting.result()
 
-    def sample(self, size: int) -> NDArray[Any]:
-        """(size, D) rows spread evenly over the wanted ones, so that no order of the gallery fools it."""
+    def sample(self, size: int) -> Floats:
+        """(size, D) rows to scan, spread evenly over the wanted ones, so that no order of the gallery fools them."""
         places = np.arange(size) * len(self) // size
-        return self.gallery[places if self.wanted is None else self.wanted[places]]
+        return _scannable(self.gallery[places if self.wanted is None else self.wanted[places]], self.unit)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some of the gallery: its rows (g,), their values (g, D) as stored, and as float32 rows that `margin` speaks of."""
+    """Some of the gallery: its rows (g,), their values (g, D) as stored, and the same rows as they are scanned."""
 
     rows: Rows
     values: NDArray[Any]
@@ -184,6 +184,7 @@ class _Race:
     """The k best of the gallery rows seen so far, which come in rising order, for q queries.
 
     queries  (q, D) float64, on the grid
+    scanned  (q, D) the same in float32
     cut      (q,) float64: a row below it is out; so is one equal to it, where k rows were seen already (`full`)
     floor    (q,) float32: a row whose score is below it is out; -inf while nothing is known
     """
@@ -194,13 +195,13 @@ class _Race:
         self.full = np.zeros(len(queries), np.bool_)
         self._pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]  # query, row, similarity
         self._waiting = 0
+        self.margin = margin(queries.shape[1])
         self.start_from(np.full(len(queries), -np.inf))
 
     def start_from(self, cut: Doubles) -> None:
         """Similarities (q,) that at least k rows are known to reach."""
         self.cut = cut
-        lowest = (cut - margin(self.queries.shape[1])).astype(np.float32)
-        self.floor = np.nextafter(lowest, np.float32(-np.inf))
+        self.floor = np.nextafter((cut - self.margin).astype(np.float32), np.float32(-np.inf))
 
     def enter(self, query: Rows, row: Rows, similarity: Doubles) -> None:
         """Flat pairs with float64 similarity, of rows later than all before; a query's equals come in rising order."""
@@ -234,11 +235,11 @@ class _Race:
 def _run(races: list[_Race], source: _Source, step: int) -> None:
     """Show all wanted rows to all races, block by block."""
     k = races[0].k
-    size = max(SAMPLE, 16 * k)
+    size = max(4 * k, min(SAMPLE, len(source) // 16))
     if len(source) > 4 * size:
-        sampled = exact_rows(source.sample(size)).T
+        sampled = source.sample(size)
         for race in races:
-            race.start_from(_kth(race.queries, sampled, k))
+            race.start_from(_kth(race.scanned, sampled, k) - race.margin)
     tile = np.empty(max(len(race.queries) * _padded(step, len(race.queries)) for race in races), np.float32)
     with ThreadPoolExecutor(THREADS) as pool:
         for block in source.blocks(step, pool):
@@ -246,11 +247,11 @@ def _run(races: list[_Race], source: _Source, step: int) -> None:
                 _show(race, block, tile, pool)
 
 
-def _kth(queries: Doubles, sampled: Doubles, k: int) -> Doubles:
-    """queries (q, D), sampled (D, n) -> (q,) the k-th largest product of each query."""
-    step = max(1, SCORES // sampled.shape[1])
-    parts = (queries[start : start + step] @ sampled for start in range(0, len(queries), step))
-    return np.concatenate([np.partition(part, -k, axis=1)[:, -k] for part in parts])
+def _kth(queries: Floats, sampled: Floats, k: int) -> Doubles:
+    """queries (q, D), sampled (n, D) -> (q,) the k-th largest float32 score of each query."""
+    step = max(1, SCORES // len(sampled))
+    parts = (queries[start : start + step] @ sampled.T for start in range(0, len(queries), step))
+    return np.concatenate([np.partition(part, -k, axis=1)[:, -k] for part in parts]).astype(np.float64)
 
 
 def _show(race: _Race, block: _Block, tile: Floats, pool: Executor) -> None:
@@ -259,7 +260,7 @@ def _show(race: _Race, block: _Block, tile: Floats, pool: Executor) -> None:
         race.enter(*_all_pairs(race, block))
         return
     query, column = _passing(race, block.scanned, tile, pool)
-    if DENSE * len(query) > len(race.queries) * len(block.rows):
+    if len(query) > len(block.rows) * (1 + len(race.queries) / DENSE):
         race.enter(*_all_pairs(race, block))
     elif len(query):
         race.enter(query, block.rows[column], _similarity(race.queries, query, block.values, column))
