@@ -22,10 +22,16 @@ ALLOWED = {
     "retrieval": {"data", "model"},
     "learn": {"data", "model", "retrieval", "config"},
     "report": {"data", "retrieval"},
+    "web": {"data", "model", "retrieval"},
     "drawing": set(),
-    "commands": {"config", "data", "model", "retrieval", "learn", "report", "drawing"},
-    "cli": {"config", "data", "model", "retrieval", "learn", "report", "drawing", "commands"},
+    "commands": {"config", "data", "model", "retrieval", "learn", "report", "drawing", "web"},
+    "cli": {"config", "data", "model", "retrieval", "learn", "report", "drawing", "web", "commands"},
     "__main__": {"cli"},
+}
+EXTRAS = {
+    "web": {"fastapi", "starlette", "uvicorn", "prometheus_client"},
+    "model": {"onnx", "onnxscript", "onnxruntime"},
+    "retrieval": {"pymilvus", "faiss"},
 }
 PURE = ("learn/losses.py", "learn/schedules.py", "retrieval/metrics.py")
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
@@ -88,7 +94,7 @@ def test_only_the_command_line_imports_commands() -> None:
 
 def test_searching_works_without_training_code() -> None:
     """Neither directly nor through anything that it imports."""
-    reached, waiting = set(), {file for file in IN_ROOMS if room(file) in ("retrieval", "report", "model", "data")}
+    reached, waiting = set(), {file for file in IN_ROOMS if room(file) in ("retrieval", "report", "model", "data", "web")}
     while waiting:
         file = waiting.pop()
         reached.add(file)
@@ -119,9 +125,15 @@ def test_the_package_itself_imports_nothing_at_once() -> None:
     }
 
 
-def test_faiss_and_other_extras_stay_out_of_the_core() -> None:
-    allowed = {"torch", "torchvision", "timm", "numpy", "PIL", "pyarrow", "pydantic", "typer", "rich", "safetensors"}
-    assert set().union(*(others(parsed(file)) for file in FILES)) <= allowed
+@pytest.mark.parametrize("file", FILES)
+def test_each_extra_is_imported_in_one_room(file: str) -> None:
+    core = {"torch", "torchvision", "timm", "numpy", "PIL", "pyarrow", "pydantic", "typer", "rich", "safetensors"}
+    assert others(parsed(file)) <= core | EXTRAS.get(room(file), set())
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if room(file) == "web"])
+def test_the_service_needs_no_torch(file: str) -> None:
+    assert not others(parsed(file)) & {"torch", "torchvision", "timm"}
 
 
 def test_the_map_in_the_architecture_names_every_room() -> None:
@@ -133,7 +145,7 @@ def test_the_map_in_the_architecture_names_every_room() -> None:
 
 def test_the_map_in_the_architecture_allows_what_is_allowed_here() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    for name in ("retrieval", "learn", "report"):
+    for name in ("retrieval", "learn", "report", "web"):
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}/`"))
         assert set(cells(row)[2]) - BASE == ALLOWED[name]
 
