@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -63,31 +63,38 @@ def create_app(service: Service) -> ASGIApp:
     app = FastAPI(title="ucdir", version=__version__, docs_url=None, redoc_url=None, exception_handlers=ANSWERS)
     routes, token = Routes(service), service.rules.token is not None
 
-    def add(
-        path: str, route: Callable[..., Any], *statuses: int, method: str = "GET", secured: bool = token, **more: Any
-    ) -> None:
-        general = (401, 421) if secured else (421,)
-        described = {"responses": refusals(*general, *statuses), **more}
-        described |= {"dependencies": [Depends(HTTPBearer(auto_error=False))]} if secured else {}
-        app.add_api_route(path, route, methods=[method], **described)
+    def add(path: str, route: Callable[..., Any], *statuses: int, method: str = "GET", **more: Any) -> None:
+        app.add_api_route(path, route, methods=[method], **description(statuses, **more))
         if method == "GET":
             app.add_api_route(path, route, methods=["HEAD"], include_in_schema=False)
 
-    add("/", routes.index, secured=False, include_in_schema=False)
-    add("/static/{name:path}", routes.static, secured=False, include_in_schema=False)
-    add("/health", routes.health, secured=False)
-    add("/galleries", routes.galleries)
     form = search_form(service.limits.max_k)
-    add("/search", routes.search, 400, 403, 404, 408, 413, 415, 422, 503, method="POST", openapi_extra=form)
-    add("/images/{id}", routes.image, 404, 410, 415, 422, 503, response_class=PictureResponse)
-    add("/images/{id}/thumbnail", routes.thumbnail, 404, 410, 415, 422, 503, response_class=PictureResponse)
-    add("/metrics", routes.metrics, response_class=MetricsResponse)
+    add("/", routes.index, include_in_schema=False)
+    add("/static/{name:path}", routes.static, include_in_schema=False)
+    add("/health", routes.health)
+    add("/galleries", routes.galleries, secured=token)
+    add("/search", routes.search, 400, 403, 404, 408, 413, 415, 422, 503, method="POST", secured=token, openapi_extra=form)
+    add("/images/{id}", routes.image, 404, 410, 415, 422, 503, kind="image/*", secured=token)
+    add("/images/{id}/thumbnail", routes.thumbnail, 404, 410, 415, 422, 503, kind="image/*", secured=token)
+    add("/metrics", routes.metrics, kind=CONTENT_TYPE_LATEST, secured=token)
     return Watch(Guard(app, service.rules), service.metrics)
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How OpenAPI describes these answers."""
-    return {status: {"model": Problem, "description": WHY[status]} for status in statuses}
+def description(statuses: Sequence[int], secured: bool = False, kind: str | None = None, **more: Any) -> dict[str, Any]:
+    """How OpenAPI describes a route.
+
+    statuses   of its refusals, besides those of every route
+    secured    whether it needs the token
+    kind       content type of what it answers, where that is no JSON
+    """
+    general = (401, 421) if secured else (421,)
+    responses: dict[int, Any] = {status: {"model": Problem, "description": WHY[status]} for status in (*general, *statuses)}
+    if kind is not None:
+        more |= {"response_class": Response}
+        responses[200] = {"description": "Found", "content": {kind: {}}}
+    if secured:
+        more |= {"dependencies": [Depends(HTTPBearer(auto_error=False))]}
+    return {"responses": responses, **more}
 
 
 def search_form(max_k: int) -> dict[str, Any]:
@@ -101,18 +108,6 @@ def search_form(max_k: int) -> dict[str, Any]:
     exactly_one = [{"required": ["image"]}, {"required": ["image_id"]}]
     schema = {"type": "object", "properties": fields, "oneOf": exactly_one, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
-
-
-class PictureResponse(Response):
-    """Any picture, for OpenAPI."""
-
-    media_type = "image/*"
-
-
-class MetricsResponse(Response):
-    """Prometheus text, for OpenAPI."""
-
-    media_type = CONTENT_TYPE_LATEST
 
 
 class Routes:
@@ -185,7 +180,7 @@ class Routes:
 
     async def metrics(self) -> Response:
         """What the service counts, for Prometheus."""
-        return MetricsResponse(generate_latest(self.service.metrics.registry))
+        return Response(generate_latest(self.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _search(self, form: SearchForm) -> SearchAnswer:
         started = time.perf_counter()

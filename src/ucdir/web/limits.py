@@ -57,6 +57,16 @@ class SearchForm:
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
+class WholeForm(MultiPartParser):
+    """A parser that knows whether the last boundary has come."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        """The last boundary."""
+        self.ended = True
+
+
 class TooLarge(Exception):
     """More bytes than allowed have come."""
 
@@ -111,9 +121,13 @@ async def _counted(stream: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
 
 
 async def _parse(request: Request, stream: AsyncIterator[bytes]) -> FormData:
-    parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=len(TEXT_FIELDS))  # type: ignore[arg-type]
+    parser = WholeForm(request.headers, stream, max_files=1, max_fields=len(TEXT_FIELDS))  # type: ignore[arg-type]
     parser.max_part_size = MAX_TEXT
-    return await parser.parse()
+    form = await parser.parse()
+    if not parser.ended:
+        _close(form)
+        raise MultiPartException("it ends before its last boundary")
+    return form
 
 
 async def _let_it_end(request: Request, stream: AsyncIterator[bytes]) -> None:

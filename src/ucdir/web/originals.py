@@ -33,10 +33,13 @@ def open_indexed(image: GalleryImage) -> BinaryIO:
         handle = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError):
         raise Gone(f"'{image.path.name}' is gone. Run ucdir index again.") from None
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != image.bytes:
+        os.close(handle)
+        raise _changed(image)
     file = os.fdopen(handle, "rb")
     try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != image.bytes or _digest(file, image.bytes) != image.sha256:
+        if _digest(file, image.bytes) != image.sha256:
             raise _changed(image)
         file.seek(0)
     except BaseException:
