@@ -22,9 +22,10 @@ ALLOWED = {
     "retrieval": {"data", "model"},
     "learn": {"data", "model", "retrieval", "config"},
     "report": {"data", "retrieval"},
+    "web": {"data", "model", "retrieval"},
     "drawing": set(),
-    "commands": {"config", "data", "model", "retrieval", "learn", "report", "drawing"},
-    "cli": {"config", "data", "model", "retrieval", "learn", "report", "drawing", "commands"},
+    "commands": {"config", "data", "model", "retrieval", "learn", "report", "drawing", "web"},
+    "cli": {"config", "data", "model", "retrieval", "learn", "report", "drawing", "web", "commands"},
     "__main__": {"cli"},
 }
 PURE = ("learn/losses.py", "learn/schedules.py", "retrieval/metrics.py")
@@ -88,7 +89,7 @@ def test_only_the_command_line_imports_commands() -> None:
 
 def test_searching_works_without_training_code() -> None:
     """Neither directly nor through anything that it imports."""
-    reached, waiting = set(), {file for file in IN_ROOMS if room(file) in ("retrieval", "report", "model", "data")}
+    reached, waiting = set(), {file for file in IN_ROOMS if room(file) in ("retrieval", "report", "model", "data", "web")}
     while waiting:
         file = waiting.pop()
         reached.add(file)
@@ -154,6 +155,11 @@ def test_searching_starts_without_torch() -> None:
     assert "retrieval/search.py" in reached
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if room(file) == "web"])
+def test_the_service_needs_no_torch(file: str) -> None:
+    assert not others(parsed(file)) & {"torch", "torchvision", "timm"}
+
+
 def test_the_map_in_the_architecture_names_every_room() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     table = text[text.index("| room |") : text.index("\n\n", text.index("| room |"))]
@@ -163,7 +169,7 @@ def test_the_map_in_the_architecture_names_every_room() -> None:
 
 def test_the_map_in_the_architecture_allows_what_is_allowed_here() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    for name in ("retrieval", "learn", "report"):
+    for name in ("retrieval", "learn", "report", "web"):
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}/`"))
         assert set(cells(row)[2]) - BASE == ALLOWED[name]
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ucdir.commands.evaluate import evaluate
     from ucdir.commands.index import index
     from ucdir.commands.search import search
+    from ucdir.commands.serve import serve
     from ucdir.commands.train import train
     from ucdir.config import Settings
     from ucdir.data.domain import Domain, load_domain, load_domains
@@ -38,6 +39,7 @@ __all__ = [
     "load_domains",
     "open_rgb",
     "search",
+    "serve",
     "train",
 ]
 
@@ -56,6 +58,7 @@ _HOME = {
     "load_domains": "ucdir.data.domain",
     "open_rgb": "ucdir.data.image",
     "search": "ucdir.commands.search",
+    "serve": "ucdir.commands.serve",
     "train": "ucdir.commands.train",
 }
 

@@ -415,6 +415,60 @@ def search(
 
 
 @app.command()
+def serve(
+    galleries: Annotated[
+        list[str], typer.Argument(metavar="GALLERY...", help="Gallery folders; NAME=GALLERY gives a name.", show_default=False)
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 = all of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 = any that is free.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that every request needs. Default: the variable UCDIR_TOKEN.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another host name that browsers may use; repeat for several.")
+    ] = None,
+    max_bytes: Annotated[int, typer.Option(help="Largest upload in bytes.")] = 20_000_000,
+    max_pixels: Annotated[int | None, typer.Option(help="Largest upload in pixels. Default: 89,000,000.")] = None,
+    queue: Annotated[int, typer.Option(help="Searches at a time; more are asked to come back.")] = 64,
+    upload_seconds: Annotated[float, typer.Option(help="Time in which an upload must have arrived.")] = 60.0,
+    engine: GalleryEngine = "folder",
+    encoder: Annotated[Path | None, typer.Option(help="Run or encoder folder, if it has moved since.")] = None,
+    runtime: Annotated[str, typer.Option(help="auto, torch, or onnx: the encoder that ucdir export wrote.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Search galleries in a browser: drop or draw a picture. Programs use the same addresses."""
+    from ucdir.commands.serve import Serving
+    from ucdir.commands.serve import serve as run
+    from ucdir.data.image import MAX_PIXELS
+
+    def begun(serving: Serving) -> None:
+        held = ", ".join(f"{name} ({count:,} images)" for name, count in serving.galleries)
+        print(f"Serving {held}.{' Every request needs the token.' if serving.token_required else ''}")
+        print(f"Open {serving.address} in a browser. Ctrl-C ends it.", flush=True)
+        for warning in serving.warnings:
+            note(f"warning: {warning}")
+
+    run(
+        galleries,
+        host,
+        port,
+        token_file=token_file,
+        allow_hosts=allow_host or (),
+        max_bytes=max_bytes,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        queue=queue,
+        upload_seconds=upload_seconds,
+        engine=engine,
+        encoder=encoder,
+        runtime=runtime,
+        device=device,
+        precision=precision,
+        begun=begun,
+    )
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier demo there is replaced.")] = Path("ucdir-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the pictures and of the training.")] = 0,

@@ -30,3 +30,7 @@ class ImageError(UcdirError):
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
         """Keep both arguments when a loader process hands the error back."""
         return type(self), (self.path, self.reason)
+
+
+class TooManyPixels(ImageError):
+    """An image with more pixels than the limit; none of them was decoded."""

@@ -26,10 +26,12 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
+from ucdir.drawing.collection import draw_collections
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-TOKEN = "correct horse battery staple"  # the one of conftest.py
+TOKEN = "correct-horse-battery-staple"
 PATIENCE = 20.0  # s for anything the page should do
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and chromedriver on the PATH")
@@ -205,10 +207,40 @@ def emulate(driver: webdriver.Chrome, screen: Screen) -> None:
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
 
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Domains `photo` and `drawing` with class folders; `photo/lost` holds one image alone."""
+    root = tmp_path_factory.mktemp("page") / "collection"
+    draw_collections(root, images_per_class=6)
+    first = min((root / "photo").rglob("*.jpg"))
+    (root / "photo" / "lost").mkdir()
+    shutil.copy(first, root / "photo" / "lost" / "0001.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def page_galleries(collection: Path, make_gallery: Callable[..., Path]) -> list[Path]:
+    """Two galleries over `collection`, the first with both domains."""
+    both = make_gallery(collection.parent / "both", collection / "photo", collection / "drawing")
+    return [both, make_gallery(collection.parent / "photos", collection / "photo")]
+
+
+@pytest.fixture(scope="module")
+def page_url(launch: Callable[..., Any], page_galleries: list[Path]) -> str:
+    """Address of a real service, with a slash at the end."""
+    return f"{launch(*page_galleries).url}/"
+
+
+@pytest.fixture(scope="module")
+def locked_url(launch: Callable[..., Any], page_galleries: list[Path]) -> str:
+    """The same behind `TOKEN`."""
+    return f"{launch(*page_galleries, UCDIR_TOKEN=TOKEN).url}/"
+
+
 @pytest.fixture
-def page(driver: webdriver.Chrome, service_url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(driver: webdriver.Chrome, page_url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     """The page, freshly opened. Afterwards: no console error, nothing asked of another origin, nothing remembered."""
-    opened = Page(driver, service_url, getattr(request, "param", WIDE))
+    opened = Page(driver, page_url, getattr(request, "param", WIDE))
     emulate(driver, opened.screen)
     opened.start()
     opened.refusals()
@@ -746,7 +778,7 @@ def test_a_token_is_asked_for_and_kept_in_memory_only(locked: Page) -> None:
 
 
 def test_a_token_in_the_address_is_taken_and_removed(locked: Page) -> None:
-    locked.open("#token=" + TOKEN.replace(" ", "%20"))
+    locked.open("#token=" + TOKEN)
     locked.reaches("empty")
     assert locked.driver.current_url == locked.url
     see_hits_behind_a_token(locked)

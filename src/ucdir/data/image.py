@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from ucdir.errors import ImageError
+from ucdir.errors import ImageError, TooManyPixels
 
 MAX_PIXELS = 89_000_000  # below the number at which Pillow itself starts to warn
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -60,12 +60,21 @@ class DecodedImage:
     format: str  # one of FORMATS
 
 
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the beginning of an image file says: its format (one of FORMATS) and its pixels, before any EXIF turn."""
+
+    format: str
+    width: int
+    height: int
+
+
 def open_rgb(source: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open one image as RGB, upright, fully loaded; the same file always gives the same pixels.
 
     source      a path, or an open binary file such as an upload (read from where it stands)
     max_pixels  width x height above which the image is refused before any pixel is decoded
-    raises      ImageError with a short reason; nothing else
+    raises      ImageError with a short reason, TooManyPixels among them; nothing else
 
     Transparency is laid on white, an animation gives its first frame, an embedded colour profile is ignored.
     16-bit values 0..65535 are scaled to 0..255. Wider values (32-bit, floating point) have no agreed white:
@@ -83,9 +92,25 @@ def decode(source: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Decod
             _quieten_pillow()
             return _decode(file, max_pixels)
     except ImageError as error:
-        raise ImageError(name, error.reason) from None
+        raise type(error)(name, error.reason) from None
     except Exception as error:  # damaged files make decoders raise nearly anything
         raise ImageError(name, _plain_reason(error)) from error
+
+
+def read_header(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """What an image says it is, without decoding it.
+
+    file     seekable, at its start
+    raises   ImageError, also when it has more than max_pixels
+    """
+    try:
+        _quieten_pillow()
+        image = _identify(file, max_pixels)
+        return ImageHeader(image.format or "", *image.size)
+    except ImageError as error:
+        raise type(error)(_shown_name(file), error.reason) from None
+    except Exception as error:  # as in `decode`
+        raise ImageError(_shown_name(file), _plain_reason(error)) from error
 
 
 def _shown_name(source: str | Path | BinaryIO) -> object:
@@ -157,11 +182,6 @@ def _formats() -> tuple[str, ...]:
 
 def _decode(file: BinaryIO, max_pixels: int) -> DecodedImage:
     image = _identify(file, max_pixels)
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise _refusal(f"{width} x {height} pixels, there is nothing to see")
-    if width * height > max_pixels:
-        raise _refusal(f"{width} x {height} pixels is more than the limit of {max_pixels:,}")
     image.load()
     turn = TURNS.get(_orientation(image))
     rgb = _to_rgb(image)
@@ -170,17 +190,23 @@ def _decode(file: BinaryIO, max_pixels: int) -> DecodedImage:
 
 
 def _identify(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Read the header."""
+    """Read the header; refuse what is too large or has no pixels."""
     beginning = file.read(64)
     file.seek(0)
     try:
-        return Image.open(file, formats=_formats())
+        image = Image.open(file, formats=_formats())
     except UnidentifiedImageError as error:
         raise _refusal(_what_it_is(beginning)) from error
     except Image.DecompressionBombError as error:
         pillows_limit = 2 * (Image.MAX_IMAGE_PIXELS or max_pixels)
         limit = min(max_pixels, pillows_limit)
-        raise _refusal(f"far more pixels than the limit of {limit:,}") from error
+        raise TooManyPixels("", f"far more pixels than the limit of {limit:,}") from error
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise _refusal(f"{width} x {height} pixels, there is nothing to see")
+    if width * height > max_pixels:
+        raise TooManyPixels("", f"{width} x {height} pixels is more than the limit of {max_pixels:,}")
+    return image
 
 
 def _what_it_is(beginning: bytes) -> str:

@@ -1,0 +1,177 @@
+"""`ucdir serve`: galleries searched in a browser or by programs, until Ctrl-C."""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from ucdir.commands.search import gallery_encoder
+from ucdir.data.image import MAX_PIXELS
+from ucdir.errors import UcdirError, UsageError
+from ucdir.model.runtime import QueryEncoder
+from ucdir.retrieval.engines import Engine
+from ucdir.retrieval.places import FOLDER, open_engine
+
+NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+TOKEN_VARIABLE = "UCDIR_TOKEN"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is about to be served, and where.
+
+    address   to open in a browser
+    warnings  what the one who started it should know
+    """
+
+    address: str
+    galleries: tuple[tuple[str, int], ...]
+    token_required: bool
+    warnings: tuple[str, ...]
+
+
+def serve(
+    galleries: Sequence[str],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: Path | None = None,
+    allow_hosts: Sequence[str] = (),
+    max_bytes: int = 20_000_000,
+    max_pixels: int = MAX_PIXELS,
+    queue: int = 64,
+    upload_seconds: float = 60.0,
+    engine: str = FOLDER,
+    encoder: Path | None = None,
+    runtime: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    begun: Callable[[Serving], None] = lambda serving: None,
+) -> None:
+    """Serve galleries over HTTP until Ctrl-C or SIGTERM; searches in flight finish.
+
+    galleries       their folders, NAME=GALLERY gives another name than the folder's; for another engine collections
+    port            0 = any that is free
+    token_file      holds the token that every request needs; None = that of the variable UCDIR_TOKEN, or none
+    allow_hosts     names under which a browser may reach it, besides those of this machine
+    max_bytes       of an uploaded image
+    max_pixels      of an uploaded image
+    queue           searches at a time; more are asked to come back
+    upload_seconds  in which an upload must have arrived
+    begun           is told once where it is served
+    """
+    _check_installed()
+    from ucdir.web.app import create_app
+    from ucdir.web.catalogue import Served
+    from ucdir.web.limits import Limits
+    from ucdir.web.security import LOOPBACK_NAMES, Rules
+    from ucdir.web.server import is_loopback, listen, page_address, run
+    from ucdir.web.service import build_service
+
+    limits = Limits(max_bytes, max_pixels, seconds=upload_seconds)
+    _check_numbers(max_bytes, max_pixels, queue, upload_seconds)
+    token = read_token(token_file)
+    opened = open_galleries(galleries, engine)
+    with listen(host, port) as listening:
+        encoders = load_encoders(opened, encoder, device, precision, runtime)
+        served = [Served(name, each) for name, each in opened.items()]
+        local = is_loopback(listening)
+        hosts = (*LOOPBACK_NAMES, host.lower(), *(name.lower() for name in allow_hosts)) if local or allow_hosts else None
+        service = build_service(served, encoders, limits, Rules(token, hosts), queue)
+        _log_to_stderr()
+        counts = tuple((name, len(each)) for name, each in opened.items())
+        warnings = () if local or token else (_open_to_all(host),)
+        begun(Serving(page_address(listening), counts, token is not None, warnings))
+        try:
+            run(create_app(service), listening)
+        finally:
+            service.close()
+
+
+def open_galleries(galleries: Sequence[str], engine: str) -> dict[str, Engine]:
+    """Name -> opened gallery, in the order given; UsageError when two have one name."""
+    if not galleries:
+        raise UsageError("no gallery to serve. Give the folder of one that ucdir index wrote.")
+    opened: dict[str, Engine] = {}
+    for text in galleries:
+        given, place = name_and_place(text)
+        found = open_engine(Path(place), engine)
+        name = given or found.name
+        if name in opened:
+            raise UsageError(f"two galleries have the name '{name}'. Give one of them another: NAME={place}.")
+        opened[name] = found
+    return opened
+
+
+def name_and_place(text: str) -> tuple[str | None, str]:
+    """Take NAME=GALLERY apart; a path that exists literally, or has a slash before the '=', is a path."""
+    name, equals, place = text.partition("=")
+    if not equals or "/" in name or os.path.lexists(text):
+        return None, text
+    if not name or not place:
+        raise UsageError(f"'{text}' lacks a name or a gallery beside the '='. Write NAME=GALLERY.")
+    return name, place
+
+
+def load_encoders(
+    opened: dict[str, Engine], encoder: Path | None, device: str, precision: str, runtime: str
+) -> dict[str, QueryEncoder]:
+    """Fingerprint -> encoder: one for all galleries that it made."""
+    loaded: dict[str, QueryEncoder] = {}
+    for name, gallery in opened.items():
+        info = gallery.info
+        if info.fingerprint in loaded:
+            continue
+        if encoder is not None and loaded:
+            info.require_encoder(next(iter(loaded)), encoder, name)
+        loaded[info.fingerprint] = gallery_encoder(info, name, encoder, device, precision, runtime)
+    return loaded
+
+
+def read_token(file: Path | None) -> str | None:
+    """The token of a file, or of the environment; None when neither is given."""
+    if file is None:
+        token, source = os.environ.get(TOKEN_VARIABLE, ""), f"the variable {TOKEN_VARIABLE}"
+        if not token:
+            return None
+    else:
+        source = f"--token-file '{file}'"
+        try:
+            token = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UcdirError(f"{source} cannot be read ({error}). Give a text file with one token.") from error
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise UsageError(f"the token of {source} is empty, or holds blanks or other than ASCII. Write one word into it.")
+    return token
+
+
+def _check_installed() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UcdirError(f"ucdir serve needs {', '.join(missing)}, which is not installed. Run: pip install 'ucdir[serve]'")
+
+
+def _check_numbers(max_bytes: int, max_pixels: int, queue: int, upload_seconds: float) -> None:
+    given = {"--max-bytes": max_bytes, "--max-pixels": max_pixels, "--queue": queue, "--upload-seconds": upload_seconds}
+    for flag, value in given.items():
+        if not value > 0:
+            raise UsageError(f"{flag} {value:g}: expected more than 0.")
+
+
+def _open_to_all(host: str) -> str:
+    return (
+        f"whoever reaches {host} can search and see these images: there is no token. "
+        "Give --token-file FILE, or stay with --host 127.0.0.1."
+    )
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for name, level in (("ucdir.web", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.propagate = False
+        logger.handlers = [handler]

@@ -1,0 +1,352 @@
+"""`ucdir serve` as a real process behind a real socket: slow and broken uploads, signals, updates, wrong starts."""
+
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+    pytest.importorskip(name, reason="ucdir serve needs the extra 'serve'")
+
+END = b"\r\n--x--\r\n"
+SHORT_HEADS = "import ucdir.web.server as server; server.HEAD_SECONDS = 0.5; from ucdir.cli import main; main()"
+
+
+def form(image, last=END):
+    """The body of a search with an upload."""
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    return head + image + last
+
+
+def picture(size=(60, 40)):
+    content = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(content, "PNG")
+    return content.getvalue()
+
+
+def noise(side):
+    """A picture that does not get smaller by packing."""
+    content = io.BytesIO()
+    Image.frombytes("RGB", (side, side), os.urandom(3 * side * side)).save(content, "PNG")
+    return content.getvalue()
+
+
+def post(address, body, **headers):
+    """Status and JSON of one search over a connection of its own."""
+    connection = http.client.HTTPConnection(*address, timeout=60)
+    try:
+        connection.request("POST", "/search", body, {"Content-Type": "multipart/form-data; boundary=x", **headers})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def get(running, path):
+    with urllib.request.urlopen(running.url + path, timeout=60) as answer:
+        return json.load(answer)
+
+
+def begin_upload(address, length):
+    """An open socket on which the head of an upload was sent."""
+    opened = socket.create_connection(address, timeout=60)
+    head = (
+        f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: {length}"
+    )
+    opened.sendall(f"{head}\r\n\r\n".encode())
+    return opened
+
+
+def answer_on(opened):
+    """Status line, headers and body that come until the other side closes."""
+    received = b""
+    while part := opened.recv(65536):
+        received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), head.lower(), body
+
+
+# Uploads that are not as they should be
+
+
+@pytest.fixture(scope="module")
+def impatient(launch, galleries):
+    return launch(galleries[0], "--upload-seconds", "1", "--max-bytes", "1000000", starting=SHORT_HEADS)
+
+
+def test_a_slow_upload_times_out(impatient):
+    with begin_upload(impatient.address, 10_000) as opened:
+        opened.sendall(form(picture())[:300])
+        status, head, body = answer_on(opened)
+    assert status == 408
+    assert b"connection: close" in head
+    assert "did not arrive within 1 seconds" in json.loads(body)["detail"]
+
+
+def test_a_head_sent_slowly_ends(impatient):
+    for sent in (b"", b"GET /health HTTP/1.1\r\nHost: 127.0"):
+        with socket.create_connection(impatient.address, timeout=60) as opened:
+            opened.sendall(sent)
+            with suppress(ConnectionResetError):
+                assert opened.recv(1000) == b""
+    assert get(impatient, "/health")["status"] == "ok"
+
+
+def test_a_broken_upload_leaves_the_service_as_it_was(impatient):
+    before = metric(impatient, "ucdir_searches_in_progress")
+    for _ in range(20):
+        with begin_upload(impatient.address, 100_000) as opened:
+            opened.sendall(form(picture(), last=b""))
+    assert post(impatient.address, form(picture()))[0] == 200
+    assert metric(impatient, "ucdir_searches_in_progress") == before == 0
+
+
+def metric(running, name):
+    with urllib.request.urlopen(f"{running.url}/metrics", timeout=60) as answer:
+        return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)[1])
+
+
+def send_without_end(opened, length):
+    """Send up to so many bytes, until the other side no longer takes them."""
+    block = b"\0" * 1_000_000
+    with suppress(OSError):
+        for _ in range(length // len(block)):
+            opened.sendall(block)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_of_a_gigabyte_is_refused_and_takes_no_memory(impatient, declared):
+    post(impatient.address, form(picture()))
+    before = impatient.memory()
+    if declared:
+        opened = begin_upload(impatient.address, 1_000_000_000)
+    else:
+        opened = socket.create_connection(impatient.address, timeout=60)
+        kind = b"Content-Type: multipart/form-data; boundary=x"
+        opened.sendall(b"POST /search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" + kind + b"\r\n\r\n")
+        opened.sendall(b"3B9ACA00\r\n")
+    with opened:
+        sender = threading.Thread(target=send_without_end, args=(opened, 1_000_000_000))
+        sender.start()
+        try:
+            status, _, body = answer_on(opened)
+        except ConnectionResetError:
+            status, body = 413, b'{"detail": "more than 1,000,000 bytes"}'
+        sender.join()
+    assert status == 413
+    assert "more than 1,000,000 bytes" in json.loads(body)["detail"]
+    assert impatient.memory() - before < 60_000_000
+    assert get(impatient, "/health")["status"] == "ok"
+
+
+def test_a_client_that_asks_first_need_not_send_what_is_too_large(impatient):
+    with socket.create_connection(impatient.address, timeout=60) as opened:
+        head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        opened.sendall(head + b"Content-Length: 1000000000\r\nExpect: 100-continue\r\n\r\n")
+        assert answer_on(opened)[0] == 413
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\0\1\2\3\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\0\1\0\1\xfc", b"A" * 100_000],
+)
+def test_what_is_not_http(impatient, sent):
+    with socket.create_connection(impatient.address, timeout=60) as opened, suppress(ConnectionResetError):
+        opened.sendall(sent)
+        opened.recv(1000)
+    assert get(impatient, "/health")["status"] == "ok"
+
+
+def test_a_search_that_nobody_waits_for_gives_its_place_back(service):
+    body = form(noise(1500))
+    for _ in range(5):
+        with begin_upload(service.address, len(body)) as opened:
+            opened.sendall(body)
+    deadline = time.monotonic() + 60
+    while metric(service, "ucdir_searches_in_progress"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+# The end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_when_what_is_in_flight_is_done(served, number):
+    body = form(noise(400))
+    with begin_upload(served.address, len(body)) as opened:
+        opened.sendall(body[:100_000])
+        time.sleep(0.3)
+        served.process.send_signal(number)
+        until_refused(served.address)
+        opened.sendall(body[100_000:])
+        status, _, answered = answer_on(opened)
+    assert status == 200
+    assert len(json.loads(answered)["hits"]) == 24
+    assert served.process.wait(timeout=60) == 0
+    log = served.log.read_text()
+    assert "Traceback" not in log
+    assert re.search(r"INFO POST /search 200 \d+ ms$", log, re.MULTILINE)
+
+
+def until_refused(address):
+    """Wait until it no longer takes connections."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(address, timeout=60).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("it still takes connections")
+
+
+def test_killed_in_the_middle_of_an_upload_it_leaves_nothing(launch, own_gallery, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    running = launch(own_gallery, TMPDIR=str(scratch))
+    body = form(noise(900))
+    with begin_upload(running.address, len(body)) as opened:
+        opened.sendall(body[:-1000])
+        time.sleep(0.5)
+        assert running.end(signal.SIGKILL) == -signal.SIGKILL
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# Living galleries
+
+
+def test_no_request_fails_while_the_gallery_is_updated(served, own_pictures, own_gallery, make_gallery):
+    body, statuses, ended = form(picture()), [], threading.Event()
+    known = post(served.address, body)[1]["hits"][0]["id"]
+    by_id = b'--x\r\nContent-Disposition: form-data; name="image_id"\r\n\r\n' + known.encode() + END
+
+    def ask(number):
+        while not ended.is_set():
+            statuses.append(post(served.address, by_id if number % 2 else body)[0])
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for count in range(4):
+        (own_pictures / "drawing" / "fish" / f"new{count}.png").write_bytes(picture((60 + count, 40)))
+        make_gallery(own_gallery)
+    time.sleep(1.5)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+    assert get(served, "/galleries")["galleries"][0]["count"] == 44
+
+
+def test_embeddings_cut_off_while_it_serves_do_not_end_it(served, own_gallery):
+    assert post(served.address, form(picture()))[0] == 200
+    with (own_gallery / "embeddings.npy").open("r+b") as file:
+        file.truncate(100)
+    time.sleep(1.1)
+    assert post(served.address, form(picture()))[0] == 200
+    assert get(served, "/health")["status"] == "degraded"
+    assert served.process.poll() is None
+    assert "is damaged" in served.log.read_text()
+
+
+# Starting
+
+
+def start(*arguments, **environment):
+    """Exit code, stdout and stderr of a `ucdir serve` that is not to start."""
+    command = [sys.executable, "-m", "ucdir", "serve", *map(str, arguments), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False)
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_port_that_is_taken(galleries):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert start(galleries[0], "--port", port)[::2] == (
+            1,
+            f"ucdir: port {port} of 127.0.0.1 is taken by another program. Give another one: --port {port + 1}.\n",
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("{0}", "--host", "no.such.host.invalid"), 2, "--host 'no.such.host.invalid' is unknown"),
+        (("{0}", "--host", "203.0.113.7"), 2, "--host '203.0.113.7' cannot be used"),
+        (("{0}", "--port", "70000"), 2, "--port 70000: expected 0 to 65535"),
+        (("/no/gallery",), 1, "gallery not found: '/no/gallery'"),
+        (("{0}", "{0}"), 2, "two galleries have the name 'everything'"),
+        (("a={0}", "a={1}"), 2, "two galleries have the name 'a'"),
+        (("={0}",), 2, "lacks a name or a gallery beside the '='"),
+        (("{0}", "--token-file", "/no/file"), 1, "--token-file '/no/file' cannot be read"),
+        (("{0}", "--token-file", "/dev/null"), 2, "is empty, or holds blanks"),
+        (("{0}", "--queue", "0"), 2, "--queue 0: expected more than 0"),
+        (("{0}", "--engine", "lake"), 2, "--engine 'lake' is unknown"),
+    ],
+)
+def test_wrong_starts_are_told_in_one_sentence(galleries, arguments, code, sentence):
+    found, printed, said = start(*(text.format(*galleries) if text[0] in "{a=" else text for text in arguments))
+    assert (found, printed) == (code, "")
+    assert sentence in said
+
+
+def test_another_encoder_is_refused(galleries, tmp_path):
+    import torch
+
+    from ucdir.model.encoder import build_encoder
+
+    torch.manual_seed(1)
+    build_encoder("torchvision/mobilenet_v2", "none", 48).save(tmp_path / "other")
+    code, _, said = start(galleries[0], "--port", "0", "--encoder", tmp_path / "other")
+    assert code == 1
+    assert "was indexed with encoder" in said
+
+
+def test_what_is_missing_is_named(galleries):
+    hidden = "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'uvicorn' else f(n, *a); "
+    command = [sys.executable, "-c", f"{hidden}from ucdir.__main__ import main; main()", "serve", str(galleries[0])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "ucdir: ucdir serve needs uvicorn, which is not installed. Run: pip install 'ucdir[serve]'\n"
+
+
+def test_two_galleries_of_one_encoder_and_a_name(service, launch, galleries, tmp_path):
+    """The token comes from the environment, is needed, and is nowhere in what is printed."""
+    running = launch(f"first={galleries[1]}", galleries[0], "--host", "0.0.0.0", UCDIR_TOKEN="s3cret-t0ken")
+    assert running.url.startswith("http://127.0.0.1:")
+    assert get(running, "/health")["token_required"] is True
+    assert post(running.address, form(picture()))[0] == 401
+    status, answer = post(running.address, form(picture()), Authorization="Bearer s3cret-t0ken")
+    assert (status, answer["gallery"]) == (200, "first")
+    assert running.end() == 0
+    assert "s3cret" not in running.log.read_text()
+    assert "warning" not in running.log.read_text()
+
+
+def test_open_to_all_without_a_token_is_warned_of(launch, galleries):
+    running = launch(galleries[0], "--host", "0.0.0.0")
+    assert post(running.address, form(picture()), Host="any.name")[0] == 200
+    assert running.end() == 0
+    assert "warning: whoever reaches 0.0.0.0 can search and see these images: there is no token." in running.log.read_text()
+
+
+def test_serving_imports_no_torch_itself():
+    code = "import sys, ucdir.web.app, ucdir.web.server, ucdir.commands.serve; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "src"), *sys.path])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
