@@ -553,6 +553,8 @@ def test_gallery_domain_number_and_folder(page: Page) -> None:
     page["under"].clear()
     page["under"].send_keys("no such folder", Keys.ENTER)
     page.reaches("none")
+    assert "no such folder" in page["none-why"].text
+    assert all("404" in line for line in page.refusals())
     page.shoot("none")
     page["none-action"].click()
     page.reaches("hits")

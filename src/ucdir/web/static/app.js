@@ -150,7 +150,8 @@ async function ask(signal, drawing) {
     showAnswer(answer, drawing);
   } catch (refusal) {
     if (signal.aborted) return;
-    refused(refusal, () => pace.now());
+    if (refusal.status === 404 && isFiltered()) showNone(refusal.message);
+    else refused(refusal, () => pace.now());
   } finally {
     if (!signal.aborted) busy(false);
   }
@@ -174,7 +175,7 @@ function showAnswer(answer, drawing) {
   answered = answer;
   const count = answer.hits.length;
   if (count === 0) {
-    showNone(answer);
+    showNone(`Gallery '${answer.gallery}' has no other image here.`);
     return;
   }
   setState("hits");
@@ -191,14 +192,17 @@ function duration(seconds) {
   return seconds < 1 ? `${Math.max(1, Math.round(1000 * seconds))} ms` : `${seconds.toFixed(1)} s`;
 }
 
-function showNone(answer) {
+function isFiltered() {
+  return byId("domain").value !== "" || byId("under").value.trim() !== "";
+}
+
+/** Nothing to show, and why. */
+function showNone(sentence) {
+  quietNotice();
+  hits.clear();
   setState("none");
-  const [domain, under] = [byId("domain").value, byId("under").value.trim()];
-  const where = [domain && `domain '${domain}'`, under && `folder '${under}'`].filter(Boolean).join(" and ");
-  byId("none-why").textContent = where
-    ? `Gallery '${answer.gallery}' has no image in ${where}.`
-    : `Gallery '${answer.gallery}' has no other image.`;
-  byId("none-action").hidden = !where;
+  byId("none-why").textContent = sentence;
+  byId("none-action").hidden = !isFiltered();
   announce("No hits");
 }
 
