@@ -22,7 +22,7 @@ for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
     pytest.importorskip(name, reason="ucdir serve needs the extra 'serve'")
 
 END = b"\r\n--x--\r\n"
-SHORT_HEADS = "import ucdir.web.server as server; server.HEAD_SECONDS = 0.5; from ucdir.cli import main; main()"
+SHORT_WAITS = "import ucdir.web.server as server; server.IDLE_SECONDS = 0.5; from ucdir.cli import main; main()"
 
 
 def form(image, last=END):
@@ -84,7 +84,7 @@ def answer_on(opened):
 
 @pytest.fixture(scope="module")
 def impatient(launch, galleries):
-    return launch(galleries[0], "--upload-seconds", "1", "--max-bytes", "1000000", starting=SHORT_HEADS)
+    return launch(galleries[0], "--upload-seconds", "1", "--max-bytes", "1000000", starting=SHORT_WAITS)
 
 
 def test_a_slow_upload_times_out(impatient):
@@ -168,6 +168,32 @@ def test_what_is_not_http(impatient, sent):
         opened.sendall(sent)
         opened.recv(1000)
     assert get(impatient, "/health")["status"] == "ok"
+
+
+def test_an_answer_that_is_not_taken_ends(launch, make_gallery, tmp_path):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "noise.png").write_bytes(noise(2500))
+    running = launch(make_gallery(tmp_path / "g", tmp_path / "large"), starting=SHORT_WAITS)
+    (hit,) = post(running.address, form(picture()))[1]["hits"]
+    with socket.socket() as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        opened.connect(running.address)
+        opened.sendall(f"GET {hit['image']} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        until_logged(running, "GET /images/")
+        received = b""
+        with suppress(ConnectionResetError):
+            while part := opened.recv(65536):
+                received += part
+    assert len(received) < hit["bytes"]
+    with urllib.request.urlopen(running.url + hit["image"], timeout=60) as answer:
+        assert answer.read() == (tmp_path / "large" / "noise.png").read_bytes()
+
+
+def until_logged(running, text):
+    deadline = time.monotonic() + 60
+    while text not in running.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_search_that_nobody_waits_for_gives_its_place_back(service):

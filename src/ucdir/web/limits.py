@@ -58,8 +58,9 @@ class SearchForm:
 
 
 class WholeForm(MultiPartParser):
-    """A parser that knows whether the last boundary has come."""
+    """A parser that keeps little of a file in memory, and knows whether the last boundary has come."""
 
+    spool_max_size = 256 * 1024
     ended = False
 
     def on_end(self) -> None:
@@ -86,6 +87,9 @@ async def read_form(request: Request, limits: Limits) -> SearchForm:
         raise HTTPException(408, sentence, HANG_UP) from None
     except ClientDisconnect:
         raise HTTPException(400, "the upload broke off.") from None
+    except HTTPException:
+        await _let_it_end(request, stream)
+        raise
     except MultiPartException as error:
         await _let_it_end(request, stream)
         raise HTTPException(400, f"the form cannot be read: {_said(error.message)}", HANG_UP) from None

@@ -3,10 +3,11 @@
 import asyncio
 import errno
 import ipaddress
+import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -14,18 +15,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from ucdir.errors import UcdirError, UsageError
 
-HEAD_SECONDS = 20.0
+IDLE_SECONDS = 20.0
 MAX_CONNECTIONS = 512
+MAX_FILES = 4096
 LAST_SECONDS = 30
 
 
 class Connection(H11Protocol):
-    """Ends a connection on which no request comes to be: half a head sent slowly, a body that nobody waits for."""
+    """Ends a connection on which nothing comes about: half a head sent slowly, a body nobody waits for, an answer not taken."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch; one connection too many ends at once."""
         super().connection_made(transport)
-        self._watching = self.loop.call_later(HEAD_SECONDS, self._watch, None)
+        self._watching = self.loop.call_later(IDLE_SECONDS, self._watch, None, 0)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
 
@@ -34,12 +36,14 @@ class Connection(H11Protocol):
         self._watching.cancel()
         super().connection_lost(exc)
 
-    def _watch(self, seen: RequestResponseCycle | None) -> None:
-        """Nothing may be in the same idle state at two looks."""
-        if self.cycle is seen and (seen is None or seen.response_complete):
+    def _watch(self, seen: RequestResponseCycle | None, unsent: int) -> None:
+        """No two looks may find the same request answered, or unfinished with the same bytes not yet taken."""
+        now_unsent = self.transport.get_write_buffer_size()
+        waits = seen is None or seen.response_complete or now_unsent > 0
+        if self.cycle is seen and waits and now_unsent == unsent:
             self.transport.abort()
         else:
-            self._watching = self.loop.call_later(HEAD_SECONDS, self._watch, self.cycle)
+            self._watching = self.loop.call_later(IDLE_SECONDS, self._watch, self.cycle, now_unsent)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -88,8 +92,18 @@ def run(app: ASGIApp, listening: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=LAST_SECONDS,
     )
+    _allow_files()
     with _quiet_end():
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _allow_files() -> None:
+    """Every connection may hold an upload and an image file: the usual 1024 are too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < MAX_FILES:
+        wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
