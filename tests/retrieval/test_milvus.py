@@ -355,6 +355,24 @@ def test_overwrite_takes_another_encoder_and_other_lengths(collection, encoder, 
     assert (milvus.domains(), milvus.info.sources) == ({"right": 3}, {"right": str(collection / "right")})
 
 
+def test_embeddings_of_another_encoder_are_never_kept(tmp_path, monkeypatch):
+    """Not even when the index that was to throw them away ended before it could."""
+    old, new, images = rng_rows(5, 8), rng_rows(5, 8, seed=1), drawn_images(5)
+    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    write(place, images, old)
+    info = replace(drawn_info(5, 8), fingerprint="81aa" * 8)
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "create", lambda store, dim: (_ for _ in ()).throw(UcdirError("the power went")))
+        with pytest.raises(UcdirError, match="the power went"):
+            replace(place, overwrite=True).write(info, image_table(images), lambda positions: new[positions])
+    with pytest.raises(UcdirError, match="is being written"):
+        MilvusGallery.load(place.uri, "gallery")
+    assert place.read() is None
+    place.write(info, image_table(images), lambda positions: new[positions])
+    milvus = MilvusGallery.load(place.uri, "gallery")
+    assert [milvus.embedding(image.id).tolist() for image in images] == new.tolist()
+
+
 def test_galleries_share_a_database(tmp_path):
     for number, name in enumerate(("one", "two"), start=3):
         write(MilvusPlace(str(tmp_path / "shop.db"), name), drawn_images(number), rng_rows(number, number))

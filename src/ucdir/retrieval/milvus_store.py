@@ -40,7 +40,7 @@ FORMAT_VERSION = 1
 class Head:
     """The state of a gallery.
 
-    fingerprint  of the encoder whose embeddings lie in its collection
+    fingerprint  of the encoder whose embeddings lie in its collection; "" while the collection is made anew
     writing      an index writes it, or was killed while it did
     stamp        of the last index that ended; "" = none did yet
     parts        rows that hold its text
