@@ -185,28 +185,26 @@ class _Race:
 
     queries  (q, D) float64, on the grid
     scanned  (q, D) the same in float32
-    cut      (q,) float64: a row below it is out; so is one equal to it, where k rows were seen already (`full`)
+    cut      (q,) float64: a row is in only above it: the k-th best seen, as later rows lose a tie; before, less than that
     floor    (q,) float32: a row whose score is below it is out; -inf while nothing is known
     """
 
     def __init__(self, queries: Doubles, k: int) -> None:
         self.queries, self.k = queries, k
         self.scanned: Floats = queries.astype(np.float32)
-        self.full = np.zeros(len(queries), np.bool_)
         self._pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]  # query, row, similarity
         self._waiting = 0
         self.margin = margin(queries.shape[1])
-        self.start_from(np.full(len(queries), -np.inf))
+        self.pass_above(np.full(len(queries), -np.inf))
 
-    def start_from(self, cut: Doubles) -> None:
-        """Similarities (q,) that at least k rows are known to reach."""
+    def pass_above(self, cut: Doubles) -> None:
+        """Similarities (q,) that at least k rows are known to exceed."""
         self.cut = cut
         self.floor = np.nextafter((cut - self.margin).astype(np.float32), np.float32(-np.inf))
 
     def enter(self, query: Rows, row: Rows, similarity: Doubles) -> None:
         """Flat pairs with float64 similarity, of rows later than all before; a query's equals come in rising order."""
-        cut = self.cut[query]
-        better = (similarity > cut) | ((similarity == cut) & ~self.full[query])
+        better = similarity > self.cut[query]
         self._pairs.append((query[better], row[better], similarity[better]))
         self._waiting += int(better.sum())
         if self._waiting >= len(self.queries) * self.k:
@@ -225,11 +223,8 @@ class _Race:
         place = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
         order = order[place < self.k]
         self._pairs, self._waiting = [(query[order], row[order], similarity[order])], 0
-        self.full = counts >= self.k
-        ends = np.minimum(counts, self.k).cumsum()[self.full] - 1
-        cut = self.cut.copy()
-        cut[self.full] = similarity[order[ends]]
-        self.start_from(cut)
+        ends = np.minimum(counts, self.k).cumsum() - 1
+        self.pass_above(np.where(counts >= self.k, similarity[order[ends]], self.cut))
 
 
 def _run(races: list[_Race], source: _Source, step: int) -> None:
@@ -239,7 +234,7 @@ def _run(races: list[_Race], source: _Source, step: int) -> None:
     if len(source) > 4 * size:
         sampled = source.sample(size)
         for race in races:
-            race.start_from(_kth(race.scanned, sampled, k) - race.margin)
+            race.pass_above(_kth(race.scanned, sampled, k) - race.margin)
     tile = np.empty(max(len(race.queries) * _padded(step, len(race.queries)) for race in races), np.float32)
     with ThreadPoolExecutor(THREADS) as pool:
         for block in source.blocks(step, pool):
@@ -309,8 +304,7 @@ def _similarity(queries: Doubles, query: Rows, values: NDArray[Any], place: Rows
 def _all_pairs(race: _Race, block: _Block) -> tuple[Rows, Rows, Doubles]:
     """For every query the rows of the block that pass its cut, or the k best of them: flat pairs with their similarity."""
     similarity = race.queries @ exact_rows(block.values).T  # (q, g)
-    passes = np.greater if race.full.all() else np.greater_equal
-    query, place = np.nonzero(passes(similarity, race.cut[:, None]))
+    query, place = np.nonzero(similarity > race.cut[:, None])
     if len(query) <= len(race.queries) * race.k:
         return query, block.rows[place], similarity[query, place]
     best, places = top_k(similarity, race.k)
