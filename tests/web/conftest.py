@@ -145,6 +145,9 @@ def service_url(service: Running) -> str:
 
 
 @pytest.fixture
-def served(launch: Callable[..., Running], own_gallery: Path) -> Running:
+def served(launch: Callable[..., Running], own_gallery: Path) -> Iterator[Running]:
     """A service over `own_gallery`, for tests that change or end it."""
-    return launch(own_gallery)
+    running = launch(own_gallery)
+    yield running
+    running.process.kill()
+    running.process.wait()
