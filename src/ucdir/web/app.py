@@ -74,8 +74,8 @@ def create_app(service: Service) -> ASGIApp:
     add("/health", routes.health)
     add("/galleries", routes.galleries, secured=token)
     add("/search", routes.search, 400, 403, 404, 408, 413, 415, 422, 503, method="POST", secured=token, openapi_extra=form)
-    add("/images/{id}", routes.image, 404, 410, 415, 422, 503, kind="image/*", secured=token)
-    add("/images/{id}/thumbnail", routes.thumbnail, 404, 410, 415, 422, 503, kind="image/*", secured=token)
+    add("/images/{id}", routes.image, 304, 404, 410, 415, 422, 503, kind="image/*", secured=token)
+    add("/images/{id}/thumbnail", routes.thumbnail, 304, 404, 410, 415, 422, 503, kind="image/*", secured=token)
     add("/metrics", routes.metrics, kind=CONTENT_TYPE_LATEST, secured=token)
     return Watch(Guard(app, service.rules), service.metrics)
 
@@ -83,12 +83,15 @@ def create_app(service: Service) -> ASGIApp:
 def description(statuses: Sequence[int], secured: bool = False, kind: str | None = None, **more: Any) -> dict[str, Any]:
     """How OpenAPI describes a route.
 
-    statuses   of its refusals, besides those of every route
+    statuses   of its other answers, besides those of every route
     secured    whether it needs the token
     kind       content type of what it answers, where that is no JSON
     """
     general = (401, 421) if secured else (421,)
-    responses: dict[int, Any] = {status: {"model": Problem, "description": WHY[status]} for status in (*general, *statuses)}
+    refused = [status for status in (*general, *statuses) if status != 304]
+    responses: dict[int, Any] = {status: {"model": Problem, "description": WHY[status]} for status in refused}
+    if 304 in statuses:
+        responses[304] = {"description": "As it was, see If-None-Match"}
     if kind is not None:
         more |= {"response_class": Response}
         responses[200] = {"description": "Found", "content": {kind: {}}}
