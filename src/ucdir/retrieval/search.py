@@ -251,18 +251,17 @@ def _kth(queries: Floats, sampled: Floats, k: int) -> Doubles:
 
 def _show(race: _Race, block: _Block, tile: Floats, pool: Executor) -> None:
     """Let those pairs of a block enter the race that may win."""
-    if np.isneginf(race.floor[0]):
+    passing = None if np.isneginf(race.floor[0]) else _passing(race, block.scanned, tile, pool)
+    if passing is None:
         race.enter(*_all_pairs(race, block))
         return
-    query, column = _passing(race, block.scanned, tile, pool)
-    if len(query) > len(block.rows) * (1 + len(race.queries) / DENSE):
-        race.enter(*_all_pairs(race, block))
-    elif len(query):
-        race.enter(query, block.rows[column], _similarity(race.queries, query, block.values, column))
+    query, place = passing
+    if len(query):
+        race.enter(query, block.rows[place], _similarity(race.queries, query, block.values, place))
 
 
-def _passing(race: _Race, rows: Floats, tile: Floats, pool: Executor) -> tuple[Rows, Rows]:
-    """The pairs (query, place in the block) whose float32 score reaches the query's floor, by place."""
+def _passing(race: _Race, rows: Floats, tile: Floats, pool: Executor) -> tuple[Rows, Rows] | None:
+    """The pairs (query, place in the block) whose float32 score reaches the query's floor, by place; None = too many."""
     count = len(race.queries)
     size = _padded(len(rows), count)
     scores = tile[: size * count].reshape(size, count)
@@ -273,20 +272,25 @@ def _passing(race: _Race, rows: Floats, tile: Floats, pool: Executor) -> tuple[R
     others = [pool.submit(_open_groups, part, race.floor) for part in parts[1:]]
     found = [_open_groups(parts[0], race.floor), *(other.result() for other in others)]
     starts = np.cumsum([0] + [part.size // count for part in parts[:-1]])
-    query = np.concatenate([query for query, _ in found])
-    place = np.concatenate([place + start for (_, place), start in zip(found, starts, strict=True)])
+    pairs = [(part[0], part[1] + start) for part, start in zip(found, starts, strict=True) if part is not None]
+    if len(pairs) < len(found):
+        return None
+    query, place = (np.concatenate(column) for column in zip(*pairs, strict=True))
     order = np.argsort(place, kind="stable")
     return query[order], place[order]
 
 
-def _open_groups(groups: Floats, floor: Floats) -> tuple[Rows, Rows]:
+def _open_groups(groups: Floats, floor: Floats) -> tuple[Rows, Rows] | None:
     """groups (n, GROUP, w, q), floor (q,) -> the pairs (query, place among n * GROUP * w) that reach the floor.
 
     Only groups whose largest score does are looked into. Their rows lie w apart, so that the maxima are taken of long
-    runs of memory.
+    runs of memory. None where scoring all pairs again costs less than scoring those found one by one.
     """
     wide, count = groups.shape[2:]
     opened = np.flatnonzero(groups.max(axis=1) >= floor)
+    most = groups.size // count * (1 + count / DENSE)
+    if len(opened) * GROUP > most and np.count_nonzero(groups >= floor) > most:
+        return None
     part, rest = np.divmod(opened, wide * count)
     offset, query = np.divmod(rest, count)
     which, inside = np.nonzero(groups[part, :, offset, query] >= floor[query, None])
