@@ -2,8 +2,9 @@
 
     python benchmarks/engines.py [--counts 10000 100000 300000] [--dim 128] [--work FOLDER]
 
-Prints a Markdown table. Times are wall-clock seconds: writing; opening (imports included); one query and 100 queries, k = 10,
-the median of several goes; memory is the largest resident size of the process that searches, disk what lies there then.
+Prints a Markdown table. Times are wall-clock and, in brackets, processor time of all threads, which other programs on the
+machine disturb less: writing; opening (imports included); one query and 100 queries, k = 10, the median of several goes.
+Memory is the largest resident size of the process that searches, disk what lies there then.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,46 +55,58 @@ def line(work: Path, engine: str, count: int, dim: int) -> str:
     written, searched = (part(what, work, engine, count, dim) for what in ("write", "search"))
     disk = sum(file.stat().st_size for file in work.rglob("*") if file.is_file()) / 1e6
     name = {"folder": "folder", "milvus": "Milvus Lite"}[engine]
-    times = f"{written['write']:.1f} | {searched['open']:.1f} | {1e3 * searched['one']:.0f} | {1e3 * searched['many']:.0f}"
-    return f"| {count:,} | {name} | {times} | {disk:.0f} | {searched['memory']:.0f} |"
+    cells = [cell(written["write"], 1), cell(searched["open"], 1), *(cell(searched[name], 1e3) for name in ("one", "many"))]
+    return f"| {count:,} | {name} | {' | '.join(cells)} | {disk:.0f} | {searched['memory']:.0f} |"
 
 
-def part(what: str, work: Path, engine: str, count: int, dim: int) -> dict[str, float]:
+def cell(times: list[float], unit: float) -> str:
+    wall, processor = (f"{unit * seconds:.{1 if unit == 1 else 0}f}" for seconds in times)
+    return f"{wall} ({processor})"
+
+
+def part(what: str, work: Path, engine: str, count: int, dim: int) -> dict[str, Any]:
     """Run one part in a process of its own."""
     command = [sys.executable, __file__, "--part", what, engine, str(count), "--dim", str(dim), "--work", str(work)]
     return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
-def write(work: Path, engine: str, count: int, dim: int) -> dict[str, float]:
+def write(work: Path, engine: str, count: int, dim: int) -> dict[str, Any]:
     rows, images = unit_rows(count, dim, seed=0), table(count)
     info = GalleryInfo("0" * 32, "run/encoder", "float32", dim, count, "", "", {"left": "/left"}, ())
     place = place_at(work, engine)
-    started = time.perf_counter()
+    started = clocks()
     with place.lock():
         place.write(info, images, lambda positions: rows[positions])
-    taken = time.perf_counter() - started
+    taken = since(started)
     shutil.rmtree(place.journal, ignore_errors=True)
     return {"write": taken}
 
 
-def search(work: Path, engine: str, count: int, dim: int) -> dict[str, float]:
+def search(work: Path, engine: str, count: int, dim: int) -> dict[str, Any]:
     queries = unit_rows(100, dim, seed=1)
-    started = time.perf_counter()
+    started = clocks()
     opened = engine_at(work, engine)
-    taken = time.perf_counter() - started
-    one = median_time(lambda: opened.search(queries[:1], K))
-    many = median_time(lambda: opened.search(queries, K))
+    taken = since(started)
+    one, many = (middle(lambda asked=asked: opened.search(asked, K)) for asked in (queries[:1], queries))
     return {"open": taken, "one": one, "many": many, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
 
 
-def median_time(ask: Callable[[], object]) -> float:
-    """Seconds, the median of some goes after one that warms up."""
+def middle(ask: Callable[[], object]) -> list[float]:
+    """Wall-clock and processor seconds, medians of some goes after one that warms up."""
     times = []
     for _ in range(GOES + 1):
-        started = time.perf_counter()
+        started = clocks()
         ask()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+        times.append(since(started))
+    return [statistics.median(time) for time in zip(*times[1:], strict=True)]
+
+
+def clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def since(started: tuple[float, float]) -> list[float]:
+    return [now - before for now, before in zip(clocks(), started, strict=True)]
 
 
 def place_at(work: Path, engine: str) -> Place:
