@@ -73,7 +73,7 @@ def test_large_galleries_give_brute_force(make, queries, k):
     assert_exact(nearest(queries, gallery, k, gallery_block=3000), queries, gallery, k)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 300),
