@@ -1,9 +1,11 @@
 """The README's commands, run as they stand there on a small drawn pair of folders."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,17 +34,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_the_five_commands_of_use() -> None:
-    assert [command[1] for command in commands()] == ["check", "train", "evaluate", "index", "search"]
+    assert [command[1] for command in commands()] == ["check", "train", "evaluate", "index", "search", "serve"]
 
 
 def test_they_run_one_after_the_other(folder: Path) -> None:
-    for command in commands():
+    *ending, serve = commands()
+    for command in ending:
         smaller = shlex.split(SMALL) if command[1] == "train" else []
         finished = subprocess.run(
-            [sys.executable, "-m", *command, *smaller], cwd=folder, capture_output=True, text=True, check=False
+            [sys.executable, "-m", *command, *smaller], cwd=folder, capture_output=True, text=True, check=False, timeout=600
         )
         assert finished.returncode == 0, finished.stderr
     assert "data:image" in (folder / "hits.html").read_text(encoding="utf-8")
+    pytest.importorskip("fastapi", reason="ucdir serve needs the extra 'serve'")
+    process = subprocess.Popen([sys.executable, "-m", *serve, "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    address = next(found[1] for line in process.stdout if (found := re.match(r"Open (http://\S+)", line)))
+    with urllib.request.urlopen(f"{address}health") as answer:
+        assert json.load(answer)["galleries"] == 1
+    process.terminate()
+    assert process.wait(timeout=60) == 0
+    process.stdout.close()
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, flags=re.MULTILINE))
