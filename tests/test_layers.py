@@ -124,7 +124,8 @@ EXTRAS = {
     "onnxruntime": {"model/runtime.py"},
     "onnx": set[str](),
     "faiss": {"retrieval/search.py"},
-    "pymilvus": {"retrieval/milvus.py"},
+    "pymilvus": {"retrieval/milvus_store.py"},
+    "milvus_lite": {"retrieval/milvus_store.py"},
 }
 
 
@@ -133,7 +134,7 @@ def test_extras_are_imported_in_their_places_and_never_at_once() -> None:
     for file in (file for file in FILES if room(file) != "web"):
         tree = parsed(file)
         top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
-        assert others(top) <= core | ({"pymilvus"} if file == "retrieval/milvus.py" else set()), file
+        assert others(top) <= core, file
         assert all(file in EXTRAS[name] for name in others(tree) - core), file
 
 

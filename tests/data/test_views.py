@@ -37,7 +37,7 @@ def test_evaluation_views_have_the_size_asked_for(photo: Draw, shape: tuple[int,
     assert view.dtype == np.uint8
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (201, 50), (50, 207), (301, 7), (31, 33)])
+@pytest.mark.parametrize("shape", [(64, 64), (201, 50), (50, 207), (101, 7), (31, 33)])
 def test_evaluation_is_what_torchvision_makes(photo: Draw, shape: tuple[int, int]) -> None:
     image = photo(0).resize(shape)
     scaled = tv.resize(image, [round(33 * 8 / 7)], tv.InterpolationMode.BILINEAR)

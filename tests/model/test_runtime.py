@@ -1,6 +1,7 @@
 """The exported encoder gives what the weights give, and never stands in for other weights."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -96,3 +97,11 @@ def test_searching_with_an_exported_encoder_needs_no_torch(exported, tmp_path):
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert finished.stdout.splitlines()[-1] == "[]"
     assert "1.png" in finished.stdout
+
+
+def test_an_exported_encoder_reports_to_nobody(exported, tmp_path):
+    """onnxruntime leaves a session file of its reporting in the temporary folder as soon as it opens a model."""
+    script = f"from pathlib import Path; from ucdir.model.runtime import OnnxEncoder; OnnxEncoder(Path({str(exported)!r}))"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", script], check=True, env={**environment, "TMPDIR": str(tmp_path)})
+    assert not list((tmp_path).iterdir())

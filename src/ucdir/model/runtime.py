@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,10 +72,8 @@ class OnnxEncoder:
             raise UcdirError("onnxruntime is not installed. Run: pip install 'ucdir[onnx]', or use --runtime torch.")
         if not is_exported(folder):
             raise UcdirError(f"'{folder}' holds no export of its weights. Make one with: ucdir export {folder}")
-        import onnxruntime
-
         try:
-            self._session = onnxruntime.InferenceSession(folder / EXPORTED, providers=["CPUExecutionProvider"])
+            self._session = _silent_onnxruntime().InferenceSession(folder / EXPORTED, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises types of its own
             raise UcdirError(f"'{folder / EXPORTED}' is damaged. Make it again with: ucdir export {folder}") from error
         self.fingerprint: str = _note(folder)["fingerprint"]
@@ -84,6 +83,14 @@ class OnnxEncoder:
         """See `QueryEncoder`."""
         (rows,) = self._session.run(None, {"pixels": views})
         return np.asarray(rows)
+
+
+def _silent_onnxruntime() -> Any:
+    """onnxruntime, which since 1.32 reports its use over the network unless this is said before it is imported."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
 
 
 def write_note(folder: Path, fingerprint: str) -> str:
