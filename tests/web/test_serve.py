@@ -164,7 +164,7 @@ def test_a_body_of_a_gigabyte_is_refused_and_takes_no_memory(impatient, declared
         opened.sendall(b"3B9ACA00\r\n")
     with opened:
         opened.sendall(form(b"", last=b""))
-        sender = threading.Thread(target=send_without_end, args=(opened, 1_000_000_000))
+        sender = threading.Thread(target=send_without_end, args=(opened, 900_000_000))
         sender.start()
         with suppress(ConnectionResetError):
             status, _, body = answer_on(opened)
