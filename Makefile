@@ -2,14 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench bench-search bench-serve fuzz clean
 
 DATA ?= ../shared/data/pacs
 WEIGHTS ?= ../shared/weights/mobilenet_v2_imagenet.safetensors
 SEEDS ?= 0
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: .venv/.ready ## make .venv from the locked versions
 
@@ -30,6 +30,17 @@ check: .venv/.ready ## format, lint, strict types, import rule
 
 bench: .venv/.ready ## train and score on real images (an hour a seed); DATA=..., WEIGHTS=..., SEEDS="0 1"
 	@$(BIN)/python benchmarks/real_images.py $(DATA) $(WEIGHTS) build/real-images --seeds $(SEEDS)
+
+bench-search: .venv/.ready ## exact search beside faiss, the start of a search, folder beside Milvus Lite (half an hour)
+	@$(BIN)/python benchmarks/search.py
+	@$(BIN)/python benchmarks/start.py
+	@$(BIN)/python benchmarks/engines.py
+
+bench-serve: .venv/.ready ## 64 clients for a minute against a real ucdir serve
+	@$(BIN)/python benchmarks/load.py
+
+fuzz: .venv/.ready ## schemathesis on the service, a thousand examples a route
+	@$(BIN)/python benchmarks/fuzz.py --examples 1000
 
 format: .venv/.ready ## rewrite the code in the house format
 	@$(BIN)/ruff format .
