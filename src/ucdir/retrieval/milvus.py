@@ -3,7 +3,7 @@
 The collection has the columns of `engines.SCHEMA`, the embedding, and a position that keeps the order of the images. Its
 index is FLAT: every embedding is compared, so the answers are those of a gallery folder. That serves some millions of
 images; on a cluster beyond, drop the index of `embedding` and make an HNSW one (with M = 16 some 140 bytes an image more in
-memory, nearly exact) or IVF_FLAT (no more memory, less exact), metric IP. Nothing here has to change for that.
+memory, and most of the exact answers) or IVF_FLAT (no more memory, less exact), metric IP. Nothing here has to change for that.
 
 Milvus has no transactions. An `index` writes only what differs, says before its first row that it writes and after its last
 that it has ended. In between, opening the gallery is refused in a sentence; who has it open gets old and new images mixed.
