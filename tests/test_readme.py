@@ -49,12 +49,16 @@ def test_they_run_one_after_the_other(folder: Path) -> None:
     pytest.importorskip("fastapi", reason="ucdir serve needs the extra 'serve'")
     process = subprocess.Popen([sys.executable, "-m", *serve, "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    address = next(found[1] for line in process.stdout if (found := re.match(r"Open (http://\S+)", line)))
-    with urllib.request.urlopen(f"{address}health") as answer:
-        assert json.load(answer)["galleries"] == 1
-    process.terminate()
-    assert process.wait(timeout=60) == 0
-    process.stdout.close()
+    try:
+        address = next(found[1] for line in process.stdout if (found := re.match(r"Open (http://\S+)", line)))
+        with urllib.request.urlopen(f"{address}health") as answer:
+            assert json.load(answer)["galleries"] == 1
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, flags=re.MULTILINE))

@@ -70,8 +70,8 @@ def index(
         with bars("embedding", sum(len(domain) for domain in domains)) as advance:
             updated = update(domains, before, journal, model, hardware, exactness, batch_size, workers, kept, advance)
         refuse_empty(updated, domains)
-        if not updated.images.equals(before.images) or info is None or _named(domains, kept, info) != info.sources:
-            named = _named(domains, kept, info)
+        named = _named(domains, kept, info)
+        if not updated.images.equals(before.images) or info is None or named != info.sources:
             made = _info(info, updated, fingerprint, folder, exactness, model.config.length, named, kept)
             place.write(made, updated.images, updated.rows)
         journal.remove()

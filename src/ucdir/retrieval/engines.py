@@ -227,6 +227,14 @@ def path_prefixes(info: GalleryInfo, where: Where) -> list[tuple[str, str]]:
     return [(name, _prefix(info.sources[name], where.under)) for name in names]
 
 
+def nothing_there(gallery: str, where: Where) -> UsageError:
+    """For a part of a gallery that holds no image."""
+    return UsageError(
+        f"gallery '{gallery}' has no image below '{where.under or '.'}'"
+        f"{f' in domain {where.domain!r}' if where.domain else ''}. Give a folder as it was when indexed."
+    )
+
+
 def _prefix(source: str, under: str | None) -> str:
     """Of all paths of a domain below `under`; "" when every path counts."""
     if under is None or under.strip("/. ") == "":

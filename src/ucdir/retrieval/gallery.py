@@ -25,6 +25,7 @@ from ucdir.retrieval.engines import (
     Rows,
     Where,
     gallery_image,
+    nothing_there,
     path_prefixes,
 )
 from ucdir.retrieval.lookup import RowLookup
@@ -98,10 +99,7 @@ class Gallery:
         ]
         rows = np.flatnonzero(np.logical_or.reduce([mask.to_numpy() for mask in masks]))
         if len(rows) == 0:
-            raise UsageError(
-                f"gallery '{self.name}' has no image below '{where.under or '.'}'"
-                f"{f' in domain {where.domain!r}' if where.domain else ''}. Give a folder as it was when indexed."
-            )
+            raise nothing_there(self.name, where)
         return rows
 
     def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:

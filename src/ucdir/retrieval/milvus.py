@@ -38,15 +38,16 @@ from ucdir.retrieval.engines import (
     Rows,
     Where,
     gallery_image,
+    nothing_there,
     path_prefixes,
 )
 from ucdir.retrieval.milvus_store import MOST_HITS, Address, Head, Store, below, collection_name, rows_at_once
 from ucdir.retrieval.positions import order_keys
+from ucdir.retrieval.search import exact_rows
 from ucdir.storage import clear_write_errors, locked
 
 SPARE = 6
 FLOAT32_ERROR = 4e-6
-GRID = 2.0**26
 READING_TRIES = 5
 ID = re.compile("[0-9a-f]{24}")
 
@@ -126,8 +127,8 @@ class MilvusGallery:
         found = {record["id"]: number for number, record in enumerate(records)}
         positions = np.array([record["position"] for record in records], np.int64)
         images = [_image(record) for record in records]
-        exact = _exact_rows(rows.reshape(len(records), queries.shape[1]))
-        for query, ids in zip(_exact_rows(queries), near, strict=True):
+        exact = exact_rows(rows.reshape(len(records), queries.shape[1]))
+        for query, ids in zip(exact_rows(queries), near, strict=True):
             numbers = np.array([found[image] for image in ids if image in found], np.int64)
             similarity = (exact[numbers] @ query).clip(-1, 1)
             order = np.lexsort((positions[numbers], -similarity))
@@ -142,10 +143,7 @@ class MilvusGallery:
         whole = all(prefix == "" for _, prefix in prefixes)
         count = sum(self.counts.get(domain, 0) for domain, _ in prefixes) if whole else self._count(which)
         if count == 0:
-            raise UsageError(
-                f"gallery '{self.name}' has no image below '{where.under or '.'}'"
-                f"{f' in domain {where.domain!r}' if where.domain else ''}. Give a folder as it was when indexed."
-            )
+            raise nothing_there(self.name, where)
         return which, count
 
     @cached_property
@@ -356,13 +354,6 @@ def _aside(folder: Path, which: np.ndarray, dim: int, rows: Rows) -> Iterator[Ro
 def _crowded(hits: Sequence[Hit], k: int) -> bool:
     """Whether an image beyond these could be as similar as the k-th: Milvus compares in float32."""
     return len(hits) > 0 and hits[:k][-1].similarity - hits[-1].similarity < FLOAT32_ERROR
-
-
-def _exact_rows(rows: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, D) float64 unit rows on the grid of `metrics.exact_rows`: the same cosines as in a folder."""
-    rows = rows.astype(np.float64)
-    length = np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-30)
-    return np.asarray(np.round(rows / length * GRID) / GRID)
 
 
 def _image(record: Mapping[str, object]) -> GalleryImage:
