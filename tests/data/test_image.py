@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from ucdir.data.image import MAX_PIXELS, decode, open_rgb
+from ucdir.data.image import AT_ONCE, MAX_PIXELS, decode, open_rgb
 from ucdir.errors import ImageError
 
 WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (255, 0, 0)
@@ -160,6 +160,13 @@ def test_a_dark_sixteen_bit_image_stays_dark():
 def test_wide_values_follow_the_stated_rule(values, expected):
     found = pixels(io.BytesIO(encoded(Image.fromarray(values), "TIFF")))
     assert found[0, :, 1].tolist() == expected
+
+
+def test_deep_images_larger_than_what_is_scaled_at_once():
+    values = np.random.default_rng(0).normal(size=(1030, 1050)).astype(np.float32)
+    exact = np.rint((values.astype(np.float64) - values.min()) / (float(values.max()) - float(values.min())) * 255)
+    assert values.size > AT_ONCE
+    assert (pixels(io.BytesIO(encoded(Image.fromarray(values), "TIFF")))[..., 1] == exact).all()
 
 
 def test_sixteen_bits_per_colour_keep_the_high_byte(tmp_path):
@@ -362,6 +369,23 @@ def test_a_text_bomb_in_a_png():
     text = chunk(b"zTXt", b"k\x00\x00" + zlib.compress(b"\x00" * 50_000_000))
     bomb = png_file(header, zlib.compress(b"\x00" * 4), text)
     assert reason(io.BytesIO(bomb)).startswith("damaged")
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_and_a_progressive_one_is_not(photo):
+    """Each scan of ten bytes goes over all pixels: twenty megabytes of them would decode for hours."""
+    whole = encoded(photo(1).convert("L"), "JPEG", progressive=True, exif=Image.Exif(), comment=b"\xff\xda" * 500)
+    assert whole.count(b"\xff\xda") > 500
+    assert pixels(io.BytesIO(whole + b"\xff\xda" * 500)).shape == (160, 160, 3)
+    last = whole.rindex(b"\xff\xda")
+    bomb = whole[:last] + whole[last : last + 10] * 1000 + whole[-2:]
+    assert reason(io.BytesIO(bomb)) == "damaged: it is a JPEG in more than 100 scans"
+
+
+@pytest.mark.parametrize("kind", [b"P1", b"P2", b"P3"])
+def test_a_text_image_full_of_comments_is_refused(kind):
+    """Pillow takes comments away one by one, each time copying what is left."""
+    assert reason(io.BytesIO(kind + b" 2 2 255\n" + b"#\n" * 101)) == "damaged: it has more than 100 comments"
+    assert pixels(io.BytesIO(b"P2\n# made by hand\n2 1 255\n0 255\n"))[0, :, 0].tolist() == [0, 255]
 
 
 # Whatever the bytes are

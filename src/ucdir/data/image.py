@@ -47,6 +47,11 @@ STRANGERS = {
     b"%pdf": "a PDF document",
     b"version https://git-lfs": "a git-lfs pointer, the image itself was not fetched",
 }
+MOST_SCANS = 100  # as many as libtiff allows; encoders write some ten
+MOST_COMMENTS = 100
+JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+START_OF_SCAN, END_OF_IMAGE, WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
+AT_ONCE = 2**20  # deep values scaled at a time
 PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -193,6 +198,7 @@ def _identify(file: BinaryIO, max_pixels: int) -> Image.Image:
     """Read the header; refuse what is too large or has no pixels."""
     beginning = file.read(64)
     file.seek(0)
+    _refuse_traps(file, beginning)
     try:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError as error:
@@ -207,6 +213,28 @@ def _identify(file: BinaryIO, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         raise TooManyPixels("", f"{width} x {height} pixels is more than the limit of {max_pixels:,}")
     return image
+
+
+def _refuse_traps(file: BinaryIO, beginning: bytes) -> None:
+    """Refuse small files that keep a decoder busy for hours; leaves the file at its start."""
+    if beginning.startswith(b"\xff\xd8") and _has_many_scans(file.read()):
+        raise _refusal(f"damaged: it is a JPEG in more than {MOST_SCANS} scans")
+    if beginning[:2] in (b"P1", b"P2", b"P3") and file.read().count(b"#") > MOST_COMMENTS:
+        raise _refusal(f"damaged: it has more than {MOST_COMMENTS} comments")
+    file.seek(0)
+
+
+def _has_many_scans(data: bytes) -> bool:
+    """Whether a JPEG has more than MOST_SCANS: each may be of ten bytes, and goes over all pixels once more."""
+    at = scans = 0
+    while scans <= MOST_SCANS and (marker := JPEG_MARKER.search(data, at)):
+        at, kind = marker.end(), marker[1][0]
+        if kind == END_OF_IMAGE:
+            break
+        if kind not in WITHOUT_LENGTH:
+            at += int.from_bytes(data[at : at + 2])
+        scans += kind == START_OF_SCAN
+    return scans > MOST_SCANS
 
 
 def _what_it_is(beginning: bytes) -> str:
@@ -257,10 +285,14 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 def _deep_to_grey(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and floating-point values as 8-bit grey, by the rule in `open_rgb`."""
     sixteen_bit = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     low, high = (0.0, 65535.0) if sixteen_bit else _range(values, floating=image.mode == "F")
-    scaled = np.nan_to_num((values - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
-    return Image.fromarray(np.rint(scaled.clip(0, 1) * 255).astype(np.uint8))
+    grey, deep = np.empty(values.size, np.uint8), values.reshape(-1)
+    for start in range(0, len(deep), AT_ONCE):  # float64 of all values at once would take 3 GB of the largest images
+        scaled = (deep[start : start + AT_ONCE].astype(np.float64) - low) / (high - low)
+        scaled = np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0)
+        grey[start : start + AT_ONCE] = np.rint(scaled.clip(0, 1) * 255)
+    return Image.fromarray(grey.reshape(values.shape))
 
 
 def _range(values: np.ndarray, floating: bool) -> tuple[float, float]:
