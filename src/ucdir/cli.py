@@ -294,6 +294,7 @@ def index(
     """Embed folders of images for searching; again, to follow what was added, changed, moved or deleted."""
     from ucdir.commands.index import index as run
     from ucdir.report.index import index_document, index_lines
+    from ucdir.retrieval.places import engine_flag
 
     result = run(
         encoder,
@@ -316,7 +317,8 @@ def index(
         return
     for line in index_lines(result):
         print(line)
-    print(f"Next: ucdir search {out} QUERY.png    or    ucdir serve {out}")
+    there = f"{out}{engine_flag(engine)}"
+    print(f"Next: ucdir search {there} QUERY.png    or    ucdir serve {there}")
 
 
 @app.command()

@@ -140,6 +140,13 @@ def test_domains_not_named_stay_and_dropped_ones_go(photos, encoder, tmp_path):
         index(encoder, (), tmp_path / "g", device="cpu", drop=["drawings"])
 
 
+def test_dropping_all_there_is_is_refused(photos, encoder, tmp_path):
+    run(encoder, photos)
+    with pytest.raises(UsageError, match=r"--drop photos would leave an empty gallery\. Name a folder"):
+        index(encoder, (), tmp_path / "g", device="cpu", drop=["photos"])
+    assert len(Gallery.load(tmp_path / "g")) == 8
+
+
 def test_a_moved_folder_is_followed_and_another_of_its_name_refused(photos, encoder, tmp_path):
     run(encoder, photos)
     shutil.copytree(photos, tmp_path / "elsewhere" / "photos")

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ucdir.errors import UcdirError, UsageError
 from ucdir.retrieval.engines import GalleryImage, GalleryInfo, Where, image_table
 from ucdir.retrieval.gallery import Gallery, GalleryFolder
+from ucdir.retrieval.places import engine_flag
 
 FINGERPRINT = "3f9c" * 8
 
@@ -120,6 +122,8 @@ def test_another_encoder_is_refused(gallery):
     gallery.info.require_encoder(FINGERPRINT, Path("run/encoder"), "shop")
     with pytest.raises(UcdirError, match=r"indexed with encoder 3f9c3f9c..., but 'other' is 81aa.*ucdir index other"):
         gallery.info.require_encoder("81aa" * 8, Path("other"), "shop")
+    with pytest.raises(UcdirError, match=r"ucdir index other DIR --out shop --engine milvus:http://host:19530 --overwrite"):
+        gallery.info.require_encoder("81aa" * 8, Path("other"), "shop", engine_flag("milvus:http://me:secret@host:19530"))
 
 
 def test_a_replaced_gallery_is_seen_by_those_who_ask_and_kept_by_those_who_read(gallery):
@@ -227,13 +231,28 @@ def json_list(folder):
     (folder / "gallery.json").write_text("[1]")
 
 
+def header_that_does_not_end(folder):
+    content = (folder / "embeddings.npy").read_bytes()
+    (folder / "embeddings.npy").write_bytes(content.replace(b"}", b"[", 1))
+
+
+def with_column(folder, name, values):
+    table = pq.read_table(folder / "images.parquet")
+    at = table.schema.get_field_index(name)
+    pq.write_table(table.set_column(at, table.schema.field(at), values), folder / "images.parquet")
+
+
+def text_that_is_none(folder):
+    with_column(folder, "path", pa.array([b"\xff.png"] * 4, pa.binary()).view(pa.string()))
+
+
 def part_missing(folder):
     (folder / "embeddings.npy").unlink()
 
 
 DAMAGES = [
     cut_embeddings, empty_embeddings, fewer_rows, other_type, pickled, fewer_images, no_parquet, other_columns,
-    no_json, json_without_count, json_list, part_missing,
+    no_json, json_without_count, json_list, part_missing, header_that_does_not_end, text_that_is_none,
 ]  # fmt: skip
 
 
@@ -243,6 +262,12 @@ def test_a_damaged_gallery_is_named(gallery, damage):
     with pytest.raises(UcdirError, match=r"^gallery '.*shop' is damaged: .*Index it again with: ucdir index") as caught:
         Gallery.load(gallery.folder)
     assert "\n" not in str(caught.value)
+
+
+def test_ids_that_are_none_are_named_when_one_is_looked_for(gallery):
+    with_column(gallery.folder, "id", pa.array(["no hex digest at all"] * 4))
+    with pytest.raises(UcdirError, match=r"is damaged: images.parquet holds an id that is none"):
+        Gallery.load(gallery.folder).find("0" * 24)
 
 
 def test_a_newer_format_a_missing_folder_and_another_folder_are_named(gallery, tmp_path):

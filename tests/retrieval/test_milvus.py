@@ -348,7 +348,7 @@ def test_overwrite_takes_another_encoder_and_other_lengths(collection, encoder, 
     torch.manual_seed(1)
     build_encoder("torchvision/mobilenet_v2", "none", 48, dim=16).save(collection / "other")
     sources, engine = [str(collection / "right")], f"milvus:{collection / 'shop.db'}"
-    with pytest.raises(UcdirError, match=r"'gallery' was indexed with encoder .*but '.*other' is"):
+    with pytest.raises(UcdirError, match=r"'gallery' was indexed with encoder .*--engine milvus:.*shop.db --overwrite"):
         index(collection / "other", sources, Path("gallery"), engine=engine, device="cpu")
     index(collection / "other", sources, Path("gallery"), engine=engine, device="cpu", overwrite=True)
     milvus = MilvusGallery.load(str(collection / "shop.db"), "gallery")
@@ -597,11 +597,13 @@ def test_two_processes_and_one_file(collection, encoder):
     query = collection / "left" / "cat" / "1.png"
     made = ucdir("index", encoder, collection / "left", "--out", "gallery", *engine, *exactly)
     assert made.returncode == 0, made.stderr
+    told = f"ucdir search gallery --engine milvus:{collection / 'shop.db'} QUERY.png"
+    assert told in made.stdout
     arguments = [sys.executable, "-c", HOLDER, str(collection / "shop.db")]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "open\n"
         refused = ucdir("search", "gallery", query, *engine, *exactly)
-        with pytest.raises(UcdirError, match="is open in another process, and Milvus Lite serves one at a time"):
+        with pytest.raises(UcdirError, match=r"Milvus Lite serves one at a time\. Wait .* end it if it is a ucdir serve"):
             index(encoder, [str(collection / "left")], Path("gallery"), engine=engine[1], device="cpu")
         holder.communicate("")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1), refused.stderr

@@ -14,7 +14,7 @@ from ucdir.model.runtime import is_exported
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.engines import GalleryInfo
 from ucdir.retrieval.journal import Journal
-from ucdir.retrieval.places import place_of
+from ucdir.retrieval.places import engine_flag, place_of
 from ucdir.retrieval.update import Before, IndexResult, Updated, update
 
 
@@ -62,7 +62,7 @@ def index(
         there = place.read()
         info = None if there is None else there[0]
         if info is not None:
-            info.require_encoder(fingerprint, folder, str(out))
+            info.require_encoder(fingerprint, folder, str(out), engine_flag(engine))
         domains = load_domains(_sources(sources, info, drop), classes=classes, split=split)
         kept = _kept_domains(info, domains, drop)
         before = Before.nothing() if there is None else Before(there[1], there[2])
@@ -95,7 +95,10 @@ def _sources(given: Sequence[str], info: GalleryInfo | None, drop: Sequence[str]
         return list(given)
     if info is None:
         raise UsageError("no folders given, and there is no gallery yet that says which. Name them: ucdir index RUN DIR...")
-    return [f"{name}={source}" for name, source in info.sources.items() if name not in drop]
+    stay = [f"{name}={source}" for name, source in info.sources.items() if name not in drop]
+    if not stay:
+        raise UsageError(f"--drop {' --drop '.join(drop)} would leave an empty gallery. Name a folder to put there instead.")
+    return stay
 
 
 def _kept_domains(info: GalleryInfo | None, domains: Sequence[Domain], drop: Sequence[str]) -> tuple[str, ...]:

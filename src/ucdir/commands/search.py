@@ -14,7 +14,7 @@ from ucdir.model.runtime import QueryEncoder, load_query_encoder
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.answers import QueryHits, SearchResult
 from ucdir.retrieval.engines import GalleryInfo, Where
-from ucdir.retrieval.places import FOLDER, open_engine
+from ucdir.retrieval.places import FOLDER, engine_flag, open_engine
 
 
 def search(
@@ -47,7 +47,7 @@ def search(
         raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
     opened = open_engine(gallery, engine)
     paths = _query_paths(query)
-    encode = gallery_encoder(opened.info, str(gallery), encoder, device, precision, runtime)
+    encode = gallery_encoder(opened.info, str(gallery), encoder, device, precision, runtime, engine)
     with bars("embedding", len(paths)) as advance:
         rows, image_ids, unreadable = _embed(encode, paths, batch_size, workers, advance)
     if not image_ids:
@@ -64,6 +64,7 @@ def gallery_encoder(
     device: str = "auto",
     precision: str = "auto",
     runtime: str = "auto",
+    engine: str = FOLDER,
 ) -> QueryEncoder:
     """The encoder that made a gallery; UcdirError when it has moved or is another one."""
     recorded = Path(info.encoder_path)
@@ -73,7 +74,7 @@ def gallery_encoder(
         )
     folder = encoder or recorded
     loaded = load_query_encoder(folder, device, precision, runtime)
-    info.require_encoder(loaded.fingerprint, folder, gallery)
+    info.require_encoder(loaded.fingerprint, folder, gallery, engine_flag(engine))
     return loaded
 
 

@@ -13,7 +13,7 @@ from ucdir.data.image import MAX_PIXELS
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.runtime import QueryEncoder
 from ucdir.retrieval.engines import Engine
-from ucdir.retrieval.places import FOLDER, open_engine
+from ucdir.retrieval.places import FOLDER, engine_flag, open_engine
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 TOKEN_VARIABLE = "UCDIR_TOKEN"
@@ -75,7 +75,7 @@ def serve(
     token = read_token(token_file)
     opened = open_galleries(galleries, engine)
     with listen(host, port) as listening:
-        encoders = load_encoders(opened, encoder, device, precision, runtime)
+        encoders = load_encoders(opened, encoder, device, precision, runtime, engine)
         served = [Served(name, each) for name, each in opened.items()]
         local = is_loopback(listening)
         hosts = (*LOOPBACK_NAMES, host.lower(), *(name.lower() for name in allow_hosts)) if local or allow_hosts else None
@@ -116,7 +116,7 @@ def name_and_place(text: str) -> tuple[str | None, str]:
 
 
 def load_encoders(
-    opened: dict[str, Engine], encoder: Path | None, device: str, precision: str, runtime: str
+    opened: dict[str, Engine], encoder: Path | None, device: str, precision: str, runtime: str, engine: str = FOLDER
 ) -> dict[str, QueryEncoder]:
     """Fingerprint -> encoder: one for all galleries that it made."""
     loaded: dict[str, QueryEncoder] = {}
@@ -125,8 +125,8 @@ def load_encoders(
         if info.fingerprint in loaded:
             continue
         if encoder is not None and loaded:
-            info.require_encoder(next(iter(loaded)), encoder, name)
-        loaded[info.fingerprint] = gallery_encoder(info, name, encoder, device, precision, runtime)
+            info.require_encoder(next(iter(loaded)), encoder, name, engine_flag(engine))
+        loaded[info.fingerprint] = gallery_encoder(info, name, encoder, device, precision, runtime, engine)
     return loaded
 
 

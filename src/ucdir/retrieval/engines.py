@@ -115,12 +115,12 @@ class GalleryInfo:
     sources: Mapping[str, str]
     unreadable: tuple[Mapping[str, str], ...]
 
-    def require_encoder(self, fingerprint: str, encoder: Path, gallery: str) -> None:
-        """Refuse an encoder other than the one this gallery was indexed with."""
+    def require_encoder(self, fingerprint: str, encoder: Path, gallery: str, engine_flag: str = "") -> None:
+        """Refuse an encoder other than the one this gallery was indexed with. engine_flag: see `places.engine_flag`."""
         if fingerprint != self.fingerprint:
             raise UcdirError(
                 f"gallery '{gallery}' was indexed with encoder {self.fingerprint[:8]}..., but '{encoder}' is "
-                f"{fingerprint[:8]}.... Run: ucdir index {encoder} DIR --out {gallery} --overwrite"
+                f"{fingerprint[:8]}.... Run: ucdir index {encoder} DIR --out {gallery}{engine_flag} --overwrite"
             )
 
 

@@ -63,7 +63,10 @@ class Gallery:
 
     @cached_property
     def _lookup(self) -> RowLookup:
-        return RowLookup(self.images["id"])
+        try:
+            return RowLookup(self.images["id"])
+        except ValueError as error:
+            raise _damaged(self.folder, f"images.parquet holds an id that is none ({error})") from error
 
     @cached_property
     def _unit(self) -> bool:
@@ -250,7 +253,7 @@ def _read_info(folder: Path) -> GalleryInfo:
 def _read_embeddings(folder: Path) -> np.ndarray:
     try:
         embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy reads the header as a piece of Python
         raise _damaged(folder, f"embeddings.npy cannot be read ({error})") from error
     if not isinstance(embeddings, np.ndarray) or embeddings.ndim != 2 or embeddings.dtype != np.float32:
         raise _damaged(folder, "embeddings.npy is no two-dimensional float32 array")
@@ -260,6 +263,7 @@ def _read_embeddings(folder: Path) -> np.ndarray:
 def _read_images(folder: Path) -> pa.Table:
     try:
         images = pq.ParquetFile(folder / "images.parquet").read()
+        images.validate(full=True)  # text that is no UTF-8 would only be noticed by the search that finds it
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise _damaged(folder, f"images.parquet cannot be read ({reason})") from error

@@ -384,7 +384,7 @@ def _no_file(file: Path, error: Exception) -> UcdirError:
     except DataDirLockedError:
         return UcdirError(
             f"'{file}' is open in another process, and Milvus Lite serves one at a time. "
-            "Wait until it has finished, or use a Milvus server."
+            "Wait until it has finished, end it if it is a ucdir serve, or use a Milvus server."
         )
     except Exception as reason:
         error = reason

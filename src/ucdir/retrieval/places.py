@@ -31,6 +31,15 @@ def place_of(gallery: Path, engine: str = FOLDER, overwrite: bool = False) -> Pl
     return MilvusPlace(_uri(engine), str(gallery), overwrite)
 
 
+def engine_flag(engine: str) -> str:
+    """What to add to a command that is proposed: "" for a folder, else the flag, without user and password."""
+    if engine == FOLDER:
+        return ""
+    from ucdir.retrieval.milvus_store import Address
+
+    return f" --engine milvus:{Address.read(_uri(engine))}"
+
+
 def _uri(engine: str) -> str:
     kind, _, uri = engine.partition(":")
     if kind != "milvus" or not uri:
