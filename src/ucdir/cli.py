@@ -1,6 +1,7 @@
 """The command line: argv -> one function of `ucdir.commands` -> print. Nothing heavy is imported before a command runs."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ def main() -> None:
     try:
         app()
     except UcdirError as error:
-        print(f"ucdir: {error}", file=sys.stderr)
+        if not error.told_elsewhere:
+            print(f"ucdir: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("ucdir: interrupted.", file=sys.stderr)
@@ -80,6 +82,11 @@ def show_json(document: Any) -> None:
 def note(sentence: str) -> None:
     """Say on stderr what was written and what comes next."""
     print(sentence, file=sys.stderr)
+
+
+def is_helper() -> bool:
+    """Is this one of several processes, and not the first, which alone prints?"""
+    return os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager
@@ -185,6 +192,8 @@ def train(
     stored = out / "config.toml" if resume and (out / "config.toml").is_file() else None
     settings = load_settings(preset, config or stored, given) if given or preset or config or not resume else None
     result = run(sources or (), out, settings, resume, overwrite, progress_bar, note)
+    if is_helper():
+        return
     if as_json:
         show_json(
             {

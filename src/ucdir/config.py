@@ -83,7 +83,8 @@ class OptimiserSettings(Section):
 
     name: Literal["sgd", "adamw"] = "sgd"  # adamw learns faster from random numbers, at rates near 1e-3
     epochs: int = Field(200, ge=1)
-    batch_size: int = Field(64, ge=2)  # images of each domain in a step
+    batch_size: int = Field(64, ge=2)  # images of each domain in a step, of all processes together
+    parts: int = Field(1, ge=1)  # a step is done in so many parts, whose gradients add up: for cards with little memory
     learning_rate: float = Field(2e-4, gt=0.0)
     momentum: float = Field(0.9, ge=0.0, lt=1.0)  # of sgd
     weight_decay: float = Field(1e-4, ge=0.0)
