@@ -158,6 +158,9 @@ def train(
         str | None, typer.Option(help="Class folders: auto, folders or none. Training never reads them.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Train on the rows of this split of a manifest.")] = None,
+    train_what: Annotated[
+        str | None, typer.Option("--train", metavar="all|head", help="head: the backbone stays as it is; minutes on a laptop.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every draw.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
@@ -177,6 +180,7 @@ def train(
         "encoder.backbone": backbone,
         "encoder.weights": _start_weights(weights, init),
         "encoder.image_size": image_size,
+        "optimiser.train": train_what,
         "optimiser.epochs": epochs,
         "optimiser.batch_size": batch_size,
         "optimiser.learning_rate": learning_rate,

@@ -26,6 +26,7 @@ class DataSettings(Section):
     split: str | None = None  # rows of a manifest to use
     max_unreadable: float = Field(0.01, ge=0.0, le=1.0)  # share of unreadable images above which training stops
     strongest_blur: float = Field(2.0, ge=0.1)  # px in a training view; the paper's 2 px are meant for 224 px
+    augmented_views: int = Field(4, ge=2, multiple_of=2)  # of each image, where only the head learns
     workers: int = Field(0, ge=0)  # threads that decode and make views; 0 = one per core
 
 
@@ -81,6 +82,7 @@ class MethodSettings(Section):
 class OptimiserSettings(Section):
     """How weights follow gradients; the paper uses sgd."""
 
+    train: Literal["all", "head"] = "all"  # head: the backbone stays as it is and is run once, for a few views of each image
     name: Literal["sgd", "adamw"] = "sgd"  # adamw learns faster from random numbers, at rates near 1e-3
     epochs: int = Field(200, ge=1)
     batch_size: int = Field(64, ge=2)  # images of each domain in a step, of all processes together

@@ -15,7 +15,8 @@ from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.data.plan import key_groups
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
-from ucdir.learn.inputs import Pictures
+from ucdir.learn.features import compute_features
+from ucdir.learn.inputs import Inputs, Pictures
 from ucdir.learn.processes import Processes, joined, own_device
 from ucdir.learn.run import (
     CHECKPOINT,
@@ -112,7 +113,10 @@ class _Begun:
         run = self.settings.run
         device = own_device(run.device)
         precision = choose_precision(run.precision, device)
-        inputs = Pictures(domains, self.settings, device, precision, self.processes)
+        pictures = Pictures(domains, self.settings, device, precision, self.processes)
+        inputs: Inputs = pictures
+        if self.settings.optimiser.train == "head":
+            inputs = compute_features(pictures, encoder, self.bars, None)
         return build_trainer(self.settings, inputs, encoder, device, precision, self.processes)
 
 
@@ -213,6 +217,7 @@ def _resumed(begun: _Begun) -> TrainResult:
     state = load_checkpoint(out / CHECKPOINT)
     started = Encoder.load(out / FROZEN)
     encoder = build_encoder(wanted.backbone, "none", wanted.image_size, wanted.dim, wanted.hidden)
+    encoder.backbone.load_state_dict(started.backbone.state_dict())  # a backbone that does not learn is needed now
     domains = restrict_to_images(out, begun.domains())
     trainer = begun.trainer(domains, with_start(encoder, started.config.start))
     if [len(domain) for domain in trainer.domains] != [len(rows) for rows in state.banks]:

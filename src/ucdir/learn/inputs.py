@@ -59,15 +59,15 @@ class Pictures:
         for step in plans:
             yield [next(made) for _ in step]
 
-    def embed(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
-        """See `Inputs`."""
-        return [self._embed(encoder, domain, progress) for domain in self.domains]
+    def embed(self, encoder: Encoder, progress: Progress, features: bool = False) -> list[Embeddings]:
+        """See `Inputs`; with `features` what the backbone gives."""
+        return [self._embed(encoder, domain, progress, features) for domain in self.domains]
 
     def only(self, image_ids: Sequence[Sequence[int]]) -> "Pictures":
         """See `Inputs`."""
         return replace(self, domains=tuple(d.subset(ids) for d, ids in zip(self.domains, image_ids, strict=True)))
 
-    def _embed(self, encoder: Encoder, domain: Domain, progress: Progress) -> Embeddings:
+    def _embed(self, encoder: Encoder, domain: Domain, progress: Progress, features: bool) -> Embeddings:
         share = self.processes.share(len(domain))
         mine = embed(
             encoder,
@@ -76,6 +76,7 @@ class Pictures:
             self.precision,
             workers=self.settings.data.workers,
             progress=lambda count: progress(count * self.processes.count),
+            features=features,
         )
         return together(self.processes.each(mine))
 

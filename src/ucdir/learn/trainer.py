@@ -105,8 +105,11 @@ def build_trainer(
     encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     avoid_slow_kernels(encoder, device, precision)
     method = settings.method
+    head_only = settings.optimiser.train == "head"
+    encoder.backbone.requires_grad_(not head_only)
     groups = key_groups(method.batch_norm_splits, processes.count)
-    momentum_encoder = MomentumEncoder(encoder, method.encoder_momentum, groups // processes.count)
+    splits = 1 if head_only else groups // processes.count  # a head has no batch norm
+    momentum_encoder = MomentumEncoder(encoder, method.encoder_momentum, splits)
     if processes.count > 1:
         synchronise(encoder)
     return Trainer(

@@ -37,10 +37,12 @@ def embed(
     batch_size: int = 64,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
+    features: bool = False,
 ) -> Embeddings:
     """Embed image files with `encoder`, in evaluation mode whatever mode it is in now.
 
     encoder     is moved to `device`; its mode is put back afterwards
+    features    give what the backbone makes of them instead: rows (M, feature_dim), not of unit length
     progress    is called with the number of images just finished
     """
     rows: list[Tensor] = []
@@ -49,12 +51,13 @@ def embed(
     with evaluating(encoder, device):
         for views in read_views(paths, encoder.config.image_size, batch_size, workers):
             if views.image_ids:
-                rows.append(encode(encoder, views.pixels, device, precision))
+                rows.append(encode(encoder.features if features else encoder, views.pixels, device, precision))
             image_ids += views.image_ids
             unreadable += views.unreadable
             if progress is not None:
                 progress(len(views))
-    gathered = torch.cat(rows) if rows else torch.empty(0, encoder.config.length)
+    width = encoder.config.feature_dim if features else encoder.config.length
+    gathered = torch.cat(rows) if rows else torch.empty(0, width)
     return Embeddings(gathered, torch.tensor(image_ids, dtype=torch.int64), tuple(unreadable))
 
 
@@ -70,8 +73,8 @@ def evaluating(encoder: Encoder, device: torch.device) -> Iterator[None]:
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, views: np.ndarray, device: torch.device, precision: str) -> Tensor:
-    """(n, 3, H, W) uint8 evaluation views -> (n, D) float32 unit rows on the CPU."""
+def encode(encoder: Callable[[Tensor], Tensor], views: np.ndarray, device: torch.device, precision: str) -> Tensor:
+    """(n, 3, H, W) uint8 evaluation views -> (n, D) float32 rows on the CPU, as `encoder` makes them."""
     with autocast(device, precision):
         rows: Tensor = encoder(torch.from_numpy(views).to(device)).float().cpu()
     return rows
