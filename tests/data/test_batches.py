@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ucdir.data.batches import DomainBatch, batches, count_steps, epoch_rows, worker_count
+from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain, load_domain
 from ucdir.errors import ImageError
 
@@ -76,8 +78,10 @@ def domains(tmp_path: Path, photo: Callable[..., Image.Image], save: Callable[..
     return load_domain(tmp_path / "large"), load_domain(tmp_path / "small")
 
 
-def prepared(domains: tuple[Domain, ...], seed: tuple[int, ...] = (0, 0), workers: int = 2) -> list[tuple[DomainBatch, ...]]:
-    return list(batches(domains, 4, 16, seed, workers))
+def prepared(
+    domains: tuple[Domain, ...], seed: tuple[int, ...] = (0, 0), workers: int = 2, **settings: Any
+) -> list[tuple[DomainBatch, ...]]:
+    return list(batches(domains, 4, 16, seed, workers, **settings))
 
 
 def same(one: list[tuple[DomainBatch, ...]], other: list[tuple[DomainBatch, ...]]) -> bool:
@@ -101,6 +105,44 @@ def test_a_step_holds_one_batch_per_domain(domains: tuple[Domain, Domain]) -> No
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_nothing(domains: tuple[Domain, Domain], workers: int) -> None:
     assert same(prepared(domains), prepared(domains, workers=workers))
+
+
+def test_a_cache_changes_nothing(domains: tuple[Domain, Domain], tmp_path: Path) -> None:
+    """Filled by these very steps, found full, too small for anything; images are smaller, larger and as large as is useful."""
+    for number, side in enumerate((20, 41, 42, 43, 300)):
+        with Image.open(domains[1].paths[number]) as image:
+            image.resize((side, side + 7)).save(domains[1].paths[number])
+    plain = prepared(domains)
+    for limit in (10**9, 10**9, 0):
+        cache = PixelCache(tmp_path, limit)
+        assert same(plain, prepared(domains, cache=cache))
+        assert same(plain, prepared(domains, cache=cache))
+
+
+def test_a_device_may_render(domains: tuple[Domain, Domain]) -> None:
+    plain, other = prepared(domains), prepared(domains, device=torch.device("cpu"))
+    for one, two in ((a, b) for s, t in zip(plain, other, strict=True) for a, b in zip(s, t, strict=True)):
+        assert torch.equal(one.image_ids, two.image_ids)
+        for name in ("query_view", "key_view"):
+            difference = (getattr(one, name).float() - getattr(two, name)).abs()
+            assert float(difference.mean()) < 0.05
+            assert float(difference.max()) <= 4
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_a_share_holds_the_views_that_all_would_hold(domains: tuple[Domain, Domain], device: torch.device | None) -> None:
+    """Query views of some images and key views of others: what two processes render is together what one would."""
+    everything = prepared(domains, device=device)
+    shares = (lambda step: np.array([1, 2, 5])), (lambda step: np.array([0, 3, 4, 6, 7][step:]))
+    for step, (all_of, some) in enumerate(
+        zip(everything, prepared(domains, device=device, query_share=shares[0], key_share=shares[1]), strict=True)
+    ):
+        for name, share in zip(("query_view", "key_view"), shares, strict=True):
+            views = torch.cat([getattr(part, name) for part in some])
+            wanted = torch.cat([getattr(part, name) for part in all_of])[share(step)]
+            assert int((views.int() - wanted).abs().max()) <= (0 if device is None else 1)
+        assert [len(part.query_view) for part in some] == [2, 1]
+        assert all(torch.equal(part.image_ids, one.image_ids) for part, one in zip(some, all_of, strict=True))
 
 
 def test_another_epoch_has_other_views(domains: tuple[Domain, Domain]) -> None:

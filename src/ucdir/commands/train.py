@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ucdir.config import Settings, load_settings
+from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
@@ -38,6 +39,8 @@ from ucdir.model.encoder import Encoder, build_encoder, with_start
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.metrics import score
 from ucdir.storage import write_text
+
+CHANGEABLE = {"data.domains", "data.cache_dir", "data.cache_gb"}  # by --resume; domains are compared on their own
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,17 @@ def train(
     sources     folders or manifests, `PATH` or `NAME=PATH`; may be left out when resuming
     out         run folder; refused when it exists, but for `resume` and `overwrite`
     settings    the resolved settings (see `ucdir.config.load_settings`); default: the defaults
-    resume      go on exactly where the run in `out` stopped, with the settings it began with
+    resume      go on exactly where the run in `out` stopped, with the settings it began with; another cache is allowed
     overwrite   throw an existing run away first
     bars, say   show progress; tell a line
     raises      UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
     """
     settings = _resolve(sources, Path(out), settings, resume, overwrite)
     domains = load_domains(settings.data.domains, classes=settings.data.classes, split=settings.data.split)
+    cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, say)
     if resume and (Path(out) / CHECKPOINT).is_file():
-        return _resumed(Path(out), settings, domains, bars, say)
-    return _started(Path(out), settings, domains, overwrite, bars, say)
+        return _resumed(Path(out), settings, domains, cache, bars, say)
+    return _started(Path(out), settings, domains, cache, overwrite, bars, say)
 
 
 def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resume: bool, overwrite: bool) -> Settings:
@@ -115,13 +119,15 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
             f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away."
         )
     if settings is not None:
-        differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key != "data.domains"]
+        differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key not in CHANGEABLE]
         if differing:
             key = differing[0]
             raise UsageError(
                 f"--resume with another {key} ({_flat(settings)[key]}) than the run began with ({_flat(stored)[key]}). "
                 "Leave the setting away, or start another run."
             )
+        cache = {"cache_dir": settings.data.cache_dir, "cache_gb": settings.data.cache_gb}
+        return stored.model_copy(update={"data": stored.data.model_copy(update=cache)})
     return stored
 
 
@@ -142,6 +148,7 @@ def _started(
     out: Path,
     settings: Settings,
     domains: Sequence[Domain],
+    cache: PixelCache | None,
     overwrite: bool,
     bars: Bars,
     say: Callable[[str], None],
@@ -151,7 +158,7 @@ def _started(
     torch.manual_seed(settings.run.seed)
     encoder = _start_encoder(settings)
     say(f"started from {encoder.config.start}")
-    trainer = build_trainer(settings, domains, encoder)
+    trainer = build_trainer(settings, domains, encoder, cache)
     found = fill_banks(trainer, bars)
     skipped = tuple(error for embeddings in found for error in embeddings.unreadable)
     for error in skipped:
@@ -165,7 +172,14 @@ def _started(
     return _run(out, trainer, skipped, bars, say)
 
 
-def _resumed(out: Path, settings: Settings, domains: Sequence[Domain], bars: Bars, say: Callable[[str], None]) -> TrainResult:
+def _resumed(
+    out: Path,
+    settings: Settings,
+    domains: Sequence[Domain],
+    cache: PixelCache | None,
+    bars: Bars,
+    say: Callable[[str], None],
+) -> TrainResult:
     state = load_checkpoint(out / CHECKPOINT)
     started = Encoder.load(out / FROZEN)
     encoder = build_encoder(
@@ -175,7 +189,7 @@ def _resumed(out: Path, settings: Settings, domains: Sequence[Domain], bars: Bar
         settings.encoder.dim,
         settings.encoder.hidden,
     )
-    trainer = build_trainer(settings, restrict_to_images(out, domains), with_start(encoder, started.config.start))
+    trainer = build_trainer(settings, restrict_to_images(out, domains), with_start(encoder, started.config.start), cache)
     if [len(domain) for domain in trainer.domains] != [len(rows) for rows in state.banks]:
         raise UcdirError(f"'{out / IMAGES}' lists other images than the checkpoint holds. Start again with --overwrite.")
     restore(trainer, state)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ucdir.config import OptimiserSettings, Settings
 from ucdir.data.batches import DomainBatch, batches, count_steps
+from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain
 from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.bank import MemoryBank
@@ -69,6 +70,7 @@ class Trainer:
     best: dict[str, BestEpoch] = field(default_factory=dict)
     epoch: int = 0
     seconds: float = 0.0
+    cache: PixelCache | None = None
 
     @property
     def searcher(self) -> Encoder:
@@ -78,7 +80,7 @@ class Trainer:
         return encoder
 
 
-def build_trainer(settings: Settings, domains: Sequence[Domain], encoder: Encoder) -> Trainer:
+def build_trainer(settings: Settings, domains: Sequence[Domain], encoder: Encoder, cache: PixelCache | None = None) -> Trainer:
     """A trainer before its first epoch, with empty banks."""
     device = choose_device(settings.run.device)
     precision = choose_precision(settings.run.precision, device)
@@ -93,6 +95,7 @@ def build_trainer(settings: Settings, domains: Sequence[Domain], encoder: Encode
         encoder=encoder,
         momentum_encoder=MomentumEncoder(encoder, method.encoder_momentum, method.batch_norm_splits),
         optimiser=build_optimiser(settings.optimiser, encoder),
+        cache=cache,
     )
 
 
@@ -182,6 +185,8 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
             (seed, epoch),
             settings.data.workers,
             settings.data.strongest_blur,
+            trainer.cache,
+            trainer.device if views_on_device(settings.data.views, trainer.device) else None,
         ):
             order = torch.randperm(sum(len(part.image_ids) for part in batch), generator=shuffler)
             terms = training_step(
@@ -284,6 +289,7 @@ def embed_domains(trainer: Trainer, bars: Bars, same: bool = False) -> list[Embe
                 trainer.precision,
                 workers=settings.data.workers,
                 progress=advance,
+                cache=trainer.cache,
             )
             for domain in trainer.domains
         ]
@@ -309,6 +315,11 @@ def cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) 
         )
         for number, rows in enumerate(embeddings)
     ]
+
+
+def views_on_device(wanted: str, device: torch.device) -> bool:
+    """Whether `device` renders the training views; auto: a CUDA device does, others are slower at it than the CPU."""
+    return wanted == "device" or (wanted == "auto" and device.type == "cuda")
 
 
 def learning_rate(settings: Settings, epoch: int) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucdir.data.cache import PixelCache
 from ucdir.data.reading import read_views
 from ucdir.errors import ImageError
 from ucdir.model.device import autocast
@@ -37,17 +38,19 @@ def embed(
     batch_size: int = 64,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
+    cache: PixelCache | None = None,
 ) -> Embeddings:
     """Embed image files with `encoder`, in evaluation mode whatever mode it is in now.
 
     encoder     is moved to `device`; its mode is put back afterwards
     progress    is called with the number of images just finished
+    cache       where views are looked for before a file is decoded
     """
     rows: list[Tensor] = []
     image_ids: list[int] = []
     unreadable: list[ImageError] = []
     with evaluating(encoder, device):
-        for views in read_views(paths, encoder.config.image_size, batch_size, workers):
+        for views in read_views(paths, encoder.config.image_size, batch_size, workers, cache):
             if views.image_ids:
                 rows.append(encode(encoder, views.pixels, device, precision))
             image_ids += views.image_ids
