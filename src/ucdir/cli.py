@@ -165,6 +165,9 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read images; 0 = one per core.")] = None,
+    cache_dir: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where decoded pixels are kept: a folder, auto or none.")
+    ] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting: section.key=value.")
     ] = None,
@@ -188,6 +191,7 @@ def train(
         "data.classes": classes,
         "data.split": split,
         "data.workers": workers,
+        "data.cache_dir": cache_dir,
         "run.seed": seed,
         "run.device": device,
         "run.precision": precision,

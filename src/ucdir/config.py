@@ -28,6 +28,9 @@ class DataSettings(Section):
     strongest_blur: float = Field(2.0, ge=0.1)  # px in a training view; the paper's 2 px are meant for 224 px
     augmented_views: int = Field(4, ge=2, multiple_of=2)  # of each image, where only the head learns
     workers: int = Field(0, ge=0)  # threads that decode and make views; 0 = one per core
+    views: Literal["auto", "cpu", "device"] = "auto"  # what renders training views; auto = the device if it is CUDA
+    cache_dir: str = Field("auto", min_length=1)  # decoded pixels: a folder, auto = the user's cache folder, or none
+    cache_gb: float = Field(20.0, ge=0.0)  # size of the cache at most; never over a quarter of the free space
 
 
 class EncoderSettings(Section):

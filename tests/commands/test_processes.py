@@ -61,10 +61,11 @@ def figures(run: Path) -> list[dict[str, Any]]:
 
 
 def close(one: Path, other: Path, first_epochs: int) -> None:
-    """The same terms to 1e-5 and, after the first epoch, banks that differ by rounding."""
+    """The same terms to 1e-5; in later epochs, after roundings have grown, to 1e-4."""
     for mine, yours in zip(figures(one)[:first_epochs], figures(other)[:first_epochs], strict=True):
         for name, value in mine["terms"].items():
-            assert value == pytest.approx(yours["terms"][name], rel=1e-5, abs=1e-5), (mine["epoch"], name)
+            allowed = 1e-5 if mine["epoch"] == 1 else 1e-4
+            assert value == pytest.approx(yours["terms"][name], rel=allowed, abs=allowed), (mine["epoch"], name)
 
 
 def test_two_processes_have_the_terms_of_one(alone: Path, together: tuple[Path, str]) -> None:

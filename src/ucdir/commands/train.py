@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ucdir.config import Settings, load_settings
+from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.data.plan import key_groups
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
@@ -45,6 +46,8 @@ from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.metrics import score
 from ucdir.storage import write_text
 
+CHANGEABLE = {"data.domains", "data.cache_dir", "data.cache_gb"}  # by --resume; domains are compared on their own
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -78,7 +81,7 @@ def train(
     sources     folders or manifests, `PATH` or `NAME=PATH`; may be left out when resuming
     out         run folder; refused when it exists, but for `resume` and `overwrite`
     settings    the resolved settings (see `ucdir.config.load_settings`); default: the defaults
-    resume      go on exactly where the run in `out` stopped, with the settings it began with
+    resume      go on exactly where the run in `out` stopped, with the settings it began with; another cache is allowed
     overwrite   throw an existing run away first
     bars, say   show progress; tell a line
     raises      UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
@@ -87,7 +90,8 @@ def train(
         if not processes.is_first:
             bars, say = no_bars, _silent
         resolved = processes.first(lambda: _resolve(sources, Path(out), settings, resume, overwrite))
-        begun = _Begun(Path(out), resolved, processes, bars, say)
+        cache = open_cache(resolved.data.cache_dir, resolved.data.cache_gb, say)
+        begun = _Begun(Path(out), resolved, processes, cache, bars, say)
         if processes.first(lambda: resume and (Path(out) / CHECKPOINT).is_file()):
             return _resumed(begun)
         return _started(begun, overwrite)
@@ -100,6 +104,7 @@ class _Begun:
     out: Path
     settings: Settings
     processes: Processes
+    cache: PixelCache | None
     bars: Bars
     say: Callable[[str], None]
 
@@ -113,7 +118,7 @@ class _Begun:
         run = self.settings.run
         device = own_device(run.device)
         precision = choose_precision(run.precision, device)
-        pictures = Pictures(domains, self.settings, device, precision, self.processes)
+        pictures = Pictures(domains, self.settings, device, precision, self.cache, self.processes)
         inputs: Inputs = pictures
         if self.settings.optimiser.train == "head":
             inputs = compute_features(pictures, encoder, self.bars, None)
@@ -155,13 +160,15 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
             f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away."
         )
     if settings is not None:
-        differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key != "data.domains"]
+        differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key not in CHANGEABLE]
         if differing:
             key = differing[0]
             raise UsageError(
                 f"--resume with another {key} ({_flat(settings)[key]}) than the run began with ({_flat(stored)[key]}). "
                 "Leave the setting away, or start another run."
             )
+        cache = {"cache_dir": settings.data.cache_dir, "cache_gb": settings.data.cache_gb}
+        return stored.model_copy(update={"data": stored.data.model_copy(update=cache)})
     return stored
 
 

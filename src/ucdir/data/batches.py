@@ -3,7 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucdir.data.cache import PixelCache
+from ucdir.data.cpu_views import render
+from ucdir.data.device_views import Crop, render_crops
 from ucdir.data.domain import Domain
-from ucdir.data.image import open_rgb
 from ucdir.data.plan import StepPlan
-from ucdir.data.reading import worker_count
-from ucdir.data.views import training_view
+from ucdir.data.reading import read_image, worker_count
+from ucdir.data.views import ViewDraw, draw_view, useful_side
 
-View = Callable[..., Tensor]
 AHEAD = 3
 
 
@@ -42,6 +43,23 @@ class StepBatch:
     key_places: Tensor
 
 
+@dataclass(frozen=True)
+class StepImage:
+    """One image of a step.
+
+    seed    of both its views: first its query view is drawn, then its key view, whichever is wanted
+    rows    where its query and its key view go among those of the step; None = not wanted
+    """
+
+    path: Path
+    seed: str
+    rows: tuple[int | None, int | None]
+
+
+Draw = Callable[[StepImage], tuple[np.ndarray, tuple[ViewDraw, ViewDraw]]]
+Finish = Callable[[], Sequence[Tensor]]
+
+
 def batches(
     domains: Sequence[Domain],
     plans: Sequence[StepPlan],
@@ -49,27 +67,29 @@ def batches(
     seed: Sequence[int],
     workers: int = 0,
     strongest_blur: float = 2.0,
+    cache: PixelCache | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[StepBatch]:
     """The views of `plans`, in order, prepared ahead by `workers` threads.
 
     seed              numbers that decide every view, for example (seed of the run, epoch)
-    strongest_blur    px, see `training_view`
+    strongest_blur    px, see `draw_view`
+    cache             where pixels are looked for before a file is decoded; changes nothing but the time
+    device            renders the views there; None = on the CPU, by the threads
     """
-    view = partial(training_view, size=image_size, strongest_blur=strongest_blur)
+    draw = partial(_drawn, strongest_blur=strongest_blur, most=useful_side(image_size), cache=cache)
+    make = _on_cpu if device is None else partial(_on_device, device=device)
     waiting = deque(plans)
-    pending: deque[tuple[StepPlan, dict[int, Future[tuple[Tensor | None, Tensor | None]]]]] = deque()
+    pending: deque[tuple[StepPlan, Finish]] = deque()
     with ThreadPoolExecutor(worker_count(workers)) as pool:
         try:
             while waiting or pending:
                 while waiting and len(pending) < AHEAD:
                     plan = waiting.popleft()
-                    pending.append((plan, _submit(pool, domains, plan, view, seed)))
-                plan, futures = pending.popleft()
-                yield step_batch(
-                    plan,
-                    torch.stack([_made(futures[place].result()[0]) for place in plan.query_places.tolist()]),
-                    torch.stack([_made(futures[place].result()[1]) for place in plan.key_places.tolist()]),
-                )
+                    lengths = len(plan.query_places), len(plan.key_places)
+                    pending.append((plan, make(pool, _step_images(domains, plan, seed), draw, lengths, image_size)))
+                plan, finish = pending.popleft()
+                yield step_batch(plan, *finish())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -80,29 +100,67 @@ def step_batch(plan: StepPlan, query_views: Tensor, key_views: Tensor) -> StepBa
     return StepBatch(ids, query_views, torch.from_numpy(plan.query_places), key_views, torch.from_numpy(plan.key_places))
 
 
-def _submit(
-    pool: Executor, domains: Sequence[Domain], plan: StepPlan, view: View, seed: Sequence[int]
-) -> dict[int, Future[tuple[Tensor | None, Tensor | None]]]:
-    """The views of every place of the plan that has any here; an image is opened once for both."""
-    queries, keys = set(plan.query_places.tolist()), set(plan.key_places.tolist())
+def _step_images(domains: Sequence[Domain], plan: StepPlan, seed: Sequence[int]) -> list[StepImage]:
+    """The images of a step of which a view is wanted here."""
+    query_rows, key_rows = (
+        {place: row for row, place in enumerate(places.tolist())} for places in (plan.query_places, plan.key_places)
+    )
     size = len(plan.image_ids[0])
-    futures = {}
-    for place in sorted(queries | keys):
+    images = []
+    for place in sorted(query_rows.keys() | key_rows.keys()):
         number, position = divmod(place, size)
         path = domains[number].paths[plan.image_ids[number][position]]
         text = f"{(*seed, plan.step)}/{number}/{plan.first + position}"
-        futures[place] = pool.submit(_views, path, view, text, place in queries, place in keys)
-    return futures
+        images.append(StepImage(path, text, (query_rows.get(place), key_rows.get(place))))
+    return images
 
 
-def _views(path: Path, view: View, seed: str, query: bool, key: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Query view and key view of an image, both drawn from the same generator whichever of them is wanted."""
-    rng = random.Random(seed)
-    image = open_rgb(path)
-    first = view(image, rng=rng)
-    return first if query else None, view(image, rng=rng) if key else None
+def _drawn(
+    image: StepImage, strongest_blur: float, most: int, cache: PixelCache | None
+) -> tuple[np.ndarray, tuple[ViewDraw, ViewDraw]]:
+    """Pixels (H, W, 3) uint8 and the draws of the query and the key view."""
+    pixels = read_image(image.path, most, cache)
+    height, width, _ = pixels.shape
+    rng = random.Random(image.seed)
+    return pixels, (draw_view(width, height, rng, strongest_blur), draw_view(width, height, rng, strongest_blur))
 
 
-def _made(view: Tensor | None) -> Tensor:
-    assert view is not None
-    return view
+def _on_cpu(pool: Executor, images: Sequence[StepImage], draw: Draw, lengths: Sequence[int], size: int) -> Finish:
+    """Let the threads read and render, straight into the batch."""
+    views = [np.empty((length, 3, size, size), np.uint8) for length in lengths]
+
+    def paint(image: StepImage) -> None:
+        pixels, draws = draw(image)
+        for row, drawn, target in zip(image.rows, draws, views, strict=True):
+            if row is not None:
+                render(pixels, drawn, target[row])
+
+    done = [pool.submit(paint, image) for image in images]
+
+    def finish() -> list[Tensor]:
+        for future in done:
+            future.result()
+        return [torch.from_numpy(found) for found in views]
+
+    return finish
+
+
+def _on_device(
+    pool: Executor, images: Sequence[StepImage], draw: Draw, lengths: Sequence[int], size: int, device: torch.device
+) -> Finish:
+    """Let the threads read; whoever takes the step has the device render it."""
+    reading = [pool.submit(draw, image) for image in images]
+
+    def finish() -> list[Tensor]:
+        crops: tuple[dict[int, Crop], dict[int, Crop]] = ({}, {})
+        for image, future in zip(images, reading, strict=True):
+            pixels, draws = future.result()
+            for row, drawn, found in zip(image.rows, draws, crops, strict=True):
+                if row is not None:
+                    found[row] = Crop.of(pixels, drawn)
+        return [
+            render_crops([found[row] for row in range(length)], size, device)
+            for found, length in zip(crops, lengths, strict=True)
+        ]
+
+    return finish

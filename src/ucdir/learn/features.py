@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ucdir.config import Settings
-from ucdir.data.batches import StepBatch, batches, step_batch
+from ucdir.data.batches import StepBatch, step_batch
 from ucdir.data.domain import Domain
 from ucdir.data.image import read_file
 from ucdir.data.plan import StepPlan
@@ -113,7 +113,7 @@ def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars, kept_in: 
             file = None if kept_in is None else kept_in / f"{_key(domain, encoder, settings, pictures.precision)}.safetensors"
             kept = processes.first(lambda file=file: None if file is None else _kept(file))  # type: ignore[misc]
             if kept is None:
-                kept = _views(readable, domain, encoder, advance)
+                kept = _views(replace(readable, domains=(domain,)), encoder, advance)
                 if file is not None and processes.is_first:
                     _keep(file, kept)
             else:
@@ -122,20 +122,18 @@ def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars, kept_in: 
     return Features(readable.domains, settings, tuple(tables), tuple(found.unreadable for found in plain), processes)
 
 
-def _views(pictures: Pictures, domain: Domain, encoder: Encoder, progress: Progress) -> Tensor:
-    """(V, M, F) float16: each process runs its share of the chunks."""
-    settings, processes = pictures.settings, pictures.processes
+def _views(pictures: Pictures, encoder: Encoder, progress: Progress) -> Tensor:
+    """(V, M, F) float16 of one domain: each process runs its share of the chunks."""
+    settings, processes, (domain,) = pictures.settings, pictures.processes, pictures.domains
     starts = list(range(0, len(domain), CHUNK))
     mine = [
         _chunk_plan(turn, start, min(start + CHUNK, len(domain)))
         for turn in range(settings.data.augmented_views // 2)
         for start in starts[processes.share(len(starts))]
     ]
-    data, size = settings.data, settings.encoder.image_size
     found = []
     with evaluating(encoder, pictures.device), torch.no_grad():
-        made = batches((domain,), mine, size, (0,), data.workers, data.strongest_blur)
-        for plan, part in zip(mine, made, strict=True):
+        for plan, part in zip(mine, pictures.views(mine, (0,)), strict=True):
             both = torch.cat([part.query_views, part.key_views]).to(pictures.device)
             with autocast(pictures.device, pictures.precision):
                 rows = encoder.features(both)

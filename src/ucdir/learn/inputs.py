@@ -8,6 +8,7 @@ import torch
 
 from ucdir.config import Settings
 from ucdir.data.batches import StepBatch, batches
+from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain
 from ucdir.data.plan import StepPlan, key_groups, plan_epoch
 from ucdir.errors import ImageError
@@ -43,21 +44,21 @@ class Pictures:
     settings: Settings
     device: torch.device
     precision: str
+    cache: PixelCache | None = None
     processes: Processes = ALONE
 
     def steps(self, epoch: int) -> Iterator[list[StepBatch]]:
         """See `Inputs`."""
         plans = plan_steps(self.settings, self.domains, epoch, self.processes)
-        made = batches(
-            self.domains,
-            [part for step in plans for part in step],
-            self.settings.encoder.image_size,
-            (self.settings.run.seed, epoch),
-            self.settings.data.workers,
-            self.settings.data.strongest_blur,
-        )
+        made = self.views([part for step in plans for part in step], (self.settings.run.seed, epoch))
         for step in plans:
             yield [next(made) for _ in step]
+
+    def views(self, plans: Sequence[StepPlan], seed: Sequence[int]) -> Iterator[StepBatch]:
+        """The views of `plans`, in order."""
+        data, size = self.settings.data, self.settings.encoder.image_size
+        place = self.device if views_on_device(data.views, self.device) else None
+        return batches(self.domains, plans, size, seed, data.workers, data.strongest_blur, self.cache, place)
 
     def embed(self, encoder: Encoder, progress: Progress, features: bool = False) -> list[Embeddings]:
         """See `Inputs`; with `features` what the backbone gives."""
@@ -76,9 +77,15 @@ class Pictures:
             self.precision,
             workers=self.settings.data.workers,
             progress=lambda count: progress(count * self.processes.count),
+            cache=self.cache,
             features=features,
         )
         return together(self.processes.each(mine))
+
+
+def views_on_device(wanted: str, device: torch.device) -> bool:
+    """Whether `device` renders the training views; auto: a CUDA device does, others are slower at it than the CPU."""
+    return wanted == "device" or (wanted == "auto" and device.type == "cuda")
 
 
 def plan_steps(settings: Settings, domains: Sequence[Domain], epoch: int, processes: Processes) -> list[list[StepPlan]]:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucdir.data.cache import PixelCache
 from ucdir.data.reading import read_views
 from ucdir.errors import ImageError
-from ucdir.model.device import autocast
+from ucdir.model.device import autocast, reuse_buffers
 from ucdir.model.encoder import Encoder
 
 
@@ -37,6 +38,7 @@ def embed(
     batch_size: int = 64,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
+    cache: PixelCache | None = None,
     features: bool = False,
 ) -> Embeddings:
     """Embed image files with `encoder`, in evaluation mode whatever mode it is in now.
@@ -44,12 +46,13 @@ def embed(
     encoder     is moved to `device`; its mode is put back afterwards
     features    give what the backbone makes of them instead: rows (M, feature_dim), not of unit length
     progress    is called with the number of images just finished
+    cache       where views are looked for before a file is decoded
     """
     rows: list[Tensor] = []
     image_ids: list[int] = []
     unreadable: list[ImageError] = []
     with evaluating(encoder, device):
-        for views in read_views(paths, encoder.config.image_size, batch_size, workers):
+        for views in read_views(paths, encoder.config.image_size, batch_size, workers, cache):
             if views.image_ids:
                 rows.append(encode(encoder.features if features else encoder, views.pixels, device, precision))
             image_ids += views.image_ids
@@ -65,6 +68,7 @@ def embed(
 def evaluating(encoder: Encoder, device: torch.device) -> Iterator[None]:
     """`encoder` on `device` in evaluation mode; its mode is put back afterwards."""
     training = encoder.training
+    reuse_buffers(device)
     encoder.to(device).eval()
     try:
         yield
