@@ -1,6 +1,7 @@
 """The command line: argv -> one function of `ucdir.commands` -> print. Nothing heavy is imported before a command runs."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ def main() -> None:
     try:
         app()
     except UcdirError as error:
-        print(f"ucdir: {error}", file=sys.stderr)
+        if not error.told_elsewhere:
+            print(f"ucdir: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("ucdir: interrupted.", file=sys.stderr)
@@ -80,6 +82,11 @@ def show_json(document: Any) -> None:
 def note(sentence: str) -> None:
     """Say on stderr what was written and what comes next."""
     print(sentence, file=sys.stderr)
+
+
+def is_helper() -> bool:
+    """Is this one of several processes, and not the first, which alone prints?"""
+    return os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager
@@ -151,10 +158,16 @@ def train(
         str | None, typer.Option(help="Class folders: auto, folders or none. Training never reads them.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Train on the rows of this split of a manifest.")] = None,
+    train_what: Annotated[
+        str | None, typer.Option("--train", metavar="all|head", help="head: the backbone stays as it is; minutes on a laptop.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every draw.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read images; 0 = one per core.")] = None,
+    cache_dir: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where decoded pixels are kept: a folder, auto or none.")
+    ] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting: section.key=value.")
     ] = None,
@@ -170,6 +183,7 @@ def train(
         "encoder.backbone": backbone,
         "encoder.weights": _start_weights(weights, init),
         "encoder.image_size": image_size,
+        "optimiser.train": train_what,
         "optimiser.epochs": epochs,
         "optimiser.batch_size": batch_size,
         "optimiser.learning_rate": learning_rate,
@@ -177,6 +191,7 @@ def train(
         "data.classes": classes,
         "data.split": split,
         "data.workers": workers,
+        "data.cache_dir": cache_dir,
         "run.seed": seed,
         "run.device": device,
         "run.precision": precision,
@@ -185,6 +200,8 @@ def train(
     stored = out / "config.toml" if resume and (out / "config.toml").is_file() else None
     settings = load_settings(preset, config or stored, given) if given or preset or config or not resume else None
     result = run(sources or (), out, settings, resume, overwrite, progress_bar, note)
+    if is_helper():
+        return
     if as_json:
         show_json(
             {

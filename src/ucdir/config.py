@@ -26,7 +26,11 @@ class DataSettings(Section):
     split: str | None = None  # rows of a manifest to use
     max_unreadable: float = Field(0.01, ge=0.0, le=1.0)  # share of unreadable images above which training stops
     strongest_blur: float = Field(2.0, ge=0.1)  # px in a training view; the paper's 2 px are meant for 224 px
+    augmented_views: int = Field(4, ge=2, multiple_of=2)  # of each image, where only the head learns
     workers: int = Field(0, ge=0)  # threads that decode and make views; 0 = one per core
+    views: Literal["auto", "cpu", "device"] = "auto"  # what renders training views; auto = the device if it is CUDA
+    cache_dir: str = Field("auto", min_length=1)  # decoded pixels: a folder, auto = the user's cache folder, or none
+    cache_gb: float = Field(20.0, ge=0.0)  # size of the cache at most; never over a quarter of the free space
 
 
 class EncoderSettings(Section):
@@ -81,9 +85,11 @@ class MethodSettings(Section):
 class OptimiserSettings(Section):
     """How weights follow gradients; the paper uses sgd."""
 
+    train: Literal["all", "head"] = "all"  # head: the backbone stays as it is and is run once, for a few views of each image
     name: Literal["sgd", "adamw"] = "sgd"  # adamw learns faster from random numbers, at rates near 1e-3
     epochs: int = Field(200, ge=1)
-    batch_size: int = Field(64, ge=2)  # images of each domain in a step
+    batch_size: int = Field(64, ge=2)  # images of each domain in a step, of all processes together
+    parts: int = Field(1, ge=1)  # a step is done in so many parts, whose gradients add up: for cards with little memory
     learning_rate: float = Field(2e-4, gt=0.0)
     momentum: float = Field(0.9, ge=0.0, lt=1.0)  # of sgd
     weight_decay: float = Field(1e-4, ge=0.0)

@@ -5,6 +5,7 @@ class UcdirError(Exception):
     """Something a user can mend. The message says what was found, what was expected and what to do."""
 
     exit_code = 1
+    told_elsewhere = False  # another process of the same run says it
 
 
 class UsageError(UcdirError):

@@ -601,6 +601,50 @@ def test_a_refused_overwrite_keeps_the_old_run(world: Path, whole: TrainResult, 
     same_run(run, whole.folder)
 
 
+# Pixel cache
+
+
+def test_the_cache_changes_nothing(world: Path, whole: TrainResult, user_cache: Path, tmp_path: Path) -> None:
+    """The whole run had the user's; another folder, first empty, then full, and none give the very same run."""
+    assert any((user_cache / "ucdir" / "pixels").rglob("*"))
+    for number, cache in enumerate((tmp_path / "cache", tmp_path / "cache", "none")):
+        train(sources(world), tmp_path / f"run{number}", small(data__cache_dir=str(cache)))
+        same_run(tmp_path / f"run{number}", whole.folder)
+
+
+def test_a_run_says_which_cache_it_has(world: Path, tmp_path: Path) -> None:
+    for cache, sentence in (("auto", r"pixel cache: '.*', at most [\d.]+ GB"), ("none", "")):
+        said: list[str] = []
+        train(sources(world), tmp_path / cache, small(optimiser__epochs=1, data__cache_dir=cache), say=said.append)
+        found = [line for line in said if line.startswith(("pixel cache", "no pixel cache"))]
+        assert len(found) == (1 if sentence else 0)
+        assert all(re.match(sentence, line) for line in found)
+
+
+def test_a_run_is_resumed_with_another_cache(world: Path, whole: TrainResult, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(8, Stop()))
+    train(out=tmp_path / "run", settings=small(data__cache_dir=str(tmp_path / "cache"), data__cache_gb=3), resume=True)
+    same_run(tmp_path / "run", whole.folder)
+    assert any((tmp_path / "cache").rglob("*"))
+
+
+def test_a_cache_that_fails_ends_no_run(world: Path, whole: TrainResult, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    said: list[str] = []
+    train(sources(world), tmp_path / "run", small(data__cache_dir=str(file)), say=said.append)
+    assert f"no pixel cache: '{file}' cannot be used (File exists); images are decoded anew each time." in said
+    same_run(tmp_path / "run", whole.folder)
+
+
+def test_views_may_be_rendered_on_the_device(world: Path, tmp_path: Path) -> None:
+    """The same run again is the same run; it differs from the one on the CPU by roundings."""
+    for name in ("one", "two"):
+        train(sources(world), tmp_path / name, small(data__views="device"))
+    same_run(tmp_path / "one", tmp_path / "two")
+
+
 # Resume
 
 

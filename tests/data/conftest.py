@@ -1,11 +1,16 @@
 """Real image files, drawn for each test. The fixtures are functions that draw."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
+
+TESTS = str(Path(__file__).parents[1])
+if TESTS not in sys.path:
+    sys.path.insert(0, TESTS)  # makes tests/reference importable
 
 SHARED_PACS = Path(__file__).parents[2].parent / "shared" / "data" / "pacs"
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ucdir.config import MethodSettings, Settings
-from ucdir.data.batches import DomainBatch
-from ucdir.learn import trainer
+from ucdir.data.batches import StepBatch
+from ucdir.learn import step as step_module
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.learn.losses import (
@@ -385,23 +385,24 @@ def trace(counts: str, epoch: int, cumulative: bool) -> dict[str, Tensor]:
     optimiser = torch.optim.SGD(encoder.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
     meters: dict[str, list[Tensor]] = {name: [] for name in METERS}
     for step in range(3):
-        batch = [
-            DomainBatch(*(stored(f"in.step.{step}.{part}_{domain}") for part in ("ids", "im_q", "im_k"))) for domain in DOMAINS
-        ]
         order = stored(f"in.step.{step}.shuffle_perm")
+        ids, queries, keys = (
+            [stored(f"in.step.{step}.{part}_{domain}") for domain in DOMAINS] for part in ("ids", "im_q", "im_k")
+        )
+        part = StepBatch(tuple(ids), torch.cat(queries), torch.arange(len(order)), torch.cat(keys)[order], order)
         with pytest.MonkeyPatch.context() as patch:
             if cumulative:
-                patch.setattr(trainer, "objective", cumulative_objective)
-            terms = trainer.training_step(
+                patch.setattr(step_module, "objective", cumulative_objective)
+            terms = step_module.training_step(
+                encoder,
                 encoder,
                 momentum_encoder,
                 banks,
                 clusterings,
-                batch,
+                [part],
                 weights,
                 settings,
                 optimiser,
-                order,
                 torch.device("cpu"),
                 "float32",
             )

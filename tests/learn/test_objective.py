@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ucdir.config import MethodSettings, Settings
-from ucdir.data.batches import DomainBatch
+from ucdir.data.batches import StepBatch
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.objective import DomainStep, Terms, TermWeights, first_cluster_epoch, objective, term_weights
-from ucdir.learn.trainer import summary, training_step
+from ucdir.learn.step import training_step
+from ucdir.learn.trainer import summary
 from ucdir.model.momentum import MomentumEncoder
 
 WEIGHTS = TermWeights(0.9, 0.7, 0.5, 0.3)
@@ -207,20 +208,25 @@ def start(domains: int = 2, ids: Sequence[int] = (4, 0, 2, 7)) -> dict[str, obje
     images = torch.randint(0, 256, (2 * domains, len(ids), 3, 6, 6), dtype=torch.uint8)
     encoder(images[0].float())
     momentum_encoder = MomentumEncoder(encoder, 0.9, 2)
-    steps = [
-        DomainBatch(torch.tensor(ids), images[2 * number].float(), images[2 * number + 1].float()) for number in range(domains)
-    ]
+    order = torch.randperm(domains * len(ids))
+    part = StepBatch(
+        image_ids=(torch.tensor(ids),) * domains,
+        query_views=images[::2].flatten(0, 1).float(),
+        query_places=torch.arange(domains * len(ids)),
+        key_views=images[1::2].flatten(0, 1)[order].float(),
+        key_places=order,
+    )
     unit = F.normalize(torch.randn(domains, 9, 6), dim=2)
     return {
+        "network": encoder,
         "encoder": encoder,
         "momentum_encoder": momentum_encoder,
         "banks": [MemoryBank(rows) for rows in unit],
         "clusterings": [(Clusters(torch.arange(9) % 3, rows[:3], 0.0),) for rows in unit],
-        "batch": steps,
+        "parts": [part],
         "weights": WEIGHTS,
         "settings": Settings(method=METHOD),
         "optimiser": torch.optim.SGD(encoder.parameters(), 0.1),
-        "order": torch.randperm(domains * len(ids)),
         "device": torch.device("cpu"),
         "precision": "float32",
     }
@@ -271,7 +277,9 @@ def test_the_shuffled_order_changes_only_statistics() -> None:
     """Without batch norm splits the order of the keys does not matter."""
     found = []
     for order in (torch.arange(8), torch.randperm(8, generator=torch.Generator().manual_seed(3))):
-        given = start() | {"order": order}
+        given = start()
+        (part,) = given["parts"]
+        given["parts"] = [replace(part, key_views=part.key_views[order], key_places=part.key_places[order])]
         given["momentum_encoder"].batch_norm_splits = 1
         found.append(training_step(**given).total.detach())
     assert_close(found[0], found[1])
@@ -282,5 +290,32 @@ def test_queries_and_keys_are_put_back_where_they_belong() -> None:
     given = start()
     network = given["momentum_encoder"].encoder.eval()
     training_step(**given)
-    for bank, part in zip(given["banks"], given["batch"], strict=True):
-        assert_close(bank.rows[part.image_ids], network(part.key_view))
+    (part,) = given["parts"]
+    keys = network(part.key_views)[part.key_places.argsort()]
+    for bank, ids, expected in zip(given["banks"], part.image_ids, keys.chunk(2), strict=True):
+        assert_close(bank.rows[ids], expected)
+
+
+def test_a_step_in_parts_has_the_mean_of_their_gradients() -> None:
+    """Each part sees the banks as the parts before left them; the slow encoder moves once."""
+    first, second = (start(ids=ids)["parts"][0] for ids in ((4, 0), (2, 7)))
+
+    def standing() -> dict[str, object]:
+        given = start() | {"precision": "float32"}
+        given["network"].eval()
+        given["momentum_encoder"].encoder.eval()
+        given["momentum_encoder"].encoder_momentum = 1.0
+        given["optimiser"] = torch.optim.SGD(given["encoder"].parameters(), 0.0)
+        return given
+
+    def gradient(given: dict[str, object]) -> Tensor:
+        return torch.cat([p.grad.flatten() for p in given["encoder"].parameters()])
+
+    together = standing()
+    terms = training_step(**together | {"parts": [first, second]})
+    alone, gradients, totals = standing(), [], []
+    for part in (first, second):
+        totals.append(training_step(**alone | {"parts": [part]}).total)
+        gradients.append(gradient(alone))
+    assert_close(gradient(together), torch.stack(gradients).mean(dim=0))
+    assert_close(terms.total, torch.stack(totals).mean())

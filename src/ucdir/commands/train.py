@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -10,9 +11,14 @@ from typing import Any
 import torch
 
 from ucdir.config import Settings, load_settings
+from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
+from ucdir.data.plan import key_groups
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
+from ucdir.learn.features import compute_features
+from ucdir.learn.inputs import Inputs, Pictures
+from ucdir.learn.processes import Processes, joined, own_device
 from ucdir.learn.run import (
     CHECKPOINT,
     CHOSEN,
@@ -34,10 +40,13 @@ from ucdir.learn.trainer import (
     resume_state,
     run_epoch,
 )
+from ucdir.model.device import choose_precision
 from ucdir.model.encoder import Encoder, build_encoder, with_start
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.metrics import score
 from ucdir.storage import write_text
+
+CHANGEABLE = {"data.domains", "data.cache_dir", "data.cache_gb"}  # by --resume; domains are compared on their own
 
 
 @dataclass(frozen=True)
@@ -72,16 +81,52 @@ def train(
     sources     folders or manifests, `PATH` or `NAME=PATH`; may be left out when resuming
     out         run folder; refused when it exists, but for `resume` and `overwrite`
     settings    the resolved settings (see `ucdir.config.load_settings`); default: the defaults
-    resume      go on exactly where the run in `out` stopped, with the settings it began with
+    resume      go on exactly where the run in `out` stopped, with the settings it began with; another cache is allowed
     overwrite   throw an existing run away first
     bars, say   show progress; tell a line
     raises      UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
     """
-    settings = _resolve(sources, Path(out), settings, resume, overwrite)
-    domains = load_domains(settings.data.domains, classes=settings.data.classes, split=settings.data.split)
-    if resume and (Path(out) / CHECKPOINT).is_file():
-        return _resumed(Path(out), settings, domains, bars, say)
-    return _started(Path(out), settings, domains, overwrite, bars, say)
+    with joined() as processes:
+        if not processes.is_first:
+            bars, say = no_bars, _silent
+        resolved = processes.first(lambda: _resolve(sources, Path(out), settings, resume, overwrite))
+        cache = open_cache(resolved.data.cache_dir, resolved.data.cache_gb, say)
+        begun = _Begun(Path(out), resolved, processes, cache, bars, say)
+        if processes.first(lambda: resume and (Path(out) / CHECKPOINT).is_file()):
+            return _resumed(begun)
+        return _started(begun, overwrite)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What is known of a run before its first step. Only the first process has bars and words."""
+
+    out: Path
+    settings: Settings
+    processes: Processes
+    cache: PixelCache | None
+    bars: Bars
+    say: Callable[[str], None]
+
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains as they lie on disk now."""
+        data = self.settings.data
+        return self.processes.first(lambda: load_domains(data.domains, classes=data.classes, split=data.split))
+
+    def trainer(self, domains: tuple[Domain, ...], encoder: Encoder) -> Trainer:
+        """A trainer before its first epoch."""
+        run = self.settings.run
+        device = own_device(run.device)
+        precision = choose_precision(run.precision, device)
+        pictures = Pictures(domains, self.settings, device, precision, self.cache, self.processes)
+        inputs: Inputs = pictures
+        if self.settings.optimiser.train == "head":
+            inputs = compute_features(pictures, encoder, self.bars, None)
+        return build_trainer(self.settings, inputs, encoder, device, precision, self.processes)
+
+
+def _silent(sentence: str) -> None:
+    """Say nothing."""
 
 
 def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resume: bool, overwrite: bool) -> Settings:
@@ -115,13 +160,15 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
             f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away."
         )
     if settings is not None:
-        differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key != "data.domains"]
+        differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key not in CHANGEABLE]
         if differing:
             key = differing[0]
             raise UsageError(
                 f"--resume with another {key} ({_flat(settings)[key]}) than the run began with ({_flat(stored)[key]}). "
                 "Leave the setting away, or start another run."
             )
+        cache = {"cache_dir": settings.data.cache_dir, "cache_gb": settings.data.cache_gb}
+        return stored.model_copy(update={"data": stored.data.model_copy(update=cache)})
     return stored
 
 
@@ -138,65 +185,71 @@ def _flat(settings: Settings) -> dict[str, Any]:
     return {f"{name}.{key}": value for name, section in settings.model_dump().items() for key, value in section.items()}
 
 
-def _started(
-    out: Path,
-    settings: Settings,
-    domains: Sequence[Domain],
-    overwrite: bool,
-    bars: Bars,
-    say: Callable[[str], None],
-) -> TrainResult:
-    check_sizes(settings, domains)
-    say(f"settings of '{out}'\n\n{settings.to_toml()}")
+def _started(begun: _Begun, overwrite: bool) -> TrainResult:
+    out, settings, processes = begun.out, begun.settings, begun.processes
+    domains = begun.domains()
+    processes.first(lambda: check_sizes(settings, domains, processes))
+    begun.say(f"settings of '{out}'\n\n{settings.to_toml()}")
     torch.manual_seed(settings.run.seed)
-    encoder = _start_encoder(settings)
-    say(f"started from {encoder.config.start}")
-    trainer = build_trainer(settings, domains, encoder)
-    found = fill_banks(trainer, bars)
+    encoder = processes.first(lambda: _start_encoder(settings))
+    begun.say(f"started from {encoder.config.start}")
+    if processes.count > 1:
+        begun.say(_together(settings, processes))
+    trainer = begun.trainer(domains, encoder)
+    found = fill_banks(trainer, begun.bars)
     skipped = tuple(error for embeddings in found for error in embeddings.unreadable)
     for error in skipped:
-        say(f"skipped: {error}")
-    if overwrite and out.exists():
-        shutil.rmtree(out)
-    write_text(out / "config.toml", settings.to_toml())
-    write_images(out, trainer.domains, {d.name: f.unreadable for d, f in zip(domains, found, strict=True)})
-    _frozen(trainer).save(out / FROZEN, "The backbone before training, to compare with.")
-    save_checkpoint(out / CHECKPOINT, resume_state(trainer))
-    return _run(out, trainer, skipped, bars, say)
+        begun.say(f"skipped: {error}")
+    if processes.is_first:
+        if overwrite and out.exists():
+            shutil.rmtree(out)
+        write_text(out / "config.toml", settings.to_toml())
+        write_images(out, trainer.domains, {d.name: f.unreadable for d, f in zip(domains, found, strict=True)})
+        _frozen(trainer).save(out / FROZEN, "The backbone before training, to compare with.")
+        save_checkpoint(out / CHECKPOINT, resume_state(trainer))
+    return _run(begun, trainer, skipped)
 
 
-def _resumed(out: Path, settings: Settings, domains: Sequence[Domain], bars: Bars, say: Callable[[str], None]) -> TrainResult:
+def _together(settings: Settings, processes: Processes) -> str:
+    """How several processes share a step."""
+    groups = key_groups(settings.method.batch_norm_splits, processes.count)
+    return (
+        f"{processes.count} processes share each step of {settings.optimiser.batch_size} images of each domain; "
+        f"keys are normalised in {groups} groups, where one process alone would have {settings.method.batch_norm_splits}"
+    )
+
+
+def _resumed(begun: _Begun) -> TrainResult:
+    out, wanted = begun.out, begun.settings.encoder
     state = load_checkpoint(out / CHECKPOINT)
     started = Encoder.load(out / FROZEN)
-    encoder = build_encoder(
-        settings.encoder.backbone,
-        "none",
-        settings.encoder.image_size,
-        settings.encoder.dim,
-        settings.encoder.hidden,
-    )
-    trainer = build_trainer(settings, restrict_to_images(out, domains), with_start(encoder, started.config.start))
+    encoder = build_encoder(wanted.backbone, "none", wanted.image_size, wanted.dim, wanted.hidden)
+    encoder.backbone.load_state_dict(started.backbone.state_dict())  # a backbone that does not learn is needed now
+    domains = restrict_to_images(out, begun.domains())
+    trainer = begun.trainer(domains, with_start(encoder, started.config.start))
     if [len(domain) for domain in trainer.domains] != [len(rows) for rows in state.banks]:
         raise UcdirError(f"'{out / IMAGES}' lists other images than the checkpoint holds. Start again with --overwrite.")
     restore(trainer, state)
-    say(f"resumed after epoch {trainer.epoch} of {settings.optimiser.epochs}")
-    return _run(out, trainer, skipped_images(out), bars, say)
+    begun.say(f"resumed after epoch {trainer.epoch} of {begun.settings.optimiser.epochs}")
+    return _run(begun, trainer, skipped_images(out))
 
 
-def _run(out: Path, trainer: Trainer, skipped: tuple[ImageError, ...], bars: Bars, say: Callable[[str], None]) -> TrainResult:
-    epochs, safe = trainer.settings.optimiser.epochs, trainer.epoch
+def _run(begun: _Begun, trainer: Trainer, skipped: tuple[ImageError, ...]) -> TrainResult:
+    out, epochs, safe = begun.out, trainer.settings.optimiser.epochs, trainer.epoch
     try:
-        with RunLog(out, trainer.epoch) as log:
-            for error in skipped:
-                log.say(f"skipped: {error}")
+        with RunLog(out, trainer.epoch) if begun.processes.is_first else nullcontext() as log:
+            if log is not None:
+                for error in skipped:
+                    log.say(f"skipped: {error}")
             while trainer.epoch < epochs:
-                report = run_epoch(trainer, bars)
-                oracle = oracle_scores(report, trainer.domains) if trainer.settings.run.oracle else None
-                log.epoch(report, oracle)  # before the checkpoint: a resumed run drops a line too many, none is lost
-                _keep(out, trainer, report, oracle)
+                report = run_epoch(trainer, begun.bars)
+                if log is not None:
+                    oracle = oracle_scores(report, trainer.domains) if trainer.settings.run.oracle else None
+                    log.epoch(report, oracle)  # before the checkpoint: a resumed run drops a line too many, none is lost
+                    _keep(out, trainer, report, oracle)
+                    log.say(epoch_line(report, epochs))
                 safe = trainer.epoch
-                log.say(epoch_line(report, epochs))
-                say(epoch_line(report, epochs))
+                begun.say(epoch_line(report, epochs))
     except KeyboardInterrupt as error:
         raise InterruptedRun(
             f"stopped after epoch {safe} of {epochs}; what was learned is in '{out}'. "

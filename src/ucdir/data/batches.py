@@ -1,9 +1,9 @@
-"""Steps of training: a tuple of batches, one per domain."""
+"""The views of steps, made ahead of the training that takes them."""
 
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,103 +12,155 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucdir.data.cache import PixelCache
+from ucdir.data.cpu_views import render
+from ucdir.data.device_views import Crop, render_crops
 from ucdir.data.domain import Domain
-from ucdir.data.image import open_rgb
-from ucdir.data.reading import worker_count
-from ucdir.data.views import training_view
+from ucdir.data.plan import StepPlan
+from ucdir.data.reading import read_image, worker_count
+from ucdir.data.views import ViewDraw, draw_view, useful_side
 
-Pair = tuple[Tensor, Tensor]
-View = Callable[..., Tensor]
+AHEAD = 3
 
 
 @dataclass(frozen=True)
-class DomainBatch:
-    """Two views of N images of one domain.
+class StepBatch:
+    """Two views of the images of a step, or of a part of it; of several processes each has its share of the views.
 
-    image_ids               (N,) int64, rows of the images in their domain
-    query_view, key_view    (N, 3, H, W) uint8
+    The images of all domains stand in one list, domain after domain; an image's number there is its place.
+
+    image_ids       per domain (N,) int64, rows of the images in their domain; the same in all processes
+    query_views     (n, ...) inputs of the encoder: (n, 3, H, W) uint8, or features of a frozen backbone
+    query_places    (n,) int64, places of their images
+    key_views       (n', ...) inputs of the momentum encoder, in the order in which it is to see them
+    key_places      (n',) int64, places of their images
     """
 
-    image_ids: Tensor
-    query_view: Tensor
-    key_view: Tensor
+    image_ids: tuple[Tensor, ...]
+    query_views: Tensor
+    query_places: Tensor
+    key_views: Tensor
+    key_places: Tensor
 
 
-def epoch_rows(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
-    """Which images each step of an epoch takes from each domain.
+@dataclass(frozen=True)
+class StepImage:
+    """One image of a step.
 
-    lengths    number of images of each domain
-    returns    one tuple per step with an int64 array (batch_size,) per domain. The largest domain is gone through once,
-               its incomplete last batch left out; a smaller one is drawn anew, in another order, whenever it ends.
+    seed    of both its views: first its query view is drawn, then its key view, whichever is wanted
+    rows    where its query and its key view go among those of the step; None = not wanted
     """
-    steps = count_steps(lengths, batch_size)
-    needed = steps * batch_size
-    rows = [_repeated_orders(length, needed, rng) for length in lengths]
-    return [tuple(row[step * batch_size : (step + 1) * batch_size] for row in rows) for step in range(steps)]
+
+    path: Path
+    seed: str
+    rows: tuple[int | None, int | None]
 
 
-def count_steps(lengths: Sequence[int], batch_size: int) -> int:
-    """Steps in an epoch: whole batches of the largest domain, at least one."""
-    return max(1, max(lengths) // batch_size)
+Draw = Callable[[StepImage], tuple[np.ndarray, tuple[ViewDraw, ViewDraw]]]
+Finish = Callable[[], Sequence[Tensor]]
 
 
 def batches(
     domains: Sequence[Domain],
-    batch_size: int,
+    plans: Sequence[StepPlan],
     image_size: int,
     seed: Sequence[int],
     workers: int = 0,
     strongest_blur: float = 2.0,
-) -> Iterator[tuple[DomainBatch, ...]]:
-    """Steps of one epoch, in order, prepared ahead by `workers` threads.
+    cache: PixelCache | None = None,
+    device: torch.device | None = None,
+) -> Iterator[StepBatch]:
+    """The views of `plans`, in order, prepared ahead by `workers` threads.
 
-    seed              numbers that decide every draw and every view, for example (seed of the run, epoch)
-    strongest_blur    px, see `training_view`
+    seed              numbers that decide every view, for example (seed of the run, epoch)
+    strongest_blur    px, see `draw_view`
+    cache             where pixels are looked for before a file is decoded; changes nothing but the time
+    device            renders the views there; None = on the CPU, by the threads
     """
-    rng = np.random.default_rng([*seed, 0])
-    view = partial(training_view, size=image_size, strongest_blur=strongest_blur)
-    plan = deque(enumerate(epoch_rows([len(domain) for domain in domains], batch_size, rng)))
-    pending: deque[tuple[tuple[np.ndarray, ...], list[list[Future[Pair]]]]] = deque()
+    draw = partial(_drawn, strongest_blur=strongest_blur, most=useful_side(image_size), cache=cache)
+    make = _on_cpu if device is None else partial(_on_device, device=device)
+    waiting = deque(plans)
+    pending: deque[tuple[StepPlan, Finish]] = deque()
     with ThreadPoolExecutor(worker_count(workers)) as pool:
         try:
-            while plan or pending:
-                while plan and len(pending) < 3:
-                    step, rows = plan.popleft()
-                    pending.append((rows, _submit(pool, domains, rows, view, (*seed, step))))
-                rows, futures = pending.popleft()
-                yield tuple(_collate(ids, pairs) for ids, pairs in zip(rows, futures, strict=True))
+            while waiting or pending:
+                while waiting and len(pending) < AHEAD:
+                    plan = waiting.popleft()
+                    lengths = len(plan.query_places), len(plan.key_places)
+                    pending.append((plan, make(pool, _step_images(domains, plan, seed), draw, lengths, image_size)))
+                plan, finish = pending.popleft()
+                yield step_batch(plan, *finish())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _repeated_orders(length: int, needed: int, rng: np.random.Generator) -> np.ndarray:
-    orders = [rng.permutation(length) for _ in range(-(-needed // length))]
-    return np.concatenate(orders)[:needed]
+def step_batch(plan: StepPlan, query_views: Tensor, key_views: Tensor) -> StepBatch:
+    """The views of a plan, with what it says of them."""
+    ids = tuple(torch.from_numpy(np.ascontiguousarray(rows)) for rows in plan.image_ids)
+    return StepBatch(ids, query_views, torch.from_numpy(plan.query_places), key_views, torch.from_numpy(plan.key_places))
 
 
-def _submit(
-    pool: ThreadPoolExecutor,
-    domains: Sequence[Domain],
-    rows: Sequence[np.ndarray],
-    view: View,
-    seed: tuple[int, ...],
-) -> list[list[Future[Pair]]]:
-    return [
-        [
-            pool.submit(_view_pair, domain.paths[image_id], view, f"{seed}/{number}/{position}")
-            for position, image_id in enumerate(ids)
+def _step_images(domains: Sequence[Domain], plan: StepPlan, seed: Sequence[int]) -> list[StepImage]:
+    """The images of a step of which a view is wanted here."""
+    query_rows, key_rows = (
+        {place: row for row, place in enumerate(places.tolist())} for places in (plan.query_places, plan.key_places)
+    )
+    size = len(plan.image_ids[0])
+    images = []
+    for place in sorted(query_rows.keys() | key_rows.keys()):
+        number, position = divmod(place, size)
+        path = domains[number].paths[plan.image_ids[number][position]]
+        text = f"{(*seed, plan.step)}/{number}/{plan.first + position}"
+        images.append(StepImage(path, text, (query_rows.get(place), key_rows.get(place))))
+    return images
+
+
+def _drawn(
+    image: StepImage, strongest_blur: float, most: int, cache: PixelCache | None
+) -> tuple[np.ndarray, tuple[ViewDraw, ViewDraw]]:
+    """Pixels (H, W, 3) uint8 and the draws of the query and the key view."""
+    pixels = read_image(image.path, most, cache)
+    height, width, _ = pixels.shape
+    rng = random.Random(image.seed)
+    return pixels, (draw_view(width, height, rng, strongest_blur), draw_view(width, height, rng, strongest_blur))
+
+
+def _on_cpu(pool: Executor, images: Sequence[StepImage], draw: Draw, lengths: Sequence[int], size: int) -> Finish:
+    """Let the threads read and render, straight into the batch."""
+    views = [np.empty((length, 3, size, size), np.uint8) for length in lengths]
+
+    def paint(image: StepImage) -> None:
+        pixels, draws = draw(image)
+        for row, drawn, target in zip(image.rows, draws, views, strict=True):
+            if row is not None:
+                render(pixels, drawn, target[row])
+
+    done = [pool.submit(paint, image) for image in images]
+
+    def finish() -> list[Tensor]:
+        for future in done:
+            future.result()
+        return [torch.from_numpy(found) for found in views]
+
+    return finish
+
+
+def _on_device(
+    pool: Executor, images: Sequence[StepImage], draw: Draw, lengths: Sequence[int], size: int, device: torch.device
+) -> Finish:
+    """Let the threads read; whoever takes the step has the device render it."""
+    reading = [pool.submit(draw, image) for image in images]
+
+    def finish() -> list[Tensor]:
+        crops: tuple[dict[int, Crop], dict[int, Crop]] = ({}, {})
+        for image, future in zip(images, reading, strict=True):
+            pixels, draws = future.result()
+            for row, drawn, found in zip(image.rows, draws, crops, strict=True):
+                if row is not None:
+                    found[row] = Crop.of(pixels, drawn)
+        return [
+            render_crops([found[row] for row in range(length)], size, device)
+            for found, length in zip(crops, lengths, strict=True)
         ]
-        for number, (domain, ids) in enumerate(zip(domains, rows, strict=True))
-    ]
 
-
-def _view_pair(path: Path, view: View, seed: str) -> Pair:
-    rng = random.Random(seed)
-    image = open_rgb(path)
-    return view(image, rng=rng), view(image, rng=rng)
-
-
-def _collate(ids: np.ndarray, futures: list[Future[Pair]]) -> DomainBatch:
-    pairs = [future.result() for future in futures]
-    queries, keys = zip(*pairs, strict=True)
-    return DomainBatch(torch.from_numpy(ids), torch.stack(queries), torch.stack(keys))
+    return finish

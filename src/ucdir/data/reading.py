@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
+from ucdir.data.cache import PixelCache
 from ucdir.data.evaluation import evaluation_view
 from ucdir.data.image import open_rgb
 from ucdir.errors import ImageError
@@ -43,10 +45,12 @@ def worker_count(workers: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_views(paths: Sequence[Path], size: int, batch_size: int = 64, workers: int = 0) -> Iterator[Views]:
+def read_views(
+    paths: Sequence[Path], size: int, batch_size: int = 64, workers: int = 0, cache: PixelCache | None = None
+) -> Iterator[Views]:
     """The evaluation views of image files, batch by batch in order."""
     start = 0
-    for results in read_ahead(paths, partial(_view_of, size=size), batch_size, workers):
+    for results in read_ahead(paths, partial(_view_of, size=size, cache=cache), batch_size, workers):
         found = {start + offset: result for offset, result in enumerate(results) if isinstance(result, np.ndarray)}
         pixels = np.stack(list(found.values())) if found else np.empty((0, 3, size, size), np.uint8)
         yield Views(list(found), pixels, [result for result in results if isinstance(result, ImageError)])
@@ -70,8 +74,25 @@ def read_ahead(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _view_of(path: Path, size: int) -> np.ndarray | ImageError:
+def read_image(path: Path, most: int, cache: PixelCache | None = None) -> np.ndarray:
+    """An image, scaled down where its shorter side is longer than `most` px: (H, W, 3) uint8. The cache changes nothing."""
+    return _read(path, f"image {most}", partial(_at_most, most=most), cache)
+
+
+def _view_of(path: Path, size: int, cache: PixelCache | None) -> np.ndarray | ImageError:
     try:
-        return evaluation_view(open_rgb(path), size)
+        return _read(path, f"evaluation view {size}", partial(evaluation_view, size=size), cache)
     except ImageError as error:
         return error
+
+
+def _read(path: Path, what: str, make: Callable[[Image.Image], np.ndarray], cache: PixelCache | None) -> np.ndarray:
+    return make(open_rgb(path)) if cache is None else cache.pixels(path, what, make)
+
+
+def _at_most(image: Image.Image, most: int) -> np.ndarray:
+    shorter = min(image.size)
+    if shorter > most:
+        width, height = (round(side * most / shorter) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(image)

@@ -57,6 +57,22 @@ class Terms:
     entropy: Tensor
     distance: Tensor
 
+    def detach(self) -> "Terms":
+        """The same without gradient."""
+        return self._of(*(value.detach() for value in self._flat()))
+
+    @classmethod
+    def mean(cls, terms: Sequence["Terms"]) -> "Terms":
+        """The mean of several."""
+        return terms[0]._of(*torch.stack([torch.stack(one._flat()) for one in terms]).mean(dim=0))
+
+    def _flat(self) -> tuple[Tensor, ...]:
+        return (self.total, *self.instance, *self.cluster, self.entropy, self.distance)
+
+    def _of(self, total: Tensor, *rest: Tensor) -> "Terms":
+        count = len(self.instance)
+        return Terms(total, rest[:count], rest[count : 2 * count], rest[-2], rest[-1])
+
 
 def first_cluster_epoch(method: MethodSettings, epochs: int) -> int:
     """The epoch before which nothing needs clusters."""

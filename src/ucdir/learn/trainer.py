@@ -11,20 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from ucdir.config import OptimiserSettings, Settings
-from ucdir.data.batches import DomainBatch, batches, count_steps
 from ucdir.data.domain import Domain
+from ucdir.data.plan import count_steps, key_groups
 from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.checkpoint import BestEpoch, ResumeState
 from ucdir.learn.clusters import Clusters, kmeans
+from ucdir.learn.inputs import Inputs
 from ucdir.learn.label_free import LabelFreeScores, label_free_scores
-from ucdir.learn.objective import DomainStep, Terms, TermWeights, first_cluster_epoch, objective, term_weights
+from ucdir.learn.objective import Terms, TermWeights, first_cluster_epoch, term_weights
+from ucdir.learn.processes import ALONE, Processes
 from ucdir.learn.schedules import cosine, stepped
-from ucdir.model.device import autocast, avoid_slow_kernels, choose_device, choose_precision
+from ucdir.learn.step import training_step
+from ucdir.model.batchnorm import synchronise
+from ucdir.model.device import avoid_slow_kernels, reuse_buffers
 from ucdir.model.encoder import Encoder
 from ucdir.model.momentum import MomentumEncoder
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.embed import Embeddings, embed
+from ucdir.retrieval.embed import Embeddings
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,30 @@ class EpochReport:
 
 @dataclass
 class Trainer:
-    """All that changes while a run goes on."""
+    """All that changes while a run goes on.
+
+    network    the encoder as a step calls it: itself, or wrapped for several processes
+    """
 
     settings: Settings
-    domains: tuple[Domain, ...]
+    inputs: Inputs
     device: torch.device
     precision: str
     encoder: Encoder
+    network: nn.Module
     momentum_encoder: MomentumEncoder
     optimiser: torch.optim.Optimizer
+    processes: Processes = ALONE
     banks: list[MemoryBank] = field(default_factory=list)
     clusterings: list[tuple[Clusters, ...]] = field(default_factory=list)
     best: dict[str, BestEpoch] = field(default_factory=dict)
     epoch: int = 0
     seconds: float = 0.0
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains with the images that are learned from."""
+        return self.inputs.domains
 
     @property
     def searcher(self) -> Encoder:
@@ -78,34 +92,51 @@ class Trainer:
         return encoder
 
 
-def build_trainer(settings: Settings, domains: Sequence[Domain], encoder: Encoder) -> Trainer:
+def build_trainer(
+    settings: Settings,
+    inputs: Inputs,
+    encoder: Encoder,
+    device: torch.device,
+    precision: str,
+    processes: Processes = ALONE,
+) -> Trainer:
     """A trainer before its first epoch, with empty banks."""
-    device = choose_device(settings.run.device)
-    precision = choose_precision(settings.run.precision, device)
+    reuse_buffers(device)
     encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     avoid_slow_kernels(encoder, device, precision)
     method = settings.method
+    head_only = settings.optimiser.train == "head"
+    encoder.backbone.requires_grad_(not head_only)
+    groups = key_groups(method.batch_norm_splits, processes.count)
+    splits = 1 if head_only else groups // processes.count  # a head has no batch norm
+    momentum_encoder = MomentumEncoder(encoder, method.encoder_momentum, splits)
+    if processes.count > 1:
+        synchronise(encoder)
     return Trainer(
         settings=settings,
-        domains=tuple(domains),
+        inputs=inputs,
         device=device,
         precision=precision,
         encoder=encoder,
-        momentum_encoder=MomentumEncoder(encoder, method.encoder_momentum, method.batch_norm_splits),
+        network=processes.parallel(encoder, device),
+        momentum_encoder=momentum_encoder,
         optimiser=build_optimiser(settings.optimiser, encoder),
+        processes=processes,
     )
 
 
 def build_optimiser(wanted: OptimiserSettings, encoder: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of `encoder`."""
+    """The optimiser of all parameters of `encoder` that learn."""
+    learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    fused = learning[0].device.type in ("cpu", "cuda")
     if wanted.name == "adamw":
-        return torch.optim.AdamW(encoder.parameters(), wanted.learning_rate, weight_decay=wanted.weight_decay)
+        return torch.optim.AdamW(learning, wanted.learning_rate, weight_decay=wanted.weight_decay, fused=fused)
     return torch.optim.SGD(
-        encoder.parameters(), wanted.learning_rate, momentum=wanted.momentum, weight_decay=wanted.weight_decay
+        learning, wanted.learning_rate, momentum=wanted.momentum, weight_decay=wanted.weight_decay, fused=fused
     )
 
 
-def check_sizes(settings: Settings, domains: Sequence[Domain]) -> None:
+def check_sizes(settings: Settings, domains: Sequence[Domain], processes: Processes = ALONE) -> None:
     """Refuse, before anything costly, what cannot be trained with these settings."""
     if len(domains) < 2:
         raise UsageError(f"training needs at least two domains, found {len(domains)}. Give two or more folders.")
@@ -116,11 +147,7 @@ def check_sizes(settings: Settings, domains: Sequence[Domain]) -> None:
                 f"num_clusters={clusters} is more than the {len(domain)} images of domain '{domain.name}'. "
                 f"Use at most {len(domain)}."
             )
-    keys, splits = settings.optimiser.batch_size * len(domains), settings.method.batch_norm_splits
-    if keys // splits < 2:
-        raise UsageError(
-            f"batch_norm_splits={splits} leaves groups of fewer than 2 of the {keys} keys of a step. Use at most {keys // 2}."
-        )
+    _check_shares(settings.optimiser, settings.method.batch_norm_splits, len(domains), processes.count)
     largest = max(domains, key=len)
     if settings.optimiser.batch_size > len(largest):
         raise UsageError(
@@ -129,15 +156,32 @@ def check_sizes(settings: Settings, domains: Sequence[Domain]) -> None:
         )
 
 
+def _check_shares(optimiser: OptimiserSettings, splits: int, domains: int, processes: int) -> None:
+    """Refuse steps that cannot be cut into parts and groups."""
+    if optimiser.batch_size % optimiser.parts:
+        raise UsageError(
+            f"--batch-size {optimiser.batch_size} is no multiple of optimiser.parts={optimiser.parts}. Make it one."
+        )
+    keys, groups = optimiser.batch_size // optimiser.parts * domains, key_groups(splits, processes)
+    if keys // groups < 2:
+        raise UsageError(
+            f"batch_norm_splits={groups} leaves groups of fewer than 2 of the {keys} keys of a step. Use at most {keys // 2}."
+        )
+    if processes > 1 and keys % groups:
+        raise UsageError(
+            f"{processes} processes cannot share {keys} keys a step evenly in {groups} batch norm groups "
+            f"({optimiser.batch_size} images of each of {domains} domains, {optimiser.parts} parts). "
+            f"Make the batch size times the domains a multiple of {groups * optimiser.parts}."
+        )
+
+
 def fill_banks(trainer: Trainer, bars: Bars = no_bars) -> list[Embeddings]:
     """Embed every image once, leave unreadable ones out of their domains, and start the banks from the rest."""
-    embedded = embed_domains(trainer, bars)
+    embedded = embed_all(trainer, bars)
     refuse_many_unreadable(trainer, embedded)
-    trainer.domains = tuple(
-        domain.subset(found.image_ids.tolist()) for domain, found in zip(trainer.domains, embedded, strict=True)
-    )
+    trainer.inputs = trainer.inputs.only([found.image_ids.tolist() for found in embedded])
     trainer.banks = [MemoryBank(found.rows.to(trainer.device)) for found in embedded]
-    check_sizes(trainer.settings, trainer.domains)
+    check_sizes(trainer.settings, trainer.domains, trainer.processes)
     trainer.clusterings = cluster_domains(trainer, [found.rows for found in embedded], epoch=0)
     return embedded
 
@@ -165,7 +209,6 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
     for group in trainer.optimiser.param_groups:
         group["lr"] = rate
     torch.manual_seed(_mixed(seed, epoch, 1))
-    shuffler = torch.Generator().manual_seed(_mixed(seed, epoch, 2))
     clustered = epoch >= first_cluster_epoch(settings.method, epochs)
     clusterings = trainer.clusterings if clustered else [() for _ in trainer.domains]
 
@@ -175,41 +218,32 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
     sums = torch.zeros(5, device=trainer.device, dtype=torch.float64 if trainer.device.type == "cpu" else torch.float32)
     steps = count_steps([len(domain) for domain in trainer.domains], settings.optimiser.batch_size)
     with bars(f"epoch {epoch + 1}/{epochs}", steps) as advance:
-        for batch in batches(
-            trainer.domains,
-            settings.optimiser.batch_size,
-            settings.encoder.image_size,
-            (seed, epoch),
-            settings.data.workers,
-            settings.data.strongest_blur,
-        ):
-            order = torch.randperm(sum(len(part.image_ids) for part in batch), generator=shuffler)
+        for parts in trainer.inputs.steps(epoch):
             terms = training_step(
+                trainer.network,
                 trainer.encoder,
                 trainer.momentum_encoder,
                 trainer.banks,
                 clusterings,
-                batch,
+                parts,
                 weights,
                 settings,
                 trainer.optimiser,
-                order,
                 trainer.device,
                 trainer.precision,
+                trainer.processes,
             )
             sums += summary(terms)
             advance(1)
+    trainer.processes.average(list(trainer.searcher.buffers()))
     means = TermMeans(*(sums / steps).tolist())
     trained = time.perf_counter()
 
-    embeddings = [found.rows for found in embed_domains(trainer, bars, same=True)]
+    embeddings = [found.rows for found in embed_all(trainer, bars, same=True)]
     previous = [clusters[0] for clusters in trainer.clusterings]
     trainer.clusterings = cluster_domains(trainer, embeddings, epoch + 1)
-    label_free = label_free_scores(
-        embeddings,
-        [clusters[0].to("cpu") for clusters in trainer.clusterings],
-        [c.to("cpu") for c in previous],
-    )
+    now = [clusters[0].to("cpu") for clusters in trainer.clusterings]
+    label_free = trainer.processes.first(lambda: label_free_scores(embeddings, now, [c.to("cpu") for c in previous]))
     trainer.epoch += 1
     ended = time.perf_counter()
     trainer.seconds += ended - started
@@ -227,66 +261,13 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
     )
 
 
-def training_step(
-    encoder: nn.Module,
-    momentum_encoder: MomentumEncoder,
-    banks: Sequence[MemoryBank],
-    clusterings: Sequence[tuple[Clusters, ...]],
-    batch: Sequence[DomainBatch],
-    weights: TermWeights,
-    settings: Settings,
-    optimiser: torch.optim.Optimizer,
-    order: Tensor,
-    device: torch.device,
-    precision: str,
-) -> Terms:
-    """One step on all domains at once.
-
-    batch    one per domain
-    order    (sum of N,) a permutation: how key views are shuffled before the momentum encoder sees them
-    """
-    sizes = [len(part.image_ids) for part in batch]
-    query_views = torch.cat([part.query_view for part in batch]).to(device, non_blocking=True)
-    key_views = torch.cat([part.key_view for part in batch]).to(device, non_blocking=True)
-    with autocast(device, precision):
-        queries = encoder(query_views)
-    momentum_encoder.update(encoder)
-    with autocast(device, precision):
-        keys = momentum_encoder.keys(key_views, order.to(device))
-
-    steps = []
-    for query, key, part, bank, clusters in zip(
-        torch.split(queries, sizes), torch.split(keys, sizes), batch, banks, clusterings, strict=True
-    ):
-        image_ids = part.image_ids.to(device)
-        bank.write(image_ids, key)
-        steps.append(DomainStep(query, key, image_ids, bank.rows, clusters))
-    terms = objective(steps, weights, settings.method)
-
-    optimiser.zero_grad(set_to_none=True)
-    terms.total.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    return terms
-
-
-def embed_domains(trainer: Trainer, bars: Bars, same: bool = False) -> list[Embeddings]:
+def embed_all(trainer: Trainer, bars: Bars, same: bool = False) -> list[Embeddings]:
     """Embed every image of every domain with the momentum encoder.
 
     same    an image that could be read before and cannot now ends the run
     """
-    settings = trainer.settings
     with bars("embedding", sum(len(domain) for domain in trainer.domains)) as advance:
-        embedded = [
-            embed(
-                trainer.searcher,
-                domain.paths,
-                trainer.device,
-                trainer.precision,
-                workers=settings.data.workers,
-                progress=advance,
-            )
-            for domain in trainer.domains
-        ]
+        embedded = trainer.inputs.embed(trainer.searcher, advance)
     for found in embedded:
         if same and found.unreadable:
             raise found.unreadable[0]
@@ -294,7 +275,12 @@ def embed_domains(trainer: Trainer, bars: Bars, same: bool = False) -> list[Embe
 
 
 def cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) -> list[tuple[Clusters, ...]]:
-    """One clustering per domain and cluster count."""
+    """One clustering per domain and cluster count, the same in all processes."""
+    found = trainer.processes.first(lambda: _cluster_domains(trainer, embeddings, epoch))
+    return [tuple(clusters.to(trainer.device) for clusters in domain) for domain in found]
+
+
+def _cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) -> list[tuple[Clusters, ...]]:
     method, seed = trainer.settings.method, trainer.settings.run.seed
     return [
         tuple(
@@ -304,7 +290,7 @@ def cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) 
                 method.kmeans_iterations,
                 method.kmeans_restarts,
                 torch.Generator().manual_seed(_mixed(seed, epoch, 3, number, count)),
-            )
+            ).to("cpu")
             for count in method.num_clusters
         )
         for number, rows in enumerate(embeddings)

@@ -33,12 +33,20 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 pixels -> (N, D) float32 unit rows; D is `dim`, or `feature_dim` without a head."""
-        images = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
-        features = self.backbone(images.contiguous(memory_format=torch.channels_last))
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Unit rows (N, D) float32; D is `dim`, or `feature_dim` without a head.
+
+        inputs    (N, 3, H, W) uint8 pixels, or (N, feature_dim) what `features` gave for them
+        """
+        features = self.features(inputs) if inputs.ndim == 4 else inputs
         rows = features if self.head is None else self.head(features)
         return F.normalize(rows.float(), dim=1)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 pixels -> (N, feature_dim), what the backbone makes of them."""
+        images = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
+        found: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        return found
 
     def fingerprint(self) -> str:
         """32 hex digits of the weights and of all that decides an embedding; equal encoders have equal ones."""

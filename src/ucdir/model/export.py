@@ -61,7 +61,7 @@ def _write(encoder: Encoder, views: torch.Tensor, file: Path) -> None:
             file,
             input_names=["pixels"],
             output_names=["rows"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("images", min=1)}},
+            dynamic_shapes=({0: torch.export.Dim("images", min=1)},),
             dynamo=True,
             external_data=False,
         )

@@ -1,6 +1,7 @@
 """The momentum encoder: a slow copy of the encoder that makes keys, banks and the embeddings people search with."""
 
 import copy
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,14 @@ class MomentumEncoder:
 
     @torch.no_grad()
     def update(self, encoder: nn.Module) -> None:
-        """Move each parameter: slow = momentum * slow + (1 - momentum) * fast. Buffers are not touched."""
-        slow: list[Tensor] = list(self.encoder.parameters())
-        fast: list[Tensor] = list(encoder.parameters())
+        """Move each parameter that learns: slow = momentum * slow + (1 - momentum) * fast. Buffers are not touched."""
+        learning = [parameter.requires_grad for parameter in encoder.parameters()]
+        slow: list[Tensor] = list(compress(self.encoder.parameters(), learning))
+        fast: list[Tensor] = list(compress(encoder.parameters(), learning))
         torch._foreach_mul_(slow, self.encoder_momentum)
         torch._foreach_add_(slow, fast, alpha=1 - self.encoder_momentum)
 
     @torch.no_grad()
-    def keys(self, images: Tensor, order: Tensor) -> Tensor:
-        """Embed key views (N, 3, H, W) in the shuffled `order` (N,) and hand the rows (N, D) back in the given one."""
-        shuffled = split_forward(self.encoder, images[order], self.batch_norm_splits)
-        keys = torch.empty_like(shuffled)
-        keys[order] = shuffled
-        return keys
+    def keys(self, images: Tensor) -> Tensor:
+        """Embed key views (N, 3, H, W), shuffled by the caller, in groups -> (N, D)."""
+        return split_forward(self.encoder, images, self.batch_norm_splits)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucdir.data.cache import PixelCache
 from ucdir.data.reading import read_views
 from ucdir.errors import ImageError
-from ucdir.model.device import autocast
+from ucdir.model.device import autocast, reuse_buffers
 from ucdir.model.encoder import Encoder
 
 
@@ -37,24 +38,29 @@ def embed(
     batch_size: int = 64,
     workers: int = 0,
     progress: Callable[[int], None] | None = None,
+    cache: PixelCache | None = None,
+    features: bool = False,
 ) -> Embeddings:
     """Embed image files with `encoder`, in evaluation mode whatever mode it is in now.
 
     encoder     is moved to `device`; its mode is put back afterwards
+    features    give what the backbone makes of them instead: rows (M, feature_dim), not of unit length
     progress    is called with the number of images just finished
+    cache       where views are looked for before a file is decoded
     """
     rows: list[Tensor] = []
     image_ids: list[int] = []
     unreadable: list[ImageError] = []
     with evaluating(encoder, device):
-        for views in read_views(paths, encoder.config.image_size, batch_size, workers):
+        for views in read_views(paths, encoder.config.image_size, batch_size, workers, cache):
             if views.image_ids:
-                rows.append(encode(encoder, views.pixels, device, precision))
+                rows.append(encode(encoder.features if features else encoder, views.pixels, device, precision))
             image_ids += views.image_ids
             unreadable += views.unreadable
             if progress is not None:
                 progress(len(views))
-    gathered = torch.cat(rows) if rows else torch.empty(0, encoder.config.length)
+    width = encoder.config.feature_dim if features else encoder.config.length
+    gathered = torch.cat(rows) if rows else torch.empty(0, width)
     return Embeddings(gathered, torch.tensor(image_ids, dtype=torch.int64), tuple(unreadable))
 
 
@@ -62,6 +68,7 @@ def embed(
 def evaluating(encoder: Encoder, device: torch.device) -> Iterator[None]:
     """`encoder` on `device` in evaluation mode; its mode is put back afterwards."""
     training = encoder.training
+    reuse_buffers(device)
     encoder.to(device).eval()
     try:
         yield
@@ -70,8 +77,8 @@ def evaluating(encoder: Encoder, device: torch.device) -> Iterator[None]:
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, views: np.ndarray, device: torch.device, precision: str) -> Tensor:
-    """(n, 3, H, W) uint8 evaluation views -> (n, D) float32 unit rows on the CPU."""
+def encode(encoder: Callable[[Tensor], Tensor], views: np.ndarray, device: torch.device, precision: str) -> Tensor:
+    """(n, 3, H, W) uint8 evaluation views -> (n, D) float32 rows on the CPU, as `encoder` makes them."""
     with autocast(device, precision):
         rows: Tensor = encoder(torch.from_numpy(views).to(device)).float().cpu()
     return rows

@@ -1,0 +1,111 @@
+"""What a run learns from: the views of its images, and what is embedded once per epoch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from ucdir.config import Settings
+from ucdir.data.batches import StepBatch, batches
+from ucdir.data.cache import PixelCache
+from ucdir.data.domain import Domain
+from ucdir.data.plan import StepPlan, key_groups, plan_epoch
+from ucdir.errors import ImageError
+from ucdir.learn.processes import ALONE, Processes
+from ucdir.model.encoder import Encoder
+from ucdir.retrieval.embed import Embeddings, embed
+
+Progress = Callable[[int], None]
+
+
+class Inputs(Protocol):
+    """Where views come from."""
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains with the images that are learned from."""
+
+    def steps(self, epoch: int) -> Iterator[list[StepBatch]]:
+        """The steps of an epoch for this process, each as a list of its parts."""
+
+    def embed(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+        """Embed every image of every domain; the processes share the work and all get the result."""
+
+    def only(self, image_ids: Sequence[Sequence[int]]) -> "Inputs":
+        """The same with some images of each domain, for example the readable ones."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Views made of image files, new ones in every epoch."""
+
+    domains: tuple[Domain, ...]
+    settings: Settings
+    device: torch.device
+    precision: str
+    cache: PixelCache | None = None
+    processes: Processes = ALONE
+
+    def steps(self, epoch: int) -> Iterator[list[StepBatch]]:
+        """See `Inputs`."""
+        plans = plan_steps(self.settings, self.domains, epoch, self.processes)
+        made = self.views([part for step in plans for part in step], (self.settings.run.seed, epoch))
+        for step in plans:
+            yield [next(made) for _ in step]
+
+    def views(self, plans: Sequence[StepPlan], seed: Sequence[int]) -> Iterator[StepBatch]:
+        """The views of `plans`, in order."""
+        data, size = self.settings.data, self.settings.encoder.image_size
+        place = self.device if views_on_device(data.views, self.device) else None
+        return batches(self.domains, plans, size, seed, data.workers, data.strongest_blur, self.cache, place)
+
+    def embed(self, encoder: Encoder, progress: Progress, features: bool = False) -> list[Embeddings]:
+        """See `Inputs`; with `features` what the backbone gives."""
+        return [self._embed(encoder, domain, progress, features) for domain in self.domains]
+
+    def only(self, image_ids: Sequence[Sequence[int]]) -> "Pictures":
+        """See `Inputs`."""
+        return replace(self, domains=tuple(d.subset(ids) for d, ids in zip(self.domains, image_ids, strict=True)))
+
+    def _embed(self, encoder: Encoder, domain: Domain, progress: Progress, features: bool) -> Embeddings:
+        share = self.processes.share(len(domain))
+        mine = embed(
+            encoder,
+            domain.paths[share],
+            self.device,
+            self.precision,
+            workers=self.settings.data.workers,
+            progress=lambda count: progress(count * self.processes.count),
+            cache=self.cache,
+            features=features,
+        )
+        return together(self.processes.each(mine))
+
+
+def views_on_device(wanted: str, device: torch.device) -> bool:
+    """Whether `device` renders the training views; auto: a CUDA device does, others are slower at it than the CPU."""
+    return wanted == "device" or (wanted == "auto" and device.type == "cuda")
+
+
+def plan_steps(settings: Settings, domains: Sequence[Domain], epoch: int, processes: Processes) -> list[list[StepPlan]]:
+    """This process's plan of an epoch."""
+    return plan_epoch(
+        [len(domain) for domain in domains],
+        settings.optimiser.batch_size,
+        (settings.run.seed, epoch),
+        settings.optimiser.parts,
+        key_groups(settings.method.batch_norm_splits, processes.count),
+        processes.rank,
+        processes.count,
+    )
+
+
+def together(shares: Sequence[Embeddings]) -> Embeddings:
+    """The embeddings of a list from those of its shares, as `Processes.share` cuts them."""
+    if len(shares) == 1:
+        return shares[0]
+    ids = torch.cat([rank + len(shares) * part.image_ids for rank, part in enumerate(shares)])
+    order = ids.argsort()
+    unreadable: tuple[ImageError, ...] = tuple(error for part in shares for error in part.unreadable)
+    return Embeddings(torch.cat([part.rows for part in shares])[order], ids[order], unreadable)
