@@ -121,7 +121,7 @@ class _Begun:
         pictures = Pictures(domains, self.settings, device, precision, self.cache, self.processes)
         inputs: Inputs = pictures
         if self.settings.optimiser.train == "head":
-            inputs = compute_features(pictures, encoder, self.bars, None)
+            inputs = compute_features(pictures, encoder, self.bars)
         return build_trainer(self.settings, inputs, encoder, device, precision, self.processes)
 
 

@@ -5,8 +5,11 @@ table instead of pictures.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from ucdir.data.domain import Domain
 from ucdir.data.image import read_file
 from ucdir.data.plan import StepPlan
 from ucdir.data.reading import read_ahead
-from ucdir.errors import ImageError
+from ucdir.errors import ImageError, UcdirError
 from ucdir.learn.inputs import Pictures, Progress, plan_steps
 from ucdir.learn.processes import ALONE, Processes
 from ucdir.model.device import autocast
@@ -33,6 +36,7 @@ from ucdir.storage import atomic_file, clear_write_errors
 VERSION = "1"  # of how features are computed and stored
 CHUNK = 64
 LARGE = 4096
+SHARE = 4  # of the limit of the cache, at most
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,10 @@ class Features:
         return step_batch(plan, taken(first, plan.query_places), taken(second, plan.key_places))
 
 
-def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars, kept_in: Path | None) -> Features:
+def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars) -> Features:
     """Run the backbone of `encoder` over all images once; what an earlier run left for the same images is taken.
 
-    kept_in    a folder for what is computed; None = it is not kept
+    It is kept in the folder `features` of the pixel cache, where there is one, in at most a quarter of its limit.
     """
     settings, processes = pictures.settings, pictures.processes
     views = settings.data.augmented_views
@@ -110,12 +114,13 @@ def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars, kept_in: 
         readable = pictures.only([found.image_ids.tolist() for found in plain])
         tables = []
         for domain, found in zip(readable.domains, plain, strict=True):
-            file = None if kept_in is None else kept_in / f"{_key(domain, encoder, settings, pictures.precision)}.safetensors"
-            kept = processes.first(lambda file=file: None if file is None else _kept(file))  # type: ignore[misc]
+            one = replace(readable, domains=(domain,))
+            file = processes.first(partial(_file, one, encoder))
+            kept = processes.first(partial(_kept, file))
             if kept is None:
-                kept = _views(replace(readable, domains=(domain,)), encoder, advance)
+                kept = _views(one, encoder, advance)
                 if file is not None and processes.is_first:
-                    _keep(file, kept)
+                    _keep(file, kept, 0 if pictures.cache is None else pictures.cache.limit // SHARE)
             else:
                 advance(len(domain) * views)
             tables.append(Table(found.rows, kept))
@@ -150,8 +155,11 @@ def _chunk_plan(turn: int, start: int, end: int) -> StepPlan:
     return StepPlan(turn, start, (np.arange(start, end),), places, places)
 
 
-def _key(domain: Domain, encoder: Encoder, settings: Settings, precision: str) -> str:
-    """A name for the views of these images by this backbone: of contents, not of paths. The seed of the run is no part."""
+def _file(pictures: Pictures, encoder: Encoder) -> Path | None:
+    """Where the views of these images by this backbone are kept: named by contents, not by paths, for all seeds of runs."""
+    if pictures.cache is None:
+        return None
+    settings, precision, (domain,) = pictures.settings, pictures.precision, pictures.domains
     digest = hashlib.blake2b(digest_size=20)
     deciding = {key: value for key, value in asdict(encoder.config).items() if key not in ("start", "hidden", "dim")}
     made = (VERSION, settings.data.augmented_views, settings.data.strongest_blur, precision, sorted(deciding.items()))
@@ -161,23 +169,36 @@ def _key(domain: Domain, encoder: Encoder, settings: Settings, precision: str) -
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     for contents in read_ahead(domain.paths, _content, CHUNK, settings.data.workers):
         digest.update(b"".join(contents))
-    return digest.hexdigest()
+    return pictures.cache.folder / "features" / f"{digest.hexdigest()}.safetensors"
 
 
 def _content(path: Path) -> bytes:
     return hashlib.blake2b(read_file(path), digest_size=20).digest()
 
 
-def _kept(file: Path) -> Tensor | None:
+def _kept(file: Path | None) -> Tensor | None:
     """The views that an earlier run left; None where there are none, or damaged ones."""
     try:
-        return load_file(file)["views"] if file.is_file() else None
+        if file is None or not file.is_file():
+            return None
+        views = load_file(file)["views"]
+        os.utime(file)
     except (SafetensorError, OSError, KeyError):
         return None
+    return views
 
 
-def _keep(file: Path, views: Tensor) -> None:
-    with clear_write_errors(file):
+def _keep(file: Path, views: Tensor, limit: int) -> None:
+    """Keep views for later runs, if `limit` bytes hold them; those used longest ago go. Without room a run is as good."""
+    if views.nbytes > limit:
+        return
+    with suppress(OSError, UcdirError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(file) as draft:
+        others = sorted(file.parent.glob("*.safetensors"), key=lambda other: other.stat().st_mtime, reverse=True)
+        held = views.nbytes
+        for other in others:
+            held += other.stat().st_size
+            if held > limit:
+                other.unlink()
+        with atomic_file(file) as draft, clear_write_errors(file):
             save_file({"views": views}, draft)

@@ -75,7 +75,7 @@ class Guard:
 
 
 def is_foreign(headers: Headers) -> bool:
-    """Whether a page of another site sent this. Browsers tell Sec-Fetch-Site over HTTPS and on loopback only, Origin everywhere."""
+    """Whether a page of another site sent this. Browsers tell Sec-Fetch-Site on HTTPS and loopback only, Origin everywhere."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
         return site not in ("same-origin", "none")
