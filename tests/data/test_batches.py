@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ucdir.data.batches import DomainBatch, batches, count_steps, epoch_rows, worker_count
+from ucdir.data.batches import DomainBatch, Pages, batches, count_steps, epoch_rows, worker_count
 from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain, load_domain
 from ucdir.errors import ImageError
@@ -143,6 +143,28 @@ def test_a_share_holds_the_views_that_all_would_hold(domains: tuple[Domain, Doma
             assert int((views.int() - wanted).abs().max()) <= (0 if device is None else 1)
         assert [len(part.query_view) for part in some] == [2, 1]
         assert all(torch.equal(part.image_ids, one.image_ids) for part, one in zip(some, all_of, strict=True))
+
+
+def test_views_that_are_kept_stay_as_they_are(domains: tuple[Domain, Domain]) -> None:
+    """Memory is taken again only when nobody refers to it."""
+    kept, copies = [], []
+    for step in batches(domains, 2, 16, (0, 0), 2):
+        kept.append(step[0].query_view[:1])
+        copies.append(kept[-1].clone())
+    assert len(kept) == 4
+    assert all(torch.equal(one, other) for one, other in zip(kept, copies, strict=True))
+
+
+def test_memory_is_taken_again() -> None:
+    pages = Pages()
+    first = pages.take((2, 3))
+    address, tensor = first.ctypes.data, torch.from_numpy(first)
+    del first
+    second = pages.take((2, 3))
+    assert second.ctypes.data != address
+    del tensor
+    others = [pages.take(shape) for shape in ((3, 2), (2, 3))]
+    assert [other.ctypes.data == address for other in others] == [False, True]
 
 
 def test_another_epoch_has_other_views(domains: tuple[Domain, Domain]) -> None:

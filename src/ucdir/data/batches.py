@@ -1,6 +1,7 @@
 """Steps of training: a tuple of batches, one per domain."""
 
 import random
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,21 @@ class StepImage:
     rows: tuple[int | None, int | None]
 
 
+class Pages:
+    """Memory for views, taken again when nothing refers to it any more: new memory costs a page fault every 4 kB."""
+
+    def __init__(self) -> None:
+        self.free: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of uint8 with anything in it."""
+        fitting = next((number for number, page in enumerate(self.free) if page.shape == shape), None)
+        page = np.empty(shape, np.uint8) if fitting is None else self.free.pop(fitting)
+        lent = page.view()
+        weakref.finalize(lent, self.free.append, page).atexit = False
+        return lent
+
+
 def epoch_rows(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
     """Which images each step of an epoch takes from each domain.
 
@@ -91,6 +107,7 @@ def batches(
     rng = np.random.default_rng([*seed, 0])
     plan = deque(enumerate(epoch_rows([len(domain) for domain in domains], batch_size, rng)))
     draw = partial(_drawn, strongest_blur=strongest_blur, most=useful_side(image_size), cache=cache)
+    pages = Pages()
     everything = np.arange(len(domains) * batch_size)
     pending: deque[tuple[tuple[np.ndarray, ...], list[np.ndarray], Finish]] = deque()
     with ThreadPoolExecutor(worker_count(workers)) as pool:
@@ -102,7 +119,9 @@ def batches(
                     images = _step_images(domains, rows, shares, (*seed, step))
                     lengths = [len(share) for share in shares]
                     if device is None:
-                        finish = _on_cpu(pool, images, draw, lengths, image_size)
+                        finish = _on_cpu(
+                            pool, images, draw, [pages.take((length, 3, image_size, image_size)) for length in lengths]
+                        )
                     else:
                         finish = _on_device(pool, images, draw, lengths, image_size, device)
                     pending.append((rows, shares, finish))
@@ -145,9 +164,8 @@ def _drawn(
 Draw = Callable[[StepImage], tuple[np.ndarray, tuple[ViewDraw, ViewDraw]]]
 
 
-def _on_cpu(pool: ThreadPoolExecutor, images: Sequence[StepImage], draw: Draw, lengths: Sequence[int], size: int) -> Finish:
-    """Let the threads read and render, straight into the batch."""
-    views = [np.empty((length, 3, size, size), np.uint8) for length in lengths]
+def _on_cpu(pool: ThreadPoolExecutor, images: Sequence[StepImage], draw: Draw, views: Sequence[np.ndarray]) -> Finish:
+    """Let the threads read and render, straight into `views`: (n, 3, size, size) query views, as many key views."""
 
     def paint(image: StepImage) -> None:
         pixels, draws = draw(image)
