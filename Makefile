@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench bench-search bench-serve fuzz clean
+.PHONY: help setup demo test check format bench bench-search bench-views bench-serve fuzz clean
 
 DATA ?= ../shared/data/pacs
 WEIGHTS ?= ../shared/weights/mobilenet_v2_imagenet.safetensors
@@ -35,6 +35,9 @@ bench-search: .venv/.ready ## exact search beside faiss, the start of a search, 
 	@$(BIN)/python benchmarks/search.py
 	@$(BIN)/python benchmarks/start.py
 	@$(BIN)/python benchmarks/engines.py
+
+bench-views: .venv/.ready ## training views a second, beside Pillow and torchvision; FOLDERS="DIR DIR" (default: drawn pictures)
+	@$(BIN)/python benchmarks/views.py $(FOLDERS)
 
 bench-serve: .venv/.ready ## 64 clients for a minute against a real ucdir serve
 	@$(BIN)/python benchmarks/load.py

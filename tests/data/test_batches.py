@@ -195,6 +195,16 @@ def test_a_device_may_render(domains: tuple[Domain, Domain]) -> None:
             assert float(difference.max()) <= 4
 
 
+def test_views_that_are_kept_stay_as_they_are(domains: tuple[Domain, Domain]) -> None:
+    plans = [part for step in plan_epoch([9, 5], 2, (0, 0)) for part in step]
+    kept, copies = [], []
+    for step in batches(domains, plans, 16, (0, 0), 2):
+        kept.append(step.query_views[:1])
+        copies.append(kept[-1].clone())
+    assert len(kept) == 4
+    assert all(torch.equal(one, other) for one, other in zip(kept, copies, strict=True))
+
+
 def test_another_epoch_has_other_views(domains: tuple[Domain, Domain]) -> None:
     assert not same(prepared(domains), prepared(domains, (0, 1)))
     assert not same(prepared(domains), prepared(domains, (1, 0)))

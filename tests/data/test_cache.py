@@ -296,14 +296,11 @@ def test_runs_share_a_folder(pictures: list[Path], folder: Path) -> None:
 # Errors of the disk
 
 
-def test_a_folder_that_cannot_be_written_is_said_once(pictures: list[Path], folder: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_said(folder: Path) -> None:
     """Files stand where the folders of entries would be."""
     for number in range(256):
         (folder / f"{number:02x}").write_text("")
     said: list[str] = []
-    cache = PixelCache.__new__(PixelCache)
-    with pytest.raises(NotADirectoryError):
-        cache.__init__(folder, 10**9)
     assert open_cache(str(folder), 2.0, said.append) is None
     assert said == [f"no pixel cache: '{folder}' cannot be used (Not a directory); images are decoded anew each time."]
 

@@ -122,7 +122,7 @@ class PixelCache:
         return made
 
     def make_room(self, size: int) -> bool:
-        """Whether `size` more bytes fit, after entries that are not in use have gone for them."""
+        """Whether `size` more bytes fit, after entries that are not in use have gone for them. If so, they count as held."""
         with self._lock:
             while self.held + size > self.limit and self._old:
                 _, freed, entry = self._old.popleft()
@@ -130,7 +130,9 @@ class PixelCache:
                     if _last_use(entry) < self._opened:
                         entry.unlink(missing_ok=True)
                         self.held -= freed
-            return self.held + size <= self.limit
+            fits = self.held + size <= self.limit
+            self.held += size if fits else 0
+            return fits
 
     def _entry(self, content: bytes, what: str) -> Path:
         name = hashlib.blake2b(content + f"{what}, {FORMAT}".encode(), digest_size=20).hexdigest()
@@ -143,13 +145,11 @@ class PixelCache:
         try:
             _write(entry, pixels)
         except OSError as error:
-            self._stop(error)
-        else:
-            with self._lock:
-                self.held += size
+            self._stop(error, size)
 
-    def _stop(self, error: OSError) -> None:
+    def _stop(self, error: OSError, size: int) -> None:
         with self._lock:
+            self.held -= size
             told, self.adding = not self.adding, False
         if not told:
             reason = error.strerror or str(error)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ucdir.data.views import GREY, ViewDraw, blur_weights
 
 MOST = 2**24  # pixels of a group, padding included: a view needs some 40 bytes for each
+MOST_ON_CPU = 2**19  # larger arrays are new memory each time, which costs twice the time in page faults
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,19 @@ class Crop:
 def render_crops(crops: Sequence[Crop], size: int, device: torch.device) -> Tensor:
     """The views that were drawn: (N, 3, size, size) uint8 on `device`. Nothing here waits for the device."""
     views = torch.empty((len(crops), 3, size, size), dtype=torch.uint8, device=device)
-    for rows in _groups([crop.pixels.shape[:2] for crop in crops], size):
+    most = MOST_ON_CPU if device.type == "cpu" else MOST
+    for rows in _groups([crop.pixels.shape[:2] for crop in crops], size, most):
         views[_there(rows, device)] = _render([crops[row] for row in rows], size, device)
     return views
 
 
-def _groups(shapes: Sequence[tuple[int, ...]], size: int) -> Iterator[list[int]]:
-    """Positions of crops of like size, so many together as memory allows."""
+def _groups(shapes: Sequence[tuple[int, ...]], size: int, most: int) -> Iterator[list[int]]:
+    """Positions of crops of like size, as many together as `most` pixels hold, at least one."""
     group: list[int] = []
     high = wide = size
     for row in sorted(range(len(shapes)), key=lambda row: max(shapes[row])):
         high, wide = max(high, shapes[row][0]), max(wide, shapes[row][1])
-        if group and (len(group) + 1) * high * wide > MOST:
+        if group and (len(group) + 1) * high * wide > most:
             yield group
             group, high, wide = [], max(size, shapes[row][0]), max(size, shapes[row][1])
         group.append(row)

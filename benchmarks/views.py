@@ -1,0 +1,153 @@
+"""How many training views a second, beside Pillow and torchvision as research scripts use them?
+
+    python benchmarks/views.py ../shared/data/pacs/photo ../shared/data/pacs/sketch --images 512 --rounds 5
+
+`plain` opens and decodes a file for each pair of views and makes them of Pillow images with torchvision's first transforms.
+`ours` are whole steps of training without the network. The variants take turns within each round, so that a busy moment of
+the machine hits all of them; medians, and the slowest and fastest turn in brackets. Without folders the pictures are drawn as
+`ucdir demo` draws them, at 256 px. Prints Markdown.
+"""
+
+import argparse
+import os
+import platform
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torchvision import transforms
+
+from ucdir.data.batches import batches
+from ucdir.data.cache import PixelCache
+from ucdir.data.domain import Domain, load_domains
+from ucdir.data.plan import plan_epoch
+from ucdir.data.reading import read_ahead, worker_count
+from ucdir.drawing.collection import draw_collections
+from ucdir.model.device import choose_device
+
+BATCH, LIMIT = 64, 10**11
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", help="default: drawn pictures")
+    parser.add_argument("--images", type=int, default=512, help="of all folders together")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 128])
+    parser.add_argument("--workers", type=int, default=0, help="threads; 0 = one per core")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        domains = sampled(arguments.folders or drawn(Path(folder), arguments.images), arguments.images)
+        count, workers = sum(map(len, domains)), worker_count(arguments.workers)
+        print(f"{machine()}; {count} images, {workers} threads, {arguments.rounds} rounds\n")
+        print("| px | views | views/s (range) | to plain |\n|---|---|---|---|")
+        for size in arguments.sizes:
+            compare(domains, size, workers, arguments.rounds, Path(folder))
+
+
+def compare(domains: list[Domain], size: int, workers: int, rounds: int, folder: Path) -> None:
+    device = choose_device()
+    full = PixelCache(made(folder / f"full-{size}"), LIMIT)
+    step_views(domains, size, workers, full)
+    variants: dict[str, Callable[[int], int]] = {
+        "plain": lambda turn: plain_views(domains, size, workers),
+        "ours, cache empty": lambda turn: step_views(
+            domains, size, workers, PixelCache(made(folder / f"{size}-{turn}"), LIMIT)
+        ),
+        "ours, no cache": lambda turn: step_views(domains, size, workers, None),
+        "ours, cache full": lambda turn: step_views(domains, size, workers, full),
+        f"ours, cache full, rendered in batches on {device}": lambda turn: step_views(domains, size, workers, full, device),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in variants}
+    threads = torch.get_num_threads()
+    for turn in range(rounds):
+        for name, run in variants.items():
+            torch.set_num_threads(threads if "batches" in name else 1)  # threads of torch beside ours slow plain down
+            started = time.perf_counter()
+            views = run(turn)
+            rates[name].append(views / (time.perf_counter() - started))
+            shutil.rmtree(folder / f"{size}-{turn}", ignore_errors=True)
+    for name, found in rates.items():
+        ratio = statistics.median(found) / statistics.median(rates["plain"])
+        print(f"| {size} | {name} | {statistics.median(found):,.0f} ({min(found):,.0f} to {max(found):,.0f}) | {ratio:.2f} |")
+
+
+def plain_views(domains: list[Domain], size: int, workers: int) -> int:
+    """The transforms of MoCo v2 on Pillow images; the number of views made."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size, scale=(0.2, 1.0)),
+            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            transforms.RandomGrayscale(p=0.2),
+            transforms.RandomApply([pillow_blur], p=0.5),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+        ]
+    )
+
+    def pair(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+        return transform(image), transform(image)
+
+    paths = [path for domain in domains for path in domain.paths]
+    views = 0
+    for pairs in read_ahead(paths, pair, BATCH, workers):
+        views += sum(len(torch.stack(side)) for side in zip(*pairs, strict=True))
+    return views
+
+
+def pillow_blur(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+
+
+def step_views(
+    domains: list[Domain], size: int, workers: int, cache: PixelCache | None, device: torch.device | None = None
+) -> int:
+    """The steps of an epoch; the number of views made."""
+    plans = [part for step in plan_epoch([len(domain) for domain in domains], BATCH, (0, 0)) for part in step]
+    views = 0
+    for step in batches(domains, plans, size, (0, 0), workers, cache=cache, device=device):
+        views += len(step.query_views) + len(step.key_views)
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return views
+
+
+def sampled(folders: list[str], images: int) -> list[Domain]:
+    """As many images of each, spread over its folders."""
+    domains = load_domains(folders, classes="none")
+    each = images // len(domains)
+    return [domain.subset(np.linspace(0, len(domain) - 1, min(each, len(domain))).astype(int).tolist()) for domain in domains]
+
+
+def drawn(folder: Path, images: int) -> list[str]:
+    pictures = draw_collections(folder / "images", max(1, images // 20), size=256)
+    return [str(pictures.photo), str(pictures.drawing)]
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def machine() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    device = choose_device()
+    accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{date.today()}: {name}, {os.cpu_count()} cores{accelerator}{load}"
+
+
+if __name__ == "__main__":
+    main()
