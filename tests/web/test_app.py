@@ -595,6 +595,32 @@ def test_a_page_of_another_site_cannot_search(client):
     assert client.get("/health", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("origin", "site", "status"),
+    [
+        ("http://evil.example", None, 403),
+        ("null", None, 403),
+        ("http://testserver.evil.example", None, 403),
+        ("http://testserver:1", None, 403),
+        ("http://TestServer", None, 415),
+        ("https://behind.a.proxy", "same-origin", 415),
+        ("http://testserver", "same-site", 403),
+        (None, None, 415),
+    ],
+)
+def test_a_browser_that_tells_only_the_origin_is_understood(client, origin, site, status):
+    """Over plain HTTP in a local network no browser sends Sec-Fetch-Site."""
+    given = {"Origin": origin, "Sec-Fetch-Site": site}
+    answer = client.post("/search", headers={name: value for name, value in given.items() if value is not None})
+    assert answer.status_code == status
+
+
+def test_a_long_method_is_neither_logged_nor_answered_whole(client, caplog):
+    with caplog.at_level("INFO", "ucdir.web"):
+        assert detail(client.request("A" * 2000, "/health"), 405) == f"{'A' * 20} is not for this address."
+    assert all(len(record.getMessage()) < 100 for record in caplog.records)
+
+
 def test_the_log_holds_no_queries_and_cannot_be_forged(client, caplog):
     with caplog.at_level("INFO", "ucdir.web"):
         client.get("/images/%0a2026%20POST%20forged?gallery=private")

@@ -25,6 +25,7 @@ pytest.importorskip("prometheus_client", reason="ucdir serve needs the extra 'se
 from ucdir.cli import main
 
 END = b"\r\n--x--\r\n"
+STARTING = "from ucdir.cli import main; main()"
 SHORT_WAITS = "import ucdir.web.server as server; server.IDLE_SECONDS = 0.5; from ucdir.cli import main; main()"
 
 
@@ -211,6 +212,19 @@ def test_an_answer_that_is_not_taken_ends(launch, make_gallery, tmp_path):
     assert len(received) < hit["bytes"]
     with urllib.request.urlopen(running.url + hit["image"], timeout=60) as answer:
         assert answer.read() == (tmp_path / "large" / "noise.png").read_bytes()
+
+
+def test_an_upload_without_room_on_the_disk_is_asked_to_come_back(launch, galleries):
+    """A limit on the size of files stands for a disk that is full."""
+    full = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    running = launch(galleries[0], starting=f"{full}resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)); {STARTING}")
+    status, answer = post(running.address, form(noise(600)))
+    assert (status, answer) == (503, {"detail": "the service has no room for uploads at the moment; its log says why."})
+    assert post(running.address, form(picture()))[0] == 200
+    log = running.log.read_text()
+    assert "ERROR an upload could not be kept: [Errno 27] File too large" in log
+    assert "Traceback" not in log
+    assert "Exception ignored" not in log
 
 
 def test_a_search_that_nobody_waits_for_gives_its_place_back(service):

@@ -170,7 +170,8 @@ def _open_to_all(host: str) -> str:
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    for name, level in (("ucdir.web", logging.INFO), ("uvicorn.error", logging.WARNING)):
+    levels = {"ucdir.web": logging.INFO, "uvicorn.error": logging.WARNING, "python_multipart": logging.CRITICAL}
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.propagate = False

@@ -1,6 +1,7 @@
 """How much of a request is taken in, and for how long; a search form comes out, or a refusal."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
@@ -22,6 +23,9 @@ OVERHEAD = 64 * 1024
 LINGER = 3.0
 HANG_UP = {"Connection": "close"}
 SHOWN = 80
+NO_ROOM_SECONDS = "10"
+
+log = logging.getLogger("ucdir.web")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class TooLarge(Exception):
 
 
 async def read_form(request: Request, limits: Limits) -> SearchForm:
-    """Receive the form of POST /search; HTTPException with status 400, 408, 413, 415 or 422 when it cannot be used."""
+    """Receive the form of POST /search; HTTPException with status 400, 408, 413, 415, 422 or 503 when it cannot be used."""
     stream = request.stream()
     try:
         _check_head(request.headers, limits)
@@ -90,6 +94,11 @@ async def read_form(request: Request, limits: Limits) -> SearchForm:
     except HTTPException:
         await _let_it_end(request, stream)
         raise
+    except OSError as error:
+        log.error("an upload could not be kept: %s", error)
+        await _let_it_end(request, stream)
+        sentence = "the service has no room for uploads at the moment; its log says why."
+        raise HTTPException(503, sentence, {"Retry-After": NO_ROOM_SECONDS, **HANG_UP}) from None
     except MultiPartException as error:
         await _let_it_end(request, stream)
         raise HTTPException(400, f"the form cannot be read: {_said(error.message)}", HANG_UP) from None

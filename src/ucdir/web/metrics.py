@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 METHODS = ("GET", "HEAD", "POST")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCHES = (1, 2, 4, 8, 16)
+LONGEST_METHOD = 20
 LONGEST_PATH = 200
 
 log = logging.getLogger("ucdir.web")
@@ -84,7 +85,7 @@ class Watch:
         route = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(method, route, str(status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
-        log.info("%s %s %d %.0f ms", scope["method"], shown_path(scope), status, seconds * 1000)
+        log.info("%s %s %d %.0f ms", scope["method"][:LONGEST_METHOD], shown_path(scope), status, seconds * 1000)
 
 
 def shown_path(scope: Scope) -> str:

@@ -25,7 +25,7 @@ def refuse(status: int, sentence: str, headers: Mapping[str, str] | None = None)
 
 
 async def _http(request: Request, error: HTTPException) -> JSONResponse:
-    plain = {404: "there is nothing at this address.", 405: f"{request.method} is not for this address."}
+    plain = {404: "there is nothing at this address.", 405: f"{request.method[:20]} is not for this address."}
     routing = error.status_code in plain and error.detail in ("Not Found", "Method Not Allowed")
     return refuse(error.status_code, plain[error.status_code] if routing else error.detail, error.headers)
 

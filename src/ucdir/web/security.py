@@ -38,7 +38,7 @@ class Rules:
         name = host_name(headers.get("host", ""))
         if self.hosts is not None and name not in self.hosts:
             return 421, f"this service does not answer to the host name '{name[:80]}'. Start it with --allow-host NAME."
-        if scope["method"] not in ("GET", "HEAD") and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        if scope["method"] not in ("GET", "HEAD") and is_foreign(headers):
             return 403, "a page of another site sent this. Use the page of this service, or a program."
         path = scope["path"]
         if self.token is not None and path not in OPEN_PATHS and not path.startswith("/static/") and not self._knows(headers):
@@ -72,6 +72,14 @@ class Guard:
         status, sentence = refusal
         headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
         return await JSONResponse({"detail": sentence}, status, headers)(scope, receive, send_guarded)
+
+
+def is_foreign(headers: Headers) -> bool:
+    """Whether a page of another site sent it. Browsers send Sec-Fetch-Site over HTTPS and on loopback only, Origin always."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
 
 
 def host_name(header: str) -> str:
