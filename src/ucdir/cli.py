@@ -521,4 +521,4 @@ def demo(
     print(f"  {result.drawn.photo}, {result.drawn.drawing}: {photos} and {drawings} pictures")
     print(f"  {result.run}: the run   {result.gallery}: the searchable photographs")
     print(f"  {result.picture}: one drawing of each kind and what it finds; look at it")
-    print(f"Next: ucdir search {result.gallery} YOUR_DRAWING.png    or    ucdir train DIR DIR --out run")
+    print(f"Next: ucdir search {result.gallery} YOUR_DRAWING.png    or    ucdir train DIR DIR --preset quick --out run")
