@@ -1,7 +1,7 @@
 """Views on the CPU: one at a time, in threads, in arrays small enough for a core's own memory.
 
-A quarter of Pillow's time: colours are floats throughout, hues turn without a division, a blur has no more taps than it needs.
-The operations are so short that threads wait for Python's lock: beyond two cores little is gained.
+A quarter of Pillow's time in one thread: colours are floats throughout, hues turn without a division, a blur has no more taps
+than it needs. The operations are short, and threads meet at Python's lock between them.
 """
 
 import threading
