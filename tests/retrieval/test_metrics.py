@@ -129,6 +129,71 @@ def test_equal_cosines_are_ranked_by_gallery_row():
     assert scores.hits.tolist() == [[250, 250], [250, 250], [0, 1]]
 
 
+def stable(queries, gallery, query_classes, gallery_classes):
+    """Matches in rank order as a stable sort of all cosines gives them."""
+    order = (exact_rows(queries) @ exact_rows(gallery).T).sort(dim=1, descending=True, stable=True).indices
+    return (gallery_classes[order] == query_classes[:, None]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("queries", "gallery", "dim", "values"), [(9, 400, 3, 2), (30, 60, 2, 3), (5, 300, 40, 2), (7, 1, 3, 2)]
+)
+def test_many_equal_cosines_are_ranked_as_a_stable_sort_ranks_them(queries, gallery, dim, values):
+    """Rows of few different values: most cosines are shared by relevant and irrelevant images, zero rows among them."""
+    generator = torch.Generator().manual_seed(queries)
+    rows = [torch.randint(values, (count, dim), generator=generator).float() for count in (queries, gallery)]
+    ids = [torch.randint(3, (count,), generator=generator) for count in (queries, gallery)]
+    scores, found = score(*rows, *ids, KS, resamples=0), stable(*rows, *ids)
+    assert scores.hits.tolist() == [[sum(ranks[:k]) for k in KS] for ranks in found]
+    assert scores.capped_hits.tolist() == [[sum(ranks[: min(k, sum(ranks))]) for k in KS] for ranks in found]
+    precision = [[reference.average_precision(ranks, k) or 0 for k in (*KS, gallery)] for ranks in found]
+    assert_close(scores.average_precision, torch.tensor(precision, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("relevant", [0, 1])
+def test_cosines_one_step_of_the_grid_apart_are_no_tie(relevant):
+    """2**-52 is the least that two exact cosines can differ by; the better image comes second in the gallery."""
+    step = 2.0**-26
+    query = torch.tensor([[1.0, step, 0.0]], dtype=torch.float64)
+    gallery = torch.tensor([[0.6, 0.0, 0.8], [0.6, step, 0.8]], dtype=torch.float64)
+    worse, better = (exact_rows(query) @ exact_rows(gallery).T)[0].tolist()
+    assert better - worse == 2.0**-52
+    classes = torch.tensor([0, 0])
+    classes[relevant] = 1
+    assert score(query, gallery, torch.tensor([1]), classes, (1,)).hits.tolist() == [[relevant]]
+
+
+def test_images_equal_to_the_query_have_the_largest_cosine():
+    """On the grid the cosine of an image with itself may exceed 1 by rounding."""
+    rows = torch.randn(50, 300, generator=torch.Generator().manual_seed(0))
+    scores = score(rows, rows, torch.arange(50), torch.arange(50), (1,))
+    assert scores["P@1"].value == 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_threads_changes_nothing(threads):
+    rows = drawn(11, queries=300, gallery=700, dtype=torch.float32)
+    expected, before = score(*rows, KS), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = score(*rows, KS)
+    finally:
+        torch.set_num_threads(before)
+    assert found.metrics == expected.metrics
+    assert torch.equal(found.average_precision, expected.average_precision)
+
+
+def test_figures_of_each_class_are_those_of_its_queries_alone():
+    queries, gallery, classes, gallery_classes = drawn(12, queries=60)
+    scores = score(queries, gallery, classes, gallery_classes, (3,), resamples=0)
+    assert [found.class_id for found in scores.per_class] == sorted({c for c in classes.tolist() if c >= 0})
+    for found in scores.per_class:
+        mine = classes == found.class_id
+        alone = score(queries[mine], gallery, classes[mine], gallery_classes, (3,), resamples=0)
+        assert (found.queries, found.relevant) == (int(mine.sum()), int((gallery_classes == found.class_id).sum()))
+        assert [m.value for m in found.metrics] == pytest.approx([m.value for m in alone.metrics], rel=1e-12)
+
+
 @pytest.mark.parametrize("block_size", [1, 2, 7, 1000])
 def test_block_size_changes_nothing(block_size):
     rows = drawn(4, dim=64, dtype=torch.float32)

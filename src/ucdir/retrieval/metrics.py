@@ -1,14 +1,22 @@
-"""How good is a ranking? Exact cosine rankings and the figures made from them. Imports torch only."""
+"""How good is a ranking? Exact cosine rankings and the figures made from them. Imports torch and numpy only."""
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 GRID = 2.0**26
 CHUNK = 64
+SORTED = 2**17  # similarities that a thread sorts at a time: 1 MiB stays in the cache from one pass to the next
+
+Counts = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Block = tuple[Counts, Counts, Counts, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class RetrievalScores:
 
     def ceiling(self, k: int) -> float:
         """P@k of a perfect order: below 1 where fewer than k images are relevant; NaN without queries."""
-        return _ratio(self.relevant.clamp_max(k).sum(), torch.tensor(k * len(self.relevant)))
+        return _ratio(float(self.relevant.clamp_max(k).sum()), k * len(self.relevant))
 
     def __getitem__(self, name: str) -> Metric:
         """The figure called `name`, such as 'P@5', 'capped P@5', 'mAP@5', 'R@5' or 'mAP@All'."""
@@ -115,7 +123,7 @@ def score(
     rows = (query_classes >= 0).nonzero()[:, 0]
     labels, gallery_labels = query_classes[rows], gallery_classes.to(query_classes.device)
     blocks = list(_score_blocks(queries[rows], gallery, labels, gallery_labels, ks, block_size))
-    relevant, hits, capped, precision = (torch.cat(parts).cpu() for parts in zip(*blocks, strict=True))
+    relevant, hits, capped, precision = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*blocks, strict=True))
     figures = _figures(ks, relevant, hits, capped, precision)
     labels = labels.cpu()
     return RetrievalScores(
@@ -127,7 +135,7 @@ def score(
         capped_hits=capped,
         average_precision=precision,
         metrics=_with_intervals(figures, resamples, seed),
-        per_class=tuple(_class_scores(int(c), labels, relevant, figures) for c in torch.unique(labels)),
+        per_class=_class_scores(labels, relevant, figures),
         gallery_size=len(gallery),
         without_class=len(queries) - len(rows),
         without_relevant=int((relevant == 0).sum()),
@@ -172,36 +180,75 @@ def _score_blocks(
     gallery_labels: Tensor,
     ks: tuple[int, ...],
     block_size: int,
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+) -> Iterator[Block]:
+    """Blocks of queries -> relevant (B,), hits, capped hits (B, K), precision (B, K + 1)."""
     queries, gallery = exact_rows(queries), exact_rows(gallery)
-    labels, gallery_labels = labels.to(queries.device), gallery_labels.to(gallery.device)
-    for start in range(0, max(len(queries), 1), block_size):
-        block = slice(start, start + block_size)
-        order = (queries[block] @ gallery.T).sort(dim=1, descending=True, stable=True).indices  # (B, G)
-        yield _score_ranking(gallery_labels[order] == labels[block, None], ks)
+    wanted, there = labels.cpu().numpy()[:, None], gallery_labels.cpu().numpy()
+    step = max(SORTED // max(len(gallery), 1), 1)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for start in range(0, max(len(queries), 1), block_size):
+            similarity = queries[start : start + block_size] @ gallery.T  # (B, G)
+            if similarity.is_cpu:
+                parts = np.split(similarity.numpy(), range(step, len(similarity), step))
+                rows = np.split(wanted[start : start + block_size], range(step, len(similarity), step))
+                yield from threads.map(lambda s, w: _score_ranking(_ranked(s, w == there), ks), parts, rows)
+            else:
+                order = similarity.sort(dim=1, descending=True, stable=True).indices.cpu().numpy()
+                yield _score_ranking(there[order] == wanted[start : start + block_size], ks)
 
 
-def _score_ranking(match: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """match (B, G) bool in rank order -> relevant (B,), hits, capped hits (B, K), precision (B, K + 1)."""
-    cutoffs = torch.tensor([*ks, max(match.shape[1], 1)], device=match.device)
-    found = match.cumsum(dim=1)  # (B, G)
-    ranks = torch.arange(1, match.shape[1] + 1, device=match.device)
-    gain = (found.double() / ranks * match).cumsum(dim=1)  # (B, G)
-    relevant = match.sum(dim=1)
-    capped = torch.minimum(cutoffs, relevant[:, None])  # (B, K + 1)
-    precision = _value_at(gain, cutoffs.expand_as(capped)) / capped.clamp_min(1)
-    return (
-        relevant,
-        _value_at(found, cutoffs.expand_as(capped))[:, :-1],
-        _value_at(found, capped)[:, :-1],
-        precision,
-    )
+def _ranked(similarity: NDArray[np.float64], relevant: Flags) -> Flags:
+    """(B, G) exact cosines and what is relevant -> (B, G), what is relevant in order of rank.
+
+    Sorts values alone, which is many times faster than to sort and say where each value was. On the grid of
+    `exact_rows` a cosine is a multiple of 2**-52, so 64 bits hold it as a whole number, best least, and below it one bit
+    for an irrelevant image. Sorted, those bits are the answer, but for equal cosines.
+    """
+    keys = _whole(similarity)
+    keys += ~relevant
+    keys.sort(axis=1)
+    match: Flags = (keys.astype(np.uint8) & 1) == 0
+    equal = (keys[:, 1:] ^ keys[:, :-1]) == 1  # the same cosine, one relevant, one not
+    for row in np.flatnonzero(equal.any(axis=1)):
+        tied = keys[row, :-1][equal[row]]
+        _settle(match[row], np.isin(keys[row] & -2, tied), _whole(similarity[row]), tied, relevant[row])
+    return match
 
 
-def _value_at(running: Tensor, count: Tensor) -> Tensor:
-    """running (B, G) cumulative over ranks, count (B, K) -> its value after that many ranks; 0 after none."""
-    start = running.new_zeros(len(running), 1)
-    return torch.cat([start, running], dim=1).gather(1, count.clamp_max(running.shape[1]))
+def _whole(similarity: NDArray[np.float64]) -> Counts:
+    """Exact cosines as even numbers, best least."""
+    return (similarity * (-2 * GRID**2)).astype(np.int64)
+
+
+def _settle(match: Flags, places: Flags, values: Counts, tied: Counts, relevant: Flags) -> None:
+    """Put equal cosines of one query in order of gallery row.
+
+    match     (G,) written: what is relevant in order of rank
+    places    (G,) which ranks hold a value of `tied`
+    values    (G,) by gallery row, least first
+    tied      (T,) the values that relevant and irrelevant images share
+    relevant  (G,) by gallery row
+    """
+    columns = np.flatnonzero(np.isin(values, tied))
+    match[places] = relevant[columns[np.argsort(values[columns], kind="stable")]]
+
+
+def _score_ranking(match: Flags, ks: tuple[int, ...]) -> Block:
+    """match (B, G) in order of rank -> relevant (B,), hits, capped hits (B, K), precision (B, K + 1)."""
+    found = np.flatnonzero(match)  # (E,), query after query
+    first = np.arange(len(match) + 1) * match.shape[1]
+    before = np.searchsorted(found, first)
+    relevant = np.diff(before)
+    cutoffs = np.minimum([*ks, match.shape[1]], match.shape[1])
+    capped = np.minimum([*ks, match.shape[1]], relevant[:, None])  # (B, K + 1)
+    hits, capped_hits = (np.searchsorted(found, first[:-1, None] + ranks) - before[:-1, None] for ranks in (cutoffs, capped))
+    place = np.arange(1, len(found) + 1) - np.repeat(before[:-1], relevant)
+    rank = found + 1 - np.repeat(first[:-1], relevant)
+    most = int(relevant.max(initial=0))
+    gain = np.zeros((len(match), most + 1))
+    gain[:, 1:][np.arange(most) < relevant[:, None]] = place / rank
+    precision = np.take_along_axis(gain.cumsum(axis=1), hits, axis=1) / np.maximum(capped, 1)
+    return relevant, hits[:, :-1], capped_hits[:, :-1], precision
 
 
 def _figures(
@@ -219,20 +266,27 @@ def _figures(
     return figures
 
 
-def _class_scores(class_id: int, labels: Tensor, relevant: Tensor, figures: dict[str, tuple[Tensor, Tensor]]) -> ClassScores:
-    rows = labels == class_id
-    metrics = []
-    for name, (above, below) in figures.items():
-        value = _ratio(above[rows].sum(), below[rows].sum())
-        metrics.append(Metric(name, value, math.nan, math.nan))
-    return ClassScores(class_id, int(rows.sum()), int(relevant[rows][0]), tuple(metrics))
+def _class_scores(labels: Tensor, relevant: Tensor, figures: dict[str, tuple[Tensor, Tensor]]) -> tuple[ClassScores, ...]:
+    classes, which, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    there = torch.zeros_like(classes).scatter_(0, which, relevant)  # the same for all queries of a class
+    ratios = []
+    for above, below in figures.values():
+        totals = (torch.zeros(len(classes), dtype=torch.float64).index_add_(0, which, part) for part in (above, below))
+        ratios.append([_ratio(top, bottom) for top, bottom in zip(*(total.tolist() for total in totals), strict=True)])
+    rows = zip(classes.tolist(), counts.tolist(), there.tolist(), strict=True)
+    return tuple(
+        ClassScores(
+            *row, tuple(Metric(name, ratio[c], math.nan, math.nan) for name, ratio in zip(figures, ratios, strict=True))
+        )
+        for c, row in enumerate(rows)
+    )
 
 
 def _with_intervals(figures: dict[str, tuple[Tensor, Tensor]], resamples: int, seed: int) -> tuple[Metric, ...]:
     above = torch.stack([column for column, _ in figures.values()], dim=1)  # (Q', F)
     below = torch.stack([column for _, column in figures.values()], dim=1)
     low, high = _bootstrap(above, below, resamples, seed)
-    totals = zip(figures, above.sum(dim=0), below.sum(dim=0), low.tolist(), high.tolist(), strict=True)
+    totals = zip(figures, *(column.tolist() for column in (above.sum(dim=0), below.sum(dim=0), low, high)), strict=True)
     return tuple(Metric(name, _ratio(top, bottom), least, most) for name, top, bottom, least, most in totals)
 
 
@@ -246,14 +300,12 @@ def _bootstrap(above: Tensor, below: Tensor, resamples: int, seed: int) -> tuple
     ratios = []
     for start in range(0, resamples, CHUNK):
         drawn = torch.randint(count, (min(CHUNK, resamples - start), count), generator=generator)
-        times = torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(
-            1, drawn, torch.ones(()).double().expand(drawn.shape)
-        )
+        times = torch.from_numpy(np.stack([np.bincount(row, minlength=count) for row in drawn.numpy()])).double()
         ratios.append((times @ above) / (times @ below))
     sampled = torch.cat(ratios)  # (resamples, F)
     low, high = sampled.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return low, high
 
 
-def _ratio(above: Tensor, below: Tensor) -> float:
-    return float(above / below) if below > 0 else math.nan
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else math.nan
