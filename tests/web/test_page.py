@@ -596,6 +596,7 @@ def test_shortcuts(page: Page) -> None:
     assert page["help"].is_displayed()
     page.shoot("help")
     page.press(Keys.ESCAPE)
+    page.until(lambda: not page["help"].is_displayed(), "the help is closed")
     page.press("e")
     assert page["eraser"].get_attribute("aria-pressed") == "true"
     page.press("d")
