@@ -57,6 +57,7 @@ BOTH = {
     "distance_temperature": 0.01,
     "kmeans_iterations": 20,
     "kmeans_restarts": 5,
+    "kmeans_warm_start": False,
 }
 
 

@@ -638,6 +638,27 @@ def test_a_cache_that_fails_ends_no_run(world: Path, whole: TrainResult, tmp_pat
     same_run(tmp_path / "run", whole.folder)
 
 
+def test_a_run_with_warm_starts_is_resumed_exactly(world: Path, tmp_path: Path) -> None:
+    """The clusters of the last epoch are in the checkpoint."""
+    settings = small(method__kmeans_warm_start=True)
+    train(sources(world), tmp_path / "one", settings)
+    with pytest.raises(Stop):
+        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(8, Stop()))
+    train(out=tmp_path / "two", resume=True)
+    same_run(tmp_path / "two", tmp_path / "one")
+
+
+def test_a_run_from_before_warm_starts_is_resumed(world: Path, whole: TrainResult, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(8, Stop()))
+    config = tmp_path / "run" / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("kmeans_warm_start = false\n", ""), encoding="utf-8")
+    assert config.read_text(encoding="utf-8") != text
+    train(out=tmp_path / "run", resume=True)
+    same_run(tmp_path / "run", whole.folder)
+
+
 def test_views_may_be_rendered_on_the_device(world: Path, tmp_path: Path) -> None:
     """The same run again is the same run; it differs from the one on the CPU by roundings."""
     for name in ("one", "two"):

@@ -282,6 +282,8 @@ def cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) 
 
 def _cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) -> list[tuple[Clusters, ...]]:
     method, seed = trainer.settings.method, trainer.settings.run.seed
+    nothing = [(None,) * len(method.num_clusters)] * len(embeddings)
+    last = [[c.assignment for c in domain] for domain in trainer.clusterings] if method.kmeans_warm_start else []
     return [
         tuple(
             kmeans(
@@ -290,10 +292,11 @@ def _cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int)
                 method.kmeans_iterations,
                 method.kmeans_restarts,
                 torch.Generator().manual_seed(_mixed(seed, epoch, 3, number, count)),
+                start,
             ).to("cpu")
-            for count in method.num_clusters
+            for count, start in zip(method.num_clusters, starts, strict=True)
         )
-        for number, rows in enumerate(embeddings)
+        for number, (rows, starts) in enumerate(zip(embeddings, last or nothing, strict=True))
     ]
 
 
