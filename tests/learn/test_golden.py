@@ -29,7 +29,7 @@ from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.learn.losses import (
     assignment_distance,
     assignment_entropy,
-    bank_similarity,
+    bank_logsumexp,
     cluster_contrast,
     confident,
     distance_of_distance,
@@ -113,7 +113,7 @@ def test_repeated_ids(name: str) -> None:
     ids, key, q = stored("in.dup.ids_A"), stored("in.k_A"), query("A")
     bank = MemoryBank(stored("in.queue_A_before").T)
     bank.write(ids, key)
-    loss = instance_contrast(bank_similarity(q, key, bank.rows, ids), ids, 0.2)
+    loss = instance_contrast(bank_logsumexp(q, key, bank.rows, ids, 0.2), q, key, 0.2)
     (gradient,) = torch.autograd.grad(loss, q)
     agree({"queue_A": bank.rows.T, "inst_A": loss, "grad_q_A": gradient}[name.removeprefix("out.dup.")], name)
 
@@ -127,9 +127,9 @@ INSTANCE = like(r"out\.inst\..*")
 def test_instance_contrast(name: str) -> None:
     _, _, when, rest = name.split(".", 3)
     temperature, domain = float(rest[1 : rest.rindex(".")]), name[-1]
-    q, ids = query(domain), stored(f"in.ids_{domain}")
+    q, key, ids = query(domain), stored(f"in.k_{domain}"), stored(f"in.ids_{domain}")
     bank = stored(f"in.queue_{domain}_before" if when == "noenq" else f"out.enqueue.queue_{domain}").T
-    loss = instance_contrast(bank_similarity(q, stored(f"in.k_{domain}"), bank, ids), ids, temperature)
+    loss = instance_contrast(bank_logsumexp(q, key, bank, ids, temperature), q, key, temperature)
     agree(torch.autograd.grad(loss, q)[0] if "grad" in name else loss, name)
 
 
@@ -143,8 +143,8 @@ CLUSTER_CUMULATIVE = like(r"out\.cwcon\.(c5_12|c12_5|c4_7_20)\.th.*")
 def our_cluster_term(step: DomainStep, clusters: Clusters, threshold: float) -> Tensor:
     assignment = clusters.assignment[step.image_ids]
     counted = confident(step.key, clusters.prototypes, assignment, 0.2, threshold)
-    similarity = bank_similarity(step.query, step.key, step.bank, step.image_ids)
-    return cluster_contrast(similarity, step.query, clusters.bank_means(step.bank), assignment, counted, 0.2)
+    logsumexp = bank_logsumexp(step.query, step.key, step.bank, step.image_ids, 0.2)
+    return cluster_contrast(logsumexp, step.query, clusters.bank_means(step.bank), assignment, counted, 0.2)
 
 
 @pytest.mark.parametrize("name", CLUSTER)

@@ -4,38 +4,86 @@ Shape letters: N batch, M bank rows, D dimensions, C clusters. Rows are unit len
 prototypes: a gradient is wanted through the queries only.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SCORES = 2**18  # logits that are in memory at once on a CPU: 1 MiB stays in the cache from one pass to the next
+SCORES_ELSEWHERE = 2**26  # on other devices few large steps are faster
 
 
-def bank_similarity(query: Tensor, key: Tensor, bank: Tensor, image_ids: Tensor) -> Tensor:
-    """Cosine of each query with every image of its domain; for its own image, with its own key.
+def bank_logsumexp(query: Tensor, key: Tensor, bank: Tensor, image_ids: Tensor, temperature: float) -> Tensor:
+    """log of the sum over the M images of a domain of exp(cosine / temperature); its own image counts with its own key.
 
-    query, key   (N, D) unit rows, two views of the same N images
+    query, key   (N, D) unit rows, two views of the same N images; gradient flows through `query` only
     bank         (M, D) unit rows
     image_ids    (N,) int64, row of each image in `bank`; may repeat, each row then keeps its own key
-    returns      (N, M) in [-1, 1], shared by the instance and the cluster term
+    temperature  > 0
+    returns      (N,), shared by the instance and the cluster term; in the precision of `bank`, also under autocast
+
+    The N x M logits are never whole in memory.
     """
-    positive = (query * key).sum(dim=1, keepdim=True)  # (N, 1)
-    return (query @ bank.T).scatter(1, image_ids[:, None], positive)  # (N, M)
+    with torch.autocast(query.device.type, enabled=False):
+        result: Tensor = _BankLogSumExp.apply(query.to(bank.dtype), key.to(bank.dtype), bank, image_ids, temperature)
+    return result
 
 
-def instance_contrast(similarity: Tensor, image_ids: Tensor, temperature: float) -> Tensor:
+class _BankLogSumExp(torch.autograd.Function):
+    """Goes over the bank once, in blocks, and carries the sum and the softmax-weighted mean row along.
+
+    That mean row, over the temperature, is the gradient, so nothing of size M is kept or computed again. When a larger
+    logit turns up, what was summed so far is scaled down (Milakov & Gimelshein 2018; Dao et al. 2022).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, bank: Tensor, image_ids: Tensor, temperature: float) -> Tensor:
+        query = query / temperature
+        largest = (query * key).sum(dim=1, keepdim=True)  # (N, 1)
+        total, weighted = torch.ones_like(largest), key.clone()  # of the own image; the others are added
+        block = max((SCORES if query.is_cpu else SCORES_ELSEWHERE) // max(len(query), 1), 1)
+        for start in range(0, len(bank), block):
+            rows = bank[start : start + block]
+            logits = _without_own(query @ rows.T, image_ids - start)  # (N, B)
+            larger = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
+            scale, largest = (largest - larger).exp_(), larger
+            weights = logits.sub_(largest).exp_()
+            total.mul_(scale).add_(weights.sum(dim=1, keepdim=True))
+            weighted = torch.addmm(weighted.mul_(scale), weights, rows)
+        ctx.save_for_backward(weighted.div_(total * temperature))
+        return (largest + total.log())[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient[:, None] * slope, None, None, None, None
+
+
+def _without_own(logits: Tensor, places: Tensor) -> Tensor:
+    """Put -inf, in place, where each row of logits (N, B) has its own image, if it is in this block: places (N,)."""
+    column = places.clamp(0, logits.shape[1] - 1)[:, None]
+    kept = torch.where(column == places[:, None], -torch.inf, logits.gather(1, column))
+    return logits.scatter_(1, column, kept)
+
+
+def instance_contrast(logsumexp: Tensor, query: Tensor, key: Tensor, temperature: float) -> Tensor:
     """Which of the M images is this? Cross-entropy of each query view against its domain's bank (InfoNCE).
 
-    similarity   (N, M) from `bank_similarity`
-    image_ids    (N,) int64, the right answer of each row
+    logsumexp    (N,) from `bank_logsumexp`
+    query, key   (N, D) unit rows, two views of the same N images
     temperature  > 0; smaller is stricter. Paper: 0.2
     returns      scalar, mean over N; log(M) when all similarities are equal
 
     He et al. 2020 (MoCo); Hu & Lee 2022, instance-wise term.
     """
-    return F.cross_entropy(similarity / temperature, image_ids)
+    return (logsumexp - (query * key).sum(dim=1) / temperature).mean()
 
 
 def cluster_contrast(
-    similarity: Tensor,
+    logsumexp: Tensor,
     query: Tensor,
     bank_means: Tensor,
     assignment: Tensor,
@@ -44,7 +92,7 @@ def cluster_contrast(
 ) -> Tensor:
     """Which images share my cluster? Mean log-likelihood of the images of one's own cluster, over the counted queries.
 
-    similarity   (N, M) from `bank_similarity`
+    logsumexp    (N,) from `bank_logsumexp`
     query        (N, D) unit rows
     bank_means   (C, D) mean of the bank rows of each cluster, not of unit length: the mean over a cluster of q . b
                  is q . (mean b), so no N x M mask is needed
@@ -56,8 +104,7 @@ def cluster_contrast(
     Hu & Lee 2022, cluster-wise term.
     """
     positive = (query * bank_means[assignment]).sum(dim=1) / temperature  # (N,)
-    loss = torch.logsumexp(similarity / temperature, dim=1) - positive  # (N,)
-    return (loss * counted).sum() / counted.sum().clamp(min=1)
+    return ((logsumexp - positive) * counted).sum() / counted.sum().clamp(min=1)
 
 
 def confident(key: Tensor, prototypes: Tensor, assignment: Tensor, temperature: float, threshold: float) -> Tensor:

@@ -11,7 +11,7 @@ from ucdir.config import MethodSettings
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.losses import (
     assignment_entropy,
-    bank_similarity,
+    bank_logsumexp,
     cluster_contrast,
     confident,
     distance_of_distance,
@@ -98,15 +98,14 @@ def objective(steps: Sequence[DomainStep], weights: TermWeights, method: MethodS
     of feature domain and prototype domain; distance over every feature domain and every pair of prototype domains.
     Several cluster counts are independent terms, averaged.
     """
-    similarities = [bank_similarity(s.query, s.key, s.bank, s.image_ids) for s in steps]
+    sums = [bank_logsumexp(s.query, s.key, s.bank, s.image_ids, method.temperature) for s in steps]
     instance = tuple(
-        instance_contrast(similarity, s.image_ids, method.temperature)
-        for similarity, s in zip(similarities, steps, strict=True)
+        instance_contrast(logsumexp, s.query, s.key, method.temperature) for logsumexp, s in zip(sums, steps, strict=True)
     )
     zero = torch.zeros_like(instance[0])
     cluster = tuple(
-        mean([_cluster_term(similarity, s, clusters, method) for clusters in s.clusterings], zero)
-        for similarity, s in zip(similarities, steps, strict=True)
+        mean([_cluster_term(logsumexp, s, clusters, method) for clusters in s.clusterings], zero)
+        for logsumexp, s in zip(sums, steps, strict=True)
     )
     levels = list(zip(*(s.clusterings for s in steps), strict=True)) if weights.entropy or weights.distance else []
     entropy = mean(
@@ -139,8 +138,8 @@ def mean(terms: Sequence[Tensor], empty: Tensor) -> Tensor:
     return torch.stack(tuple(terms)).mean() if terms else empty
 
 
-def _cluster_term(similarity: Tensor, step: DomainStep, clusters: Clusters, method: MethodSettings) -> Tensor:
+def _cluster_term(logsumexp: Tensor, step: DomainStep, clusters: Clusters, method: MethodSettings) -> Tensor:
     assignment = clusters.assignment[step.image_ids]
     counted = confident(step.key, clusters.prototypes, assignment, method.temperature, method.confidence)
     means = clusters.bank_means(step.bank)
-    return cluster_contrast(similarity, step.query, means, assignment, counted, method.temperature)
+    return cluster_contrast(logsumexp, step.query, means, assignment, counted, method.temperature)
