@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench bench-search bench-views bench-serve fuzz clean
+.PHONY: help setup demo test check format bench bench-kernels bench-search bench-views bench-serve fuzz clean
 
 DATA ?= ../shared/data/pacs
 WEIGHTS ?= ../shared/weights/mobilenet_v2_imagenet.safetensors
@@ -30,6 +30,11 @@ check: .venv/.ready ## format, lint, strict types, import rule
 
 bench: .venv/.ready ## train and score on real images (an hour a seed); DATA=..., WEIGHTS=..., SEEDS="0 1"
 	@$(BIN)/python benchmarks/real_images.py $(DATA) $(WEIGHTS) build/real-images --seeds $(SEEDS)
+
+bench-kernels: .venv/.ready ## k-means, the terms and scoring beside the plain ways (ten minutes)
+	@$(BIN)/python benchmarks/scoring.py
+	@$(BIN)/python benchmarks/kmeans.py
+	@$(BIN)/python benchmarks/terms.py
 
 bench-search: .venv/.ready ## exact search beside faiss, the start of a search, folder beside Milvus Lite (half an hour)
 	@$(BIN)/python benchmarks/search.py

@@ -9,19 +9,17 @@ the machine hits all of them; medians, and the slowest and fastest turn in brack
 """
 
 import argparse
-import os
-import platform
 import random
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from _common import machine
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
@@ -47,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         domains = sampled(arguments.folders or drawn(Path(folder), arguments.images), arguments.images)
         count, workers = sum(map(len, domains)), worker_count(arguments.workers)
-        print(f"{machine()}; {count} images, {workers} threads, {arguments.rounds} rounds\n")
+        print(f"{machine(accelerator())}; {count} images, {workers} threads, {arguments.rounds} rounds\n")
         print("| px | views | views/s (range) | to plain |\n|---|---|---|---|")
         for size in arguments.sizes:
             compare(domains, size, workers, arguments.rounds, Path(folder))
@@ -139,14 +137,9 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+def accelerator() -> str:
     device = choose_device()
-    accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return f"{date.today()}: {name}, {os.cpu_count()} cores{accelerator}{load}"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"torch on {device}"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 GRID = 2.0**26
 CHUNK = 64
+BLOCK = 2**22  # similarities in memory at a time
 SORTED = 2**17  # similarities that a thread sorts at a time: 1 MiB stays in the cache from one pass to the next
 
 Counts = NDArray[np.int64]
@@ -103,7 +104,7 @@ def score(
     ks: Sequence[int],
     resamples: int = 1000,
     seed: int = 0,
-    block_size: int = 128,
+    block_size: int | None = None,
 ) -> RetrievalScores:
     """Rank the gallery for every query by cosine, equal cosines by gallery row, and score the rankings.
 
@@ -113,7 +114,7 @@ def score(
     gallery_classes  (G,) int64, -1 = no class: relevant to nothing, still ranked
     ks               cut-offs >= 1; k > G is allowed
     resamples, seed  bootstrap over queries for the 95 % intervals
-    block_size       queries ranked at a time; changes memory, block_size x G values, never a result
+    block_size       queries ranked at a time; changes memory, block_size x G values, never a result; None = 32 MiB of them
 
     Raises ValueError for shapes that do not fit, ks below 1, or embeddings that are not finite.
     """
@@ -122,6 +123,7 @@ def score(
     _check_pair(gallery, gallery_classes, "gallery")
     rows = (query_classes >= 0).nonzero()[:, 0]
     labels, gallery_labels = query_classes[rows], gallery_classes.to(query_classes.device)
+    block_size = block_size or max(BLOCK // max(len(gallery), 1), 1)
     blocks = list(_score_blocks(queries[rows], gallery, labels, gallery_labels, ks, block_size))
     relevant, hits, capped, precision = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*blocks, strict=True))
     figures = _figures(ks, relevant, hits, capped, precision)
