@@ -1,22 +1,36 @@
-"""Train and score on real images, pair by pair and seed by seed.
+"""Train and score on real images, pair by pair, seed by seed and, to compare them, precision by precision.
 
-    python benchmarks/real_images.py DATA WEIGHTS OUT --seeds 0 1
+    python benchmarks/real_images.py DATA WEIGHTS OUT --seeds 0 1 2 --precisions auto float32
 
 DATA holds one folder per domain (photo, sketch, art_painting) with class folders in it, WEIGHTS is a state dict of
-torchvision's mobilenet_v2. A finished cell is not run again, one that was killed goes on where it stopped. Prints the table
-of all finished cells as Markdown.
+torchvision's mobilenet_v2. A finished cell is not run again, one that was killed goes on where it stopped. Prints, as Markdown,
+the mean and the range over the seeds of every row, and then each finished cell.
 """
 
 import argparse
 import json
-import os
+import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PAIRS = (("photo", "sketch"), ("photo", "art_painting"))
-ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of searching in one cell: figures in percent, of both directions and their means."""
+
+    pair: str
+    precision: str
+    seed: int
+    method: str
+    there: float
+    back: float
+    precision_at_50: float
+    mean_average_precision: float
 
 
 def main() -> None:
@@ -25,51 +39,78 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--precisions", nargs="+", default=["auto"], help="auto, float32, bfloat16")
     parser.add_argument("--epochs", type=int, default=10)
     arguments = parser.parse_args()
     for seed in arguments.seeds:
-        for pair in PAIRS:
-            cell = arguments.out / f"{'-'.join(pair)}-seed{seed}"
-            train(cell, [arguments.data / name for name in pair], arguments.weights, arguments.epochs, seed)
-            score(cell)
-            print(table(arguments.out), flush=True)
+        for precision in arguments.precisions:
+            for pair in PAIRS:
+                cell = arguments.out / f"{'-'.join(pair)}-{precision}-seed{seed}"
+                domains = [arguments.data / name for name in pair]
+                train(cell, domains, arguments.weights, arguments.epochs, seed, precision)
+                score(cell, precision)
+    rows = [row for report in sorted(arguments.out.glob("*-*-*-seed*/scores.json")) for row in rows_of(report)]
+    print(f"{means(rows)}\n\n{cells(rows)}")
 
 
-def train(cell: Path, domains: list[Path], weights: Path, epochs: int, seed: int) -> None:
+def train(cell: Path, domains: list[Path], weights: Path, epochs: int, seed: int, precision: str) -> None:
     start = [*map(str, domains), "--preset", "quick", "--weights", str(weights), "--num-clusters", "7"]
-    start += ["--epochs", str(epochs), "--seed", str(seed)]
+    start += ["--epochs", str(epochs), "--seed", str(seed), "--precision", precision]
     begun = (cell / "checkpoints" / "last.pt").exists()
     ucdir("train", *(["--resume"] if begun else start), "--out", str(cell))
 
 
-def score(cell: Path) -> None:
+def score(cell: Path, precision: str) -> None:
     report = cell / "scores.json"
     if not report.exists():
-        report.write_text(ucdir("evaluate", str(cell), "--json"), encoding="utf-8")
+        report.write_text(ucdir("evaluate", str(cell), "--precision", precision, "--json"), encoding="utf-8")
 
 
-def table(out: Path) -> str:
-    """One line per pair, seed and row: P@50 both ways, its mean, and the mean mAP@All, in percent."""
-    lines = ["| pair | seed | row | P@50 there | P@50 back | mean P@50 | mean mAP@All |", "|---|---|---|---|---|---|---|"]
-    for report in sorted(out.glob("*/scores.json")):
-        scores = json.loads(report.read_text(encoding="utf-8"))
-        seed = report.parent.name.rpartition("seed")[2]
-        lines += [table_line(scores, method, seed) for method in scores["methods"]]
+def rows_of(report: Path) -> list[Row]:
+    """What `ucdir evaluate --json` says of a cell."""
+    scores = json.loads(report.read_text(encoding="utf-8"))
+    *_, precision, seed = report.parent.name.split("-")
+    return [row_of(scores, method, precision, int(seed.removeprefix("seed"))) for method in scores["methods"]]
+
+
+def row_of(scores: dict[str, Any], method: str, precision: str, seed: int) -> Row:
+    there, back = (100 * direction["methods"][method]["metrics"]["P@50"]["value"] for direction in scores["directions"])
+    mean = scores["means"][0]["methods"][method]
+    pair = ", ".join(scores["means"][0]["domains"])
+    return Row(pair, precision, seed, method, there, back, 100 * mean["P@50"], 100 * mean["mAP@All"])
+
+
+def means(rows: list[Row]) -> str:
+    """One line per pair, row and precision."""
+    lines = ["| pair | row | precision | seeds | mean P@50 (range) | mean mAP@All (range) |", "|---|---|---|---|---|---|"]
+    for pair, method, precision in dict.fromkeys((row.pair, row.method, row.precision) for row in rows):
+        found = [row for row in rows if (row.pair, row.method, row.precision) == (pair, method, precision)]
+        figures = [
+            mean_and_range([getattr(row, name) for row in found]) for name in ("precision_at_50", "mean_average_precision")
+        ]
+        lines.append(f"| {pair} | {method} | {precision} | {len(found)} | {' | '.join(figures)} |")
+    return "\n".join([*lines[:2], *sorted(lines[2:])])
+
+
+def mean_and_range(values: list[float]) -> str:
+    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def cells(rows: list[Row]) -> str:
+    """One line per pair, seed, precision and row."""
+    lines = [
+        "| pair | seed | precision | row | P@50 there | P@50 back | mean P@50 | mean mAP@All |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row.pair, row.seed, row.precision)):
+        figures = f"{row.there:.1f} | {row.back:.1f} | {row.precision_at_50:.1f} | {row.mean_average_precision:.1f}"
+        lines.append(f"| {row.pair} | {row.seed} | {row.precision} | {row.method} | {figures} |")
     return "\n".join(lines)
 
 
-def table_line(scores: dict[str, Any], method: str, seed: str) -> str:
-    there, back = (100 * direction["methods"][method]["metrics"]["P@50"]["value"] for direction in scores["directions"])
-    means = scores["means"][0]["methods"][method]
-    pair = ", ".join(scores["means"][0]["domains"])
-    figures = " | ".join(f"{value:.1f}" for value in (there, back, 100 * means["P@50"], 100 * means["mAP@All"]))
-    return f"| {pair} | {seed} | {method} | {figures} |"
-
-
 def ucdir(*command: str) -> str:
-    """Run ucdir in a process of its own, with an allocator that gives large buffers back late; gives its stdout."""
-    environment = {**os.environ, "GLIBC_TUNABLES": ALLOCATOR}
-    finished = subprocess.run([sys.executable, "-m", "ucdir", *command], env=environment, stdout=subprocess.PIPE, text=True)
+    """Run ucdir in a process of its own; gives its stdout."""
+    finished = subprocess.run([sys.executable, "-m", "ucdir", *command], stdout=subprocess.PIPE, text=True)
     if finished.returncode:
         sys.exit(f"ucdir {' '.join(command)} ended with {finished.returncode}")
     return finished.stdout

@@ -12,18 +12,15 @@ longer of the two, at the speeds measured in the same rounds. Prints Markdown.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+from measure import machine, matrix_product, memory_copy, seconds
 
 from ucdir.retrieval.search import are_unit, nearest
 
@@ -56,7 +53,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, nargs="+", default=[1, 1000])
     parser.add_argument("--k", type=int, nargs="+", default=[10, 200])
     arguments = parser.parse_args()
-    print(machine())
+    print(machine(libraries()))
     if faiss is None:
         print("\nfaiss is not installed (pip install faiss-cpu), so its lines are left out.")
     for kind in ("random", "clustered"):
@@ -159,24 +156,6 @@ def brute_force(queries: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-cosines, axis=1, kind="stable")[:, :k]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def matrix_product(size: int = 2048) -> float:
-    """GF/s of a float32 matrix product."""
-    values = np.ones((size, size), np.float32)
-    return 2 * size**3 / seconds(lambda: values @ values) / 1e9
-
-
-def memory_copy(size: int = 2**26) -> float:
-    """GB/s read and written by a copy too large for the caches."""
-    values, copy = np.ones(size, np.float32), np.ones(size, np.float32)
-    return 2 * values.nbytes / seconds(lambda: np.copyto(copy, values)) / 1e9
-
-
 def anonymous() -> float:
     """MiB of this process that are no mapped file; NaN where the system does not tell."""
     status = Path("/proc/self/status")
@@ -193,17 +172,10 @@ def peak(work: Callable[[], object]) -> float:
     return highest
 
 
-def machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+def libraries() -> str:
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     engine = "" if faiss is None else f", faiss {faiss.__version__} ({faiss.omp_get_max_threads()} threads)"
-    return (
-        f"{date.today()}: {name}, {os.cpu_count()} cores{load}; Python {platform.python_version()}, "
-        f"numpy {np.__version__} ({blas['name']} {blas['version']}){engine}"
-    )
+    return f"numpy {np.__version__} ({blas['name']} {blas['version']}){engine}"
 
 
 if __name__ == "__main__":

@@ -9,20 +9,18 @@ the machine hits all of them; medians, and the slowest and fastest turn in brack
 """
 
 import argparse
-import os
-import platform
-import random
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from measure import machine
+from PIL import Image
+from plain import drawn, moco_views
 from torchvision import transforms
 
 from ucdir.data.batches import batches
@@ -30,7 +28,6 @@ from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain, load_domains
 from ucdir.data.plan import plan_epoch
 from ucdir.data.reading import read_ahead, worker_count
-from ucdir.drawing.collection import draw_collections
 from ucdir.model.device import choose_device
 
 BATCH, LIMIT = 64, 10**11
@@ -47,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         domains = sampled(arguments.folders or drawn(Path(folder), arguments.images), arguments.images)
         count, workers = sum(map(len, domains)), worker_count(arguments.workers)
-        print(f"{machine()}; {count} images, {workers} threads, {arguments.rounds} rounds\n")
+        print(f"{machine(accelerator())}; {count} images, {workers} threads, {arguments.rounds} rounds\n")
         print("| px | views | views/s (range) | to plain |\n|---|---|---|---|")
         for size in arguments.sizes:
             compare(domains, size, workers, arguments.rounds, Path(folder))
@@ -82,16 +79,7 @@ def compare(domains: list[Domain], size: int, workers: int, rounds: int, folder:
 
 def plain_views(domains: list[Domain], size: int, workers: int) -> int:
     """The transforms of MoCo v2 on Pillow images; the number of views made."""
-    transform = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(size, scale=(0.2, 1.0)),
-            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
-            transforms.RandomGrayscale(p=0.2),
-            transforms.RandomApply([pillow_blur], p=0.5),
-            transforms.RandomHorizontalFlip(),
-            transforms.PILToTensor(),
-        ]
-    )
+    transform = transforms.Compose([moco_views(size), transforms.PILToTensor()])
 
     def pair(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
         with Image.open(path) as file:
@@ -103,10 +91,6 @@ def plain_views(domains: list[Domain], size: int, workers: int) -> int:
     for pairs in read_ahead(paths, pair, BATCH, workers):
         views += sum(len(torch.stack(side)) for side in zip(*pairs, strict=True))
     return views
-
-
-def pillow_blur(image: Image.Image) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
 
 
 def step_views(
@@ -129,24 +113,14 @@ def sampled(folders: list[str], images: int) -> list[Domain]:
     return [domain.subset(np.linspace(0, len(domain) - 1, min(each, len(domain))).astype(int).tolist()) for domain in domains]
 
 
-def drawn(folder: Path, images: int) -> list[str]:
-    pictures = draw_collections(folder / "images", max(1, images // 20), size=256)
-    return [str(pictures.photo), str(pictures.drawing)]
-
-
 def made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+def accelerator() -> str:
     device = choose_device()
-    accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return f"{date.today()}: {name}, {os.cpu_count()} cores{accelerator}{load}"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"torch on {device}"
 
 
 if __name__ == "__main__":

@@ -3,18 +3,21 @@
 import json
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from ucdir.commands.train import train
+from ucdir.commands.train import train as train_and_report
 from ucdir.config import Settings, load_settings
 from ucdir.drawing.collection import draw_collections
 from ucdir.errors import InterruptedRun
 from ucdir.learn.checkpoint import load_checkpoint
 from ucdir.model.encoder import Encoder
 from ucdir.retrieval.embed import embed
+
+train = partial(train_and_report, report=False)
 
 HEAD = {
     "encoder.backbone": "timm/test_resnet",
@@ -81,13 +84,14 @@ def test_the_bank_is_what_the_saved_encoder_gives(run: Path, sources: list[str])
 def test_what_the_backbone_gave_is_kept_and_taken(
     run: Path, sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another folder with the same images: the training views are not run through the backbone again."""
+    """Another folder with the same images: nothing is run through the backbone again."""
     cache = tmp_path / "cache"
     train(sources, tmp_path / "first", head(data__cache_dir=str(cache)))
     assert terms(tmp_path / "first") == terms(run)
-    assert len(list((cache / "features").iterdir())) == 2
+    assert len(list((cache / "features").iterdir())) == 4  # of each domain the evaluation views and the training views
     copies = [shutil.copytree(source, tmp_path / "copy" / Path(source).name) for source in sources]
     monkeypatch.setattr("ucdir.learn.features._views", None)
+    monkeypatch.setattr("ucdir.retrieval.features.embed", None)
     train([str(copy) for copy in copies], tmp_path / "second", head(data__cache_dir=str(cache)))
     assert terms(tmp_path / "second") == terms(run)
 
@@ -121,3 +125,12 @@ def test_unreadable_images_are_left_out(sources: list[str], tmp_path: Path) -> N
     next(iter(sorted(copies[0].rglob("*.jpg")))).write_bytes(b"no image")
     result = train([str(copy) for copy in copies], tmp_path / "run", head(optimiser__epochs=1, data__max_unreadable=0.1))
     assert len(result.skipped) == 1
+
+
+def test_unreadable_images_are_told_again_when_the_features_were_kept(sources: list[str], tmp_path: Path) -> None:
+    copies = [shutil.copytree(source, tmp_path / Path(source).name) for source in sources]
+    next(iter(sorted(copies[0].rglob("*.jpg")))).write_bytes(b"no image")
+    settings = head(optimiser__epochs=1, data__max_unreadable=0.1, data__cache_dir=str(tmp_path / "cache"))
+    first, second = (train([str(copy) for copy in copies], tmp_path / out, settings) for out in ("one", "two"))
+    assert [str(error) for error in first.skipped] == [str(error) for error in second.skipped]
+    assert terms(tmp_path / "one") == terms(tmp_path / "two")

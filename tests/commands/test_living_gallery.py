@@ -48,7 +48,7 @@ def photos(tmp_path):
 @pytest.fixture
 def settled(monkeypatch):
     """Files count as settled at once: the tests cannot wait two seconds after each change."""
-    monkeypatch.setattr("ucdir.retrieval.update.SETTLED_NS", -(10**18))
+    monkeypatch.setattr("ucdir.retrieval.look.SETTLED_NS", -(10**18))
 
 
 def run(encoder, photos, *more, **options):
@@ -87,7 +87,7 @@ def test_only_the_difference_is_embedded(photos, encoder, tmp_path):
 
 def test_a_file_that_did_not_change_is_not_even_read(photos, encoder, settled, monkeypatch):
     run(encoder, photos)
-    monkeypatch.setattr("ucdir.retrieval.update.read_file", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("ucdir.retrieval.look.read_file", lambda path: pytest.fail(f"{path} was read"))
     assert run(encoder, photos).changes == Changes(unchanged=8)
 
 

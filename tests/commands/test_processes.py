@@ -1,12 +1,16 @@
-"""Training by several processes, started by a real torchrun, with gloo on the CPU."""
+"""Training, indexing and embedding by several processes, started by a real torchrun, with gloo on the CPU."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.testing import assert_close
@@ -96,6 +100,7 @@ def test_one_process_speaks(together: tuple[Path, str]) -> None:
     assert said.count("epoch 2/2") == 1
     assert said.count("skipped:") == 1
     assert said.count("Wrote ") == 1
+    assert (together[0] / "report.html").is_file()  # by the first process
     assert "2 processes share each step of 12 images of each domain" in said
 
 
@@ -111,7 +116,7 @@ def test_a_run_goes_on_with_another_number_of_processes(sources: list[str], alon
     ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240)
     assert ended.returncode != 0
     assert len(figures(out)) == 1
-    train(1, out, "--resume")
+    train(1, out, "--resume", "--no-report")
     close(alone, out, first_epochs=2)
 
 
@@ -131,7 +136,110 @@ def test_steps_that_cannot_be_shared_are_refused(sources: list[str], tmp_path: P
 def test_parts_of_a_step_learn_about_the_same(sources: list[str], alone: Path, tmp_path: Path) -> None:
     """Not the same: each part has batch statistics of its own. But nothing is lost, and the terms are near."""
     out = tmp_path / "run"
-    train(1, out, *sources, *START, "--epochs", "1", "--set", "data.max_unreadable=0.1", "--set", "optimiser.parts=3")
+    train(
+        1,
+        out,
+        *sources,
+        *START,
+        "--epochs",
+        "1",
+        "--set",
+        "data.max_unreadable=0.1",
+        "--set",
+        "optimiser.parts=3",
+        "--no-report",
+    )
     ours, whole = figures(out)[0]["terms"], figures(alone)[0]["terms"]
     assert ours["instance"] == pytest.approx(whole["instance"], rel=0.05)
     assert torch.isfinite(torch.tensor(ours["total"]))
+
+
+# Embedding
+
+
+def gallery_of(folder: Path) -> tuple[pa.Table, np.ndarray, dict[str, Any]]:
+    told = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
+    return pq.ParquetFile(folder / "images.parquet").read(), np.load(folder / "embeddings.npy"), told
+
+
+def index(count: int, *more: str) -> "subprocess.CompletedProcess[str]":
+    return ucdir(count, "index", "--device", "cpu", "--precision", "float32", "--workers", "1", "--no-export", *more)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """More images than two processes embed at a time, one of them broken."""
+    drawn = draw_collections(tmp_path_factory.mktemp("many") / "d", images_per_class=9, size=40)
+    (drawn.photo / "broken.jpg").write_bytes(b"no image")
+    return [str(drawn.photo), str(drawn.drawing)]
+
+
+def test_two_processes_make_the_gallery_of_one(alone: Path, many: list[str], tmp_path: Path) -> None:
+    """In several rounds: the rows, their order and what could not be read are those of one process."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert index(1, str(alone), *many, "--out", str(one)).returncode == 0
+    ended = index(2, str(alone), *many, "--out", str(two))
+    assert ended.returncode == 0, ended.stderr
+    (images, rows, told), (others, other_rows, also_told) = gallery_of(one), gallery_of(two)
+    assert len(images) > 2 * 64
+    assert images.drop_columns(["mtime_ns", "ctime_ns"]).equals(others.drop_columns(["mtime_ns", "ctime_ns"]))
+    np.testing.assert_allclose(other_rows, rows, atol=1e-5)
+    assert told["unreadable"] == also_told["unreadable"]
+    assert ended.stdout.count("Next: ucdir search") == 1
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".") and not file.name.endswith(".lock")]
+
+
+def test_two_processes_follow_the_folders(alone: Path, sources: list[str], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(sources[0], photos)
+    out = str(tmp_path / "gallery")
+    assert index(1, str(alone), str(photos), "--out", out).returncode == 0
+    first, second, *_ = sorted(photos.rglob("*.jpg"))
+    first.unlink()
+    shutil.copy(sorted(Path(sources[1]).rglob("*.png"))[0], second.with_name("new.png"))
+    ended = index(2, str(alone), str(photos), "--out", out, "--json")
+    assert ended.returncode == 0, ended.stderr
+    changes = json.loads(ended.stdout)["changes"]
+    assert (changes["added"], changes["removed"], changes["embedded"]) == (1, 1, 1)
+    assert index(1, str(alone), str(photos), "--out", str(tmp_path / "anew")).returncode == 0
+    (images, rows, _), (expected, expected_rows, _) = gallery_of(Path(out)), gallery_of(tmp_path / "anew")
+    assert images["id"].equals(expected["id"])
+    assert images["sha256"].equals(expected["sha256"])
+    np.testing.assert_allclose(rows, expected_rows, atol=1e-5)
+
+
+def test_two_processes_embed_what_one_embeds(alone: Path, sources: list[str], tmp_path: Path) -> None:
+    for count in (1, 2):
+        ended = ucdir(count, "embed", str(alone), *sources, "--out", str(tmp_path / str(count)), "--precision", "float32")
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("Wrote ") == 1
+    one, two = (np.load(tmp_path / f"{count}.npy") for count in (1, 2))
+    np.testing.assert_allclose(two, one, atol=1e-5)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["1.npy", "1.parquet", "2.npy", "2.parquet"]
+
+
+@pytest.mark.parametrize("wrong", ["no encoder", "nothing readable", "no device"])
+def test_what_stops_an_index_is_told_once(wrong: str, alone: Path, tmp_path: Path) -> None:
+    """Before the images are looked at, and after."""
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "broken.jpg").write_bytes(b"no image")
+    encoder = str(tmp_path / "none") if wrong == "no encoder" else str(alone)
+    more = ["--device", "nowhere"] if wrong == "no device" else []
+    ended = index(2, encoder, str(tmp_path / "bad"), "--out", str(tmp_path / "gallery"), *more)
+    assert ended.returncode != 0
+    assert len([line for line in ended.stderr.splitlines() if line.startswith("ucdir: ")]) == 1, ended.stderr
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_a_helper_that_fails_stops_all(alone: Path, sources: list[str], tmp_path: Path) -> None:
+    """An encoder that gives NaN: the first process says so, whoever saw it."""
+    broken = tmp_path / "encoder"
+    shutil.copytree(alone / "encoder", broken)
+    encoder = Encoder.load(broken)
+    with torch.no_grad():
+        next(encoder.backbone.parameters()).fill_(float("nan"))
+    encoder.save(broken)
+    ended = index(2, str(broken), *sources, "--out", str(tmp_path / "gallery"))
+    assert ended.returncode != 0
+    assert ended.stderr.count("the encoder gives NaN or infinity") == 1
+    assert not (tmp_path / "gallery").exists()

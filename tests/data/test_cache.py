@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -315,18 +315,6 @@ def test_a_write_error_switches_adding_off_and_is_said_once(pictures: list[Path]
     assert said == [f"pixel cache: '{folder}' could not be written (Not a directory); nothing more is added in this run."]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("this system does not let us mount a small disk")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
 def test_a_full_disk_ends_nothing(small_disk: Path, photo: Draw, save: Save, tmp_path: Path) -> None:
     said: list[str] = []
     cache = PixelCache(small_disk, 10**9, said.append)
@@ -392,3 +380,17 @@ def test_a_folder_that_cannot_be_made_is_said(picture: Path) -> None:
     assert said == [
         f"no pixel cache: '{picture / 'cache'}' cannot be used (Not a directory); images are decoded anew each time."
     ]
+
+
+def test_the_content_of_a_file_is_read_once(
+    folder: Path, photo: Draw, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And again when the file is another; equal files have equal digests."""
+    one, two = save(photo(0, 60), tmp_path / "one.png"), save(photo(0, 60), tmp_path / "two.png")
+    cache = PixelCache(folder, 10**9)
+    first = cache.content(one)
+    assert cache.content(two) == first
+    save(photo(1, 70), two)
+    assert cache.content(two) != first
+    monkeypatch.setattr("ucdir.data.cache.read_file", lambda path: pytest.fail(f"{path} was read"))
+    assert cache.content(one) == first

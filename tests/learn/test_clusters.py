@@ -1,8 +1,5 @@
 """k-means and the figures that need no labels."""
 
-from itertools import combinations
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,8 +8,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from ucdir.errors import UcdirError
+from ucdir.learn import clusters
 from ucdir.learn.clusters import Clusters, kmeans
-from ucdir.learn.label_free import LabelFreeScores, cycle_agreement, label_free_scores, nearest_rows, rand_index
+from ucdir.learn.label_free import rand_index
 
 
 def rows(m: int, d: int = 4, seed: int = 0) -> Tensor:
@@ -84,6 +83,93 @@ def test_fewer_different_images_than_clusters() -> None:
     assert torch.isfinite(found.prototypes).all()
 
 
+def groups(m: int, count: int, seed: int = 0, spread: float = 0.3) -> Tensor:
+    """Unit rows around `count` directions."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(count, 8, generator=generator)
+    drawn = centres[torch.randint(count, (m,), generator=generator)]
+    return F.normalize(drawn + spread * torch.randn(m, 8, generator=generator), dim=1)
+
+
+def test_many_images_are_all_clustered_and_as_tightly_as_without_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inertia is that of all rows about their means, and close to what starts on all rows find."""
+    data = groups(3000, 12)
+    whole = clustered(data, 20)
+    monkeypatch.setattr(clusters, "FEW", 100)
+    found = clustered(data, 20, iterations=100)
+    means = centroids(data, found)
+    assert found.assignment.shape == (3000,)
+    assert_close(found.inertia, float((data - means[found.assignment]).square().sum()), rtol=1e-5, atol=0)
+    assert found.inertia <= whole.inertia * 1.03
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_the_block_of_rows_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = groups(200, 5)
+    whole = clustered(data, 6)
+    monkeypatch.setattr(clusters, "BLOCK", block)
+    found = clustered(data, 6)
+    assert torch.equal(found.assignment, whole.assignment)
+    assert_close(found.inertia, whole.inertia, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_threads_does_not_change_the_clusters(threads: int) -> None:
+    data = groups(20_000, 40)
+    expected, before = clustered(data, 50), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = clustered(data, 50)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found.assignment, expected.assignment)
+    assert torch.equal(found.prototypes, expected.prototypes)
+
+
+def test_a_warm_start_goes_on_where_it_was() -> None:
+    """Nothing moved, and a fresh start that may not move finds nothing better: names and members stay."""
+    data = groups(300, 6)
+    first = clustered(data, 6, iterations=100, restarts=5)
+    again = kmeans(data, 6, 1, 1, torch.Generator().manual_seed(5), first.assignment)
+    assert again.inertia <= first.inertia * (1 + 1e-6)
+    if not torch.equal(again.assignment, first.assignment):
+        assert again.inertia < first.inertia
+
+
+def test_a_warm_start_never_loosens() -> None:
+    """It is one more start beside a fresh one."""
+    data = groups(300, 9, seed=2, spread=1.0)
+    for seed in range(5):
+        fresh = kmeans(data, 9, 5, 1, torch.Generator().manual_seed(seed))
+        bad = torch.randint(9, (300,), generator=torch.Generator().manual_seed(seed))
+        assert kmeans(data, 9, 5, 1, torch.Generator().manual_seed(seed), bad).inertia <= fresh.inertia
+
+
+def test_a_warm_start_follows_images_that_moved() -> None:
+    """The means are those of the new rows: a turn of all of them keeps every image in its cluster."""
+    data = groups(300, 6)
+    first = clustered(data, 6, iterations=100, restarts=5)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(3))).Q
+    found = kmeans(data @ turn, 6, 20, 1, torch.Generator().manual_seed(0), first.assignment)
+    assert found.inertia == pytest.approx(first.inertia, rel=1e-4)
+    assert rand_index(found.assignment, first.assignment) > 0.999
+
+
+def test_a_warm_start_with_clusters_that_are_empty_now() -> None:
+    data = groups(50, 5)
+    found = kmeans(data, 5, 20, 1, torch.Generator().manual_seed(0), torch.zeros(50, dtype=torch.int64))
+    assert torch.isfinite(found.prototypes).all()
+    assert len(found.assignment.unique()) == 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_that_are_not_finite_are_refused(value: float) -> None:
+    data = rows(20)
+    data[3, 1] = value
+    with pytest.raises(UcdirError, match="1 of 20 embeddings are not finite"):
+        clustered(data, 4)
+
+
 def test_input_is_left_alone() -> None:
     data = rows(20)
     before = data.clone()
@@ -96,63 +182,3 @@ def test_to_keeps_everything() -> None:
     moved = found.to("cpu")
     assert torch.equal(moved.assignment, found.assignment)
     assert moved.inertia == found.inertia
-
-
-# Label-free figures
-
-
-def slow_rand(one: list[int], other: list[int]) -> float:
-    pairs = list(combinations(range(len(one)), 2))
-    return sum((one[a] == one[b]) == (other[a] == other[b]) for a, b in pairs) / len(pairs)
-
-
-@few
-@given(data=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=25))
-def test_rand_index_is_the_share_of_agreeing_pairs(data: list[tuple[int, int]]) -> None:
-    one, other = map(list, zip(*data, strict=True))
-    assert_close(rand_index(torch.tensor(one), torch.tensor(other)), slow_rand(one, other), rtol=1e-12, atol=1e-12)
-
-
-def test_rand_index_by_hand() -> None:
-    """Pairs of 4 images: 01 and 23 together against 012 together; 01, 03, 13 agree of six."""
-    assert rand_index(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1])) == pytest.approx(3 / 6)
-
-
-@pytest.mark.parametrize("one", [[0], [0, 1, 1, 2], [5, 5, 5]])
-def test_rand_index_of_a_renamed_clustering_is_one(one: list[int]) -> None:
-    assert rand_index(torch.tensor(one), 7 - torch.tensor(one)) == 1
-
-
-def test_cycle_agreement_by_hand() -> None:
-    """Both rows of cluster 0 and 1 go to the same other image, whose nearest is row 0: only cluster 0 comes home."""
-    data = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
-    assert cycle_agreement(data, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 1])) == 0.5
-
-
-def test_identical_domains_agree_wholly() -> None:
-    data = rows(40)
-    found = clustered(data, 4)
-    scores = label_free_scores([data, data.clone()], [found, found], [found, found])
-    assert scores == LabelFreeScores(1.0, 1.0, pytest.approx(1.0, abs=1e-6))
-
-
-@pytest.mark.parametrize("block", [1, 3, 100])
-def test_the_block_size_changes_nothing(block: int) -> None:
-    data, others = rows(10), rows(13, seed=1)
-    expected = np.argmax(data.numpy() @ others.numpy().T, axis=1)
-    assert nearest_rows(data, others, block).tolist() == expected.tolist()
-
-
-def test_scores_of_three_domains_lie_between_zero_and_one() -> None:
-    data = [rows(20 + i, seed=i) for i in range(3)]
-    found = [clustered(part, 3) for part in data]
-    scores = label_free_scores(data, found, None)
-    assert scores.cluster_stability == 0
-    assert 0 <= scores.cycle_agreement <= 1
-    assert 0 <= scores.centre_similarity <= 1
-
-
-def test_opposite_domains_have_centre_similarity_zero() -> None:
-    data = rows(20) + 2
-    found = clustered(data, 2)
-    assert label_free_scores([data, -data], [found, found], None).centre_similarity == pytest.approx(0, abs=1e-6)

@@ -9,7 +9,7 @@ all that separates us, and each count alone is compared with ours.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,22 +21,23 @@ from reference.cumulative import cumulative_cluster_contrast
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ucdir.config import MethodSettings, Settings
+from ucdir.config import MethodSettings
 from ucdir.data.batches import StepBatch
-from ucdir.learn import step as step_module
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.learn.losses import (
     assignment_distance,
     assignment_entropy,
-    bank_similarity,
+    bank_logsumexp,
     cluster_contrast,
     confident,
     distance_of_distance,
     instance_contrast,
 )
-from ucdir.learn.objective import DomainStep, Terms, TermWeights, objective
+from ucdir.learn.methods.ucdir import Ucdir
+from ucdir.learn.objective import DomainStep
 from ucdir.learn.schedules import cosine, ramp, stepped
+from ucdir.learn.step import training_step
 from ucdir.model.batchnorm import split_forward
 from ucdir.model.momentum import MomentumEncoder
 
@@ -88,7 +89,7 @@ def both_domains(case: str, numbers: Sequence[int] | None = None) -> list[Domain
     return [domain_step(domain, case, counts) for domain in DOMAINS]
 
 
-EVERYTHING = TermWeights(1.0, 1.0, 1.0, 1.0)
+EVERYTHING = {"instance": 1.0, "cluster": 1.0, "entropy": 1.0, "distance": 1.0}
 
 
 # The memory bank
@@ -113,7 +114,7 @@ def test_repeated_ids(name: str) -> None:
     ids, key, q = stored("in.dup.ids_A"), stored("in.k_A"), query("A")
     bank = MemoryBank(stored("in.queue_A_before").T)
     bank.write(ids, key)
-    loss = instance_contrast(bank_similarity(q, key, bank.rows, ids), ids, 0.2)
+    loss = instance_contrast(bank_logsumexp(q, key, bank.rows, ids, 0.2), q, key, 0.2)
     (gradient,) = torch.autograd.grad(loss, q)
     agree({"queue_A": bank.rows.T, "inst_A": loss, "grad_q_A": gradient}[name.removeprefix("out.dup.")], name)
 
@@ -127,9 +128,9 @@ INSTANCE = like(r"out\.inst\..*")
 def test_instance_contrast(name: str) -> None:
     _, _, when, rest = name.split(".", 3)
     temperature, domain = float(rest[1 : rest.rindex(".")]), name[-1]
-    q, ids = query(domain), stored(f"in.ids_{domain}")
+    q, key, ids = query(domain), stored(f"in.k_{domain}"), stored(f"in.ids_{domain}")
     bank = stored(f"in.queue_{domain}_before" if when == "noenq" else f"out.enqueue.queue_{domain}").T
-    loss = instance_contrast(bank_similarity(q, stored(f"in.k_{domain}"), bank, ids), ids, temperature)
+    loss = instance_contrast(bank_logsumexp(q, key, bank, ids, temperature), q, key, temperature)
     agree(torch.autograd.grad(loss, q)[0] if "grad" in name else loss, name)
 
 
@@ -143,8 +144,8 @@ CLUSTER_CUMULATIVE = like(r"out\.cwcon\.(c5_12|c12_5|c4_7_20)\.th.*")
 def our_cluster_term(step: DomainStep, clusters: Clusters, threshold: float) -> Tensor:
     assignment = clusters.assignment[step.image_ids]
     counted = confident(step.key, clusters.prototypes, assignment, 0.2, threshold)
-    similarity = bank_similarity(step.query, step.key, step.bank, step.image_ids)
-    return cluster_contrast(similarity, step.query, clusters.bank_means(step.bank), assignment, counted, 0.2)
+    logsumexp = bank_logsumexp(step.query, step.key, step.bank, step.image_ids, 0.2)
+    return cluster_contrast(logsumexp, step.query, clusters.bank_means(step.bank), assignment, counted, 0.2)
 
 
 @pytest.mark.parametrize("name", CLUSTER)
@@ -169,8 +170,8 @@ def test_several_counts_are_independent_terms(case: str) -> None:
         alone = {domain: [f"out.cwcon.c7.th0.2.{domain}"] for domain in DOMAINS}
     else:
         alone = {domain: like(rf"out\.cwcon\.{case}\.alone\d\.th0\.2\.{domain}") for domain in DOMAINS}
-    terms = objective(both_domains(case), EVERYTHING, MethodSettings(num_clusters=CASES[case]))
-    for domain, value in zip(DOMAINS, terms.cluster, strict=True):
+    terms = Ucdir(MethodSettings(num_clusters=CASES[case]), 200)(both_domains(case), EVERYTHING)
+    for domain, value in zip(DOMAINS, terms.parts["cluster"], strict=True):
         assert len(alone[domain]) == len(CASES[case])
         assert_close(value, torch.stack([stored(name) for name in alone[domain]]).mean(), rtol=1e-8, atol=0)
 
@@ -208,16 +209,17 @@ def test_assignment_entropy(name: str) -> None:
 def test_only_the_listed_count_gives_entropies() -> None:
     terms = [(feature, prototype) for feature in DOMAINS for prototype in DOMAINS]
     assert int(stored("out.selfentro.listed12.count")) == len(terms) == len(ENTROPY_LISTED) - 1
-    ours = objective(both_domains("c5_12", [1]), EVERYTHING, MethodSettings(entropy_temperature=SINGLE_TEMPERATURE))
+    ours = Ucdir(MethodSettings(entropy_temperature=SINGLE_TEMPERATURE), 200)(both_domains("c5_12", [1]), EVERYTHING)
     expected = torch.cat([stored(name) for name in ENTROPY_LISTED if "feat" in name]).mean()
-    assert_close(ours.entropy, expected, rtol=1e-8, atol=0)
+    assert_close(ours.parts["entropy"][0], expected, rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize("name", ENTROPY_MEAN)
 def test_mean_entropy_and_its_gradient(name: str) -> None:
     case, temperature = re.search(r"selfentro\.(c[\d_]+)\.st([\d.]+)\.", name).groups()
     steps = both_domains(case)
-    entropy = objective(steps, EVERYTHING, MethodSettings(entropy_temperature=float(temperature))).entropy
+    method = MethodSettings(entropy_temperature=float(temperature))
+    entropy = Ucdir(method, 200)(steps, EVERYTHING).parts["entropy"][0]
     agree(
         entropy if "MEAN" in name else torch.autograd.grad(entropy, steps[DOMAINS.index(name[-1])].query)[0],
         name,
@@ -242,7 +244,7 @@ def test_distance_of_distance(name: str) -> None:
 def test_mean_distance_and_its_gradient(name: str) -> None:
     case = name.split(".")[2]
     steps = both_domains(case)
-    distance = objective(steps, EVERYTHING, MethodSettings()).distance
+    distance = Ucdir(MethodSettings(), 200)(steps, EVERYTHING).parts["distance"][0]
     agree(
         distance if "MEAN" in name else torch.autograd.grad(distance, steps[DOMAINS.index(name[-1])].query)[0],
         name,
@@ -322,12 +324,12 @@ SAME_RULE = [name for name in TRACES if name.startswith(("out.step.g12.", "out.s
 CUMULATIVE_RULE = [name for name in TRACES if name not in SAME_RULE]
 COUNTS = {"g12": (1,), "g5_12": (0, 1)}
 METERS = {
-    "Inst_Loss_A": lambda terms: terms.instance[0],
-    "Inst_Loss_B": lambda terms: terms.instance[1],
-    "Cwcon_Loss_A": lambda terms: terms.cluster[0],
-    "Cwcon_Loss_B": lambda terms: terms.cluster[1],
-    "Loss_SelfEntropy": lambda terms: terms.entropy,
-    "Loss_DistLogits": lambda terms: terms.distance,
+    "Inst_Loss_A": lambda terms: terms.parts["instance"][0],
+    "Inst_Loss_B": lambda terms: terms.parts["instance"][1],
+    "Cwcon_Loss_A": lambda terms: terms.parts["cluster"][0],
+    "Cwcon_Loss_B": lambda terms: terms.parts["cluster"][1],
+    "Loss_SelfEntropy": lambda terms: terms.parts["entropy"][0],
+    "Loss_DistLogits": lambda terms: terms.parts["distance"][0],
     "Loss_Total": lambda terms: terms.total,
 }
 
@@ -350,24 +352,23 @@ def start_state(which: str) -> dict[str, Tensor]:
     return {name.removeprefix(before): stored(name) for name in GOLDEN if name.startswith(before)}
 
 
-def cumulative_objective(steps: Sequence[DomainStep], weights: TermWeights, method: MethodSettings) -> Terms:
+class CumulativeUcdir(Ucdir):
     """Our objective with the released code's cluster term in place of ours."""
-    terms = objective(steps, weights, method)
-    cluster = tuple(
-        cumulative_cluster_contrast(
-            step.query,
-            step.key,
-            step.bank,
-            step.image_ids,
-            [(clusters.assignment, clusters.prototypes) for clusters in step.clusterings],
-            method.temperature,
-            method.confidence,
+
+    def parts(self, steps: Sequence[DomainStep], weights: Mapping[str, float]) -> dict[str, tuple[Tensor, ...]]:
+        cluster = tuple(
+            cumulative_cluster_contrast(
+                step.query,
+                step.key,
+                step.bank,
+                step.image_ids,
+                [(clusters.assignment, clusters.prototypes) for clusters in step.clusterings],
+                self.method.temperature,
+                self.method.confidence,
+            )
+            for step in steps
         )
-        for step in steps
-    )
-    ours = torch.stack(terms.cluster).mean()
-    total = terms.total + weights.cluster * (torch.stack(cluster).mean() - ours)
-    return Terms(total, terms.instance, cluster, terms.entropy, terms.distance)
+        return super().parts(steps, weights) | {"cluster": cluster}
 
 
 @cache
@@ -380,8 +381,9 @@ def trace(counts: str, epoch: int, cumulative: bool) -> dict[str, Tensor]:
     banks = [MemoryBank(stored(f"in.step.queue_{domain}").T) for domain in DOMAINS]
     clusterings = [tuple(wanted("step", domain, i) for i in COUNTS[counts]) if epoch else () for domain in DOMAINS]
     aligned = float(epoch >= 50)
-    weights = TermWeights(0.9, ramp(0.1, 0.7, epoch, 20, 100) if epoch else 0.0, 0.5 * aligned, 0.3 * aligned)
-    settings = Settings(method=MethodSettings(entropy_temperature=0.1))
+    cluster = ramp(0.1, 0.7, epoch, 20, 100) if epoch else 0.0
+    weights = {"instance": 0.9, "cluster": cluster, "entropy": 0.5 * aligned, "distance": 0.3 * aligned}
+    objective = (CumulativeUcdir if cumulative else Ucdir)(MethodSettings(entropy_temperature=0.1), 200)
     optimiser = torch.optim.SGD(encoder.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
     meters: dict[str, list[Tensor]] = {name: [] for name in METERS}
     for step in range(3):
@@ -390,22 +392,19 @@ def trace(counts: str, epoch: int, cumulative: bool) -> dict[str, Tensor]:
             [stored(f"in.step.{step}.{part}_{domain}") for domain in DOMAINS] for part in ("ids", "im_q", "im_k")
         )
         part = StepBatch(tuple(ids), torch.cat(queries), torch.arange(len(order)), torch.cat(keys)[order], order)
-        with pytest.MonkeyPatch.context() as patch:
-            if cumulative:
-                patch.setattr(step_module, "objective", cumulative_objective)
-            terms = step_module.training_step(
-                encoder,
-                encoder,
-                momentum_encoder,
-                banks,
-                clusterings,
-                [part],
-                weights,
-                settings,
-                optimiser,
-                torch.device("cpu"),
-                "float32",
-            )
+        terms = training_step(
+            encoder,
+            encoder,
+            momentum_encoder,
+            banks,
+            clusterings,
+            [part],
+            objective,
+            weights,
+            optimiser,
+            torch.device("cpu"),
+            "float32",
+        )
         for name, meter in METERS.items():
             meters[name].append(meter(terms).detach())
     found = {name: torch.stack(values) for name, values in meters.items()}

@@ -14,12 +14,13 @@ from reference import losses as slow
 from torch import Tensor
 from torch.testing import assert_close
 
+from ucdir.learn import losses
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.losses import (
     assignment_distance,
     assignment_entropy,
-    bank_similarity,
+    bank_logsumexp,
     cluster_contrast,
     confident,
     distance_of_distance,
@@ -79,16 +80,19 @@ def drawn(seed: int, n: int = 6, m: int = 17, d: int = 8, c: int = 4, others: in
     return Case(query, key, bank.rows, image_ids, assignment, rows(c), rows(others), temperature)
 
 
+def logsumexp(case: Case) -> Tensor:
+    return bank_logsumexp(case.query, case.key, case.bank, case.image_ids, case.temperature)
+
+
 def instance(case: Case) -> Tensor:
-    return instance_contrast(bank_similarity(case.query, case.key, case.bank, case.image_ids), case.image_ids, case.temperature)
+    return instance_contrast(logsumexp(case), case.query, case.key, case.temperature)
 
 
 def cluster(case: Case) -> Tensor:
     own = case.assignment[case.image_ids]
-    similarity = bank_similarity(case.query, case.key, case.bank, case.image_ids)
     means = Clusters(case.assignment, case.prototypes, 0.0).bank_means(case.bank)
     counted = confident(case.key, case.prototypes, own, case.temperature, case.threshold)
-    return cluster_contrast(similarity, case.query, means, own, counted, case.temperature)
+    return cluster_contrast(logsumexp(case), case.query, means, own, counted, case.temperature)
 
 
 def entropy(case: Case) -> Tensor:
@@ -281,10 +285,10 @@ def test_only_counted_queries_enter_the_cluster_term() -> None:
     case = drawn(0)
     own = case.assignment[case.image_ids]
     means = Clusters(case.assignment, case.prototypes, 0.0).bank_means(case.bank)
-    similarity = bank_similarity(case.query, case.key, case.bank, case.image_ids)
-    each = [cluster_contrast(similarity[[i]], case.query[[i]], means, own[[i]], torch.tensor([True]), 0.2) for i in range(6)]
+    sums = logsumexp(case)
+    each = [cluster_contrast(sums[[i]], case.query[[i]], means, own[[i]], torch.tensor([True]), 0.2) for i in range(6)]
     counted = torch.tensor([True, False, True, False, False, True])
-    together = cluster_contrast(similarity, case.query, means, own, counted, 0.2)
+    together = cluster_contrast(sums, case.query, means, own, counted, 0.2)
     assert_close(together, torch.stack([each[0], each[2], each[5]]).mean(), rtol=1e-12, atol=0)
 
 
@@ -308,6 +312,56 @@ def test_gradients_are_those_of_the_values(term: Term, seed: int) -> None:
     assert torch.autograd.gradcheck(lambda query: term(Case(**{**vars(case), "query": query})), (case.query,))
 
 
+# In blocks
+
+
+@pytest.mark.parametrize("scores", [1, 6, 23, 10_000])
+@few
+@given(case=cases)
+def test_the_block_of_the_bank_changes_nothing(scores: int, case: Case) -> None:
+    """Value and gradient, from one bank row at a time to all at once."""
+    case.query.requires_grad_()
+    rows = case.bank.clone().index_put_((case.image_ids,), case.key)
+    expected = (case.query @ rows.T / case.temperature).logsumexp(dim=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "SCORES", scores)
+        found = logsumexp(case)
+    assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    weights = torch.arange(1.0, len(found) + 1, dtype=torch.float64)
+    slopes = [torch.autograd.grad(value @ weights, case.query)[0] for value in (found, expected)]
+    assert_close(*slopes, rtol=1e-9, atol=1e-12)
+
+
+def test_the_sum_over_the_bank_stays_exact_under_autocast() -> None:
+    case = drawn(1, n=12, m=400, d=32).to(torch.float32)
+    expected = logsumexp(case)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = logsumexp(case)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_half_queries_meet_the_bank_in_its_own_precision() -> None:
+    case = drawn(2, n=5, m=40, d=16).to(torch.float32)
+    query = case.query.bfloat16().requires_grad_()
+    found = bank_logsumexp(query, case.key.bfloat16(), case.bank, case.image_ids, 0.2)
+    found.sum().backward()
+    assert found.dtype == torch.float32
+    assert query.grad is not None
+    assert query.grad.dtype == torch.bfloat16
+    expected = bank_logsumexp(query.detach().float(), case.key.bfloat16().float(), case.bank, case.image_ids, 0.2)
+    assert torch.equal(found.detach(), expected)
+
+
+def test_no_memory_of_the_size_of_the_bank_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest of all matrix products of a pass forth and back is a block, not N x M."""
+    case = drawn(0, n=8, m=500).to(torch.float32)
+    monkeypatch.setattr(losses, "SCORES", 400)
+    with torch.profiler.profile(profile_memory=True) as seen:
+        bank_logsumexp(case.query.requires_grad_(), case.key, case.bank, case.image_ids, 0.2).sum().backward()
+    assert max(event.self_cpu_memory_usage for event in seen.events()) <= 4 * 400 + 64
+
+
 # By hand
 
 E = torch.eye(4, dtype=torch.float64)
@@ -316,9 +370,9 @@ E = torch.eye(4, dtype=torch.float64)
 def test_instance_contrast_by_hand() -> None:
     """Query equals its key, orthogonal to two other images, T = 1: log(1 + 2 / e)."""
     ids = torch.tensor([1])
-    similarity = bank_similarity(E[:1], E[:1], E[[1, 2, 3]], ids)  # the bank's own row is stale: the key takes its place
-    assert similarity.tolist() == [[0, 1, 0]]
-    assert_close(float(instance_contrast(similarity, ids, 1.0)), math.log(1 + 2 / math.e))
+    sums = bank_logsumexp(E[:1], E[:1], E[[1, 2, 3]], ids, 1.0)  # the bank's own row is stale: the key takes its place
+    assert_close(float(sums), math.log(math.e + 2))
+    assert_close(float(instance_contrast(sums, E[:1], E[:1], 1.0)), math.log(1 + 2 / math.e))
 
 
 def test_cluster_contrast_by_hand() -> None:
@@ -326,7 +380,7 @@ def test_cluster_contrast_by_hand() -> None:
     own, ids = torch.tensor([0]), torch.tensor([0])
     bank = E[:3]
     means = Clusters(torch.tensor([0, 0, 1]), E[:2], 0.0).bank_means(bank)
-    loss = cluster_contrast(bank_similarity(E[:1], E[:1], bank, ids), E[:1], means, own, torch.tensor([True]), 1.0)
+    loss = cluster_contrast(bank_logsumexp(E[:1], E[:1], bank, ids, 1.0), E[:1], means, own, torch.tensor([True]), 1.0)
     assert_close(float(loss), math.log(math.e + 2) - 0.5)
 
 
@@ -353,9 +407,9 @@ def test_equal_similarities_give_log_m(size: int) -> None:
     """Instance and cluster contrast when nothing is told apart."""
     bank = E[:1].repeat(size, 1)
     ids = torch.tensor([size - 1])
-    similarity = bank_similarity(E[:1], E[:1], bank, ids)
-    assert_close(float(instance_contrast(similarity, ids, 0.2)), math.log(size))
-    loss = cluster_contrast(similarity, E[:1], E[:1], torch.tensor([0]), torch.tensor([True]), 0.2)
+    sums = bank_logsumexp(E[:1], E[:1], bank, ids, 0.2)
+    assert_close(float(instance_contrast(sums, E[:1], E[:1], 0.2)), math.log(size))
+    loss = cluster_contrast(sums, E[:1], E[:1], torch.tensor([0]), torch.tensor([True]), 0.2)
     assert_close(float(loss), math.log(size))
 
 
@@ -383,11 +437,11 @@ def test_repeated_ids_each_keep_their_own_key() -> None:
     generator = torch.Generator().manual_seed(0)
     query, key, bank = (F.normalize(torch.randn(k, 5, generator=generator, dtype=torch.float64), dim=1) for k in (3, 3, 4))
     ids = torch.tensor([2, 2, 0])
-    similarity = bank_similarity(query, key, bank, ids)
-    assert_close(similarity[0, 2], query[0] @ key[0])
-    assert_close(similarity[1, 2], query[1] @ key[1])
-    alone = [instance_contrast(bank_similarity(query[[i]], key[[i]], bank, ids[[i]]), ids[[i]], 0.2) for i in range(3)]
-    assert_close(instance_contrast(similarity, ids, 0.2), torch.stack(alone).mean())
+    sums = bank_logsumexp(query, key, bank, ids, 0.2)
+    for i in range(3):
+        against = bank.clone()
+        against[ids[i]] = key[i]
+        assert_close(sums[i], (query[i] @ against.T / 0.2).logsumexp(dim=0))
 
 
 def test_a_cluster_without_images_has_mean_zero() -> None:

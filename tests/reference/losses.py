@@ -71,6 +71,70 @@ def distance_map(query: Rows, prototypes: Rows, temperature: float) -> list[list
     return [[1 - dot(a, b) / math.sqrt(dot(a, a) * dot(b, b)) for b in soft] for a in soft]
 
 
+def prototype_contrast(query: Rows, prototypes: Rows, assignment: np.ndarray, temperatures: Sequence[float]) -> float:
+    losses = []
+    for row, own in zip(query, assignment, strict=True):
+        logits = [dot(row, prototype) / t for prototype, t in zip(prototypes, temperatures, strict=True)]
+        losses.append(log_sum_exp(logits) - logits[own])
+    return math.fsum(losses) / len(losses)
+
+
+def contrast_with_prototypes(
+    query: Rows, positive: Rows, prototypes: Rows, assignment: np.ndarray, temperature: float
+) -> float:
+    losses = []
+    for row, friend, own in zip(query, positive, assignment, strict=True):
+        near = dot(row, friend) / temperature
+        others = [dot(row, prototype) / temperature for c, prototype in enumerate(prototypes) if c != own]
+        losses.append(log_sum_exp([near, *others]) - near)
+    return math.fsum(losses) / len(losses)
+
+
+def concentration(rows: Rows, prototypes: Rows, assignment: np.ndarray, temperature: float, smoothing: float) -> list[float]:
+    loose = []
+    for c, prototype in enumerate(prototypes):
+        away = [math.sqrt(math.fsum((row - prototype) ** 2)) for row, own in zip(rows, assignment, strict=True) if own == c]
+        loose.append(math.fsum(away) / (len(away) * math.log(len(away) + smoothing)) if len(away) > 1 else None)
+    loosest = max(value for value in loose if value is not None)
+    filled = [loosest if value is None else value for value in loose]
+    low, high = np.quantile(filled, [0.1, 0.9])
+    cut = [min(max(value, low), high) for value in filled]
+    return [temperature * value / (math.fsum(cut) / len(cut)) for value in cut]
+
+
+def transport(similarity: np.ndarray, shares: np.ndarray, smoothing: float, iterations: int) -> list[list[float]]:
+    """Scalings of rows and columns in turn, columns first."""
+    kernel = [[math.exp(value / smoothing) for value in row] for row in similarity]
+    rows, columns = [1.0] * len(kernel), [1.0] * len(shares)
+    for _ in range(iterations):
+        sums = [math.fsum(rows[i] * kernel[i][c] for i in range(len(kernel))) for c in range(len(shares))]
+        columns = [share / total for share, total in zip(shares, sums, strict=True)]
+        rows = [1 / len(kernel) / math.fsum(k * c for k, c in zip(row, columns, strict=True)) for row in kernel]
+    return [[rows[i] * kernel[i][c] * columns[c] for c in range(len(shares))] for i in range(len(kernel))]
+
+
+def self_matching(query: Rows, key: Rows, classifiers: Rows, temperature: float) -> float:
+    pairs = zip(answers(query, classifiers, temperature), answers(key, classifiers, temperature), strict=True)
+    losses = [-math.log(dot(here, there)) for here, there in pairs]
+    return math.fsum(losses) / len(losses)
+
+
+def unevenness(query: Rows, classifiers: Rows, temperature: float) -> float:
+    found = answers(query, classifiers, temperature)
+    average = [math.fsum(column) / len(found) for column in zip(*found, strict=True)]
+    return math.log(len(average)) + math.fsum(share * math.log(share) for share in average)
+
+
+def classifier_distance(query: Rows, classifiers: Rows, others: Rows, temperature: float) -> float:
+    pairs = zip(answers(query, classifiers, temperature), answers(query, others, temperature), strict=True)
+    losses = [math.fsum(abs(a - b) for a, b in zip(here, there, strict=True)) for here, there in pairs]
+    return math.fsum(losses) / len(losses)
+
+
+def answers(query: Rows, classifiers: Rows, temperature: float) -> list[list[float]]:
+    return [softmax([dot(row, output) / temperature for output in classifiers]) for row in query]
+
+
 def written(bank: Rows, image_ids: np.ndarray, key: Rows) -> Rows:
     """The bank after one row at a time was overwritten."""
     rows = bank.copy()

@@ -107,10 +107,7 @@ class PixelCache:
             found = _load(self._entry(known, what))
             if found is not None:
                 return found
-        content = read_file(path)
-        known = hashlib.blake2b(content, digest_size=20).digest()
-        if stamp:
-            self._contents[stamp] = known
+        content, known = self._read(path, stamp)
         entry = self._entry(known, what)
         found = _load(entry)
         if found is not None:
@@ -120,6 +117,12 @@ class PixelCache:
         made = make(_decoded(path, content))
         self._add(entry, made)
         return made
+
+    def content(self, path: Path) -> bytes:
+        """A digest of what is in a file, which is read unless this object has read it as it is now; raises ImageError."""
+        stamp = _stamp(path)
+        known = self._contents.get(stamp) if stamp else None
+        return self._read(path, stamp)[1] if known is None else known
 
     def make_room(self, size: int) -> bool:
         """Whether `size` more bytes fit, after entries that are not in use have gone for them. If so, they count as held."""
@@ -133,6 +136,14 @@ class PixelCache:
             fits = self.held + size <= self.limit
             self.held += size if fits else 0
             return fits
+
+    def _read(self, path: Path, stamp: tuple[str, int, int] | None) -> tuple[bytes, bytes]:
+        """What is in a file, and its digest."""
+        content = read_file(path)
+        known = hashlib.blake2b(content, digest_size=20).digest()
+        if stamp:
+            self._contents[stamp] = known
+        return content, known
 
     def _entry(self, content: bytes, what: str) -> Path:
         name = hashlib.blake2b(content + f"{what}, {FORMAT}".encode(), digest_size=20).hexdigest()

@@ -20,7 +20,6 @@ class MemoryBank:
         image_ids (N,) int64, keys (N, D). Assigning with repeated indices has no defined order on a GPU, so the last
         occurrence of each id is found first.
         """
-        last = image_ids.new_full((len(self.rows),), -1)
-        positions = torch.arange(len(image_ids), device=image_ids.device)
-        last.scatter_reduce_(0, image_ids, positions, reduce="amax")
-        self.rows[image_ids] = keys.detach()[last[image_ids]].to(self.rows.dtype)
+        order = image_ids.argsort(stable=True)
+        last = torch.searchsorted(image_ids[order], image_ids, right=True) - 1
+        self.rows[image_ids] = keys.detach()[order[last]].to(self.rows.dtype)

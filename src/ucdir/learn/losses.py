@@ -1,41 +1,90 @@
-"""The four terms of the method as pure functions of tensors.
+"""The terms of the methods as pure functions of tensors: the four of Hu & Lee 2022, then those of its rivals.
 
 Shape letters: N batch, M bank rows, D dimensions, C clusters. Rows are unit length. The caller detaches keys, banks and
 prototypes: a gradient is wanted through the queries only.
 """
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SCORES = 2**18  # logits that are in memory at once on a CPU: 1 MiB stays in the cache from one pass to the next
+SCORES_ELSEWHERE = 2**26  # on other devices few large steps are faster
 
 
-def bank_similarity(query: Tensor, key: Tensor, bank: Tensor, image_ids: Tensor) -> Tensor:
-    """Cosine of each query with every image of its domain; for its own image, with its own key.
+def bank_logsumexp(query: Tensor, key: Tensor, bank: Tensor, image_ids: Tensor, temperature: float) -> Tensor:
+    """log of the sum over the M images of a domain of exp(cosine / temperature); its own image counts with its own key.
 
-    query, key   (N, D) unit rows, two views of the same N images
+    query, key   (N, D) unit rows, two views of the same N images; gradient flows through `query` only
     bank         (M, D) unit rows
     image_ids    (N,) int64, row of each image in `bank`; may repeat, each row then keeps its own key
-    returns      (N, M) in [-1, 1], shared by the instance and the cluster term
+    temperature  > 0
+    returns      (N,), shared by the instance and the cluster term; in the precision of `bank`, also under autocast
+
+    The N x M logits are never whole in memory.
     """
-    positive = (query * key).sum(dim=1, keepdim=True)  # (N, 1)
-    return (query @ bank.T).scatter(1, image_ids[:, None], positive)  # (N, M)
+    with torch.autocast(query.device.type, enabled=False):
+        result: Tensor = _BankLogSumExp.apply(query.to(bank.dtype), key.to(bank.dtype), bank, image_ids, temperature)
+    return result
 
 
-def instance_contrast(similarity: Tensor, image_ids: Tensor, temperature: float) -> Tensor:
+class _BankLogSumExp(torch.autograd.Function):
+    """Goes over the bank once, in blocks, and carries the sum and the softmax-weighted mean row along.
+
+    That mean row, over the temperature, is the gradient, so nothing of size M is kept or computed again. When a larger
+    logit turns up, what was summed so far is scaled down (Milakov & Gimelshein 2018; Dao et al. 2022).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, bank: Tensor, image_ids: Tensor, temperature: float) -> Tensor:
+        query = query / temperature
+        largest = (query * key).sum(dim=1, keepdim=True)  # (N, 1)
+        total, weighted = torch.ones_like(largest), key.clone()  # of the own image; the others are added
+        block = max((SCORES if query.is_cpu else SCORES_ELSEWHERE) // max(len(query), 1), 1)
+        for start in range(0, len(bank), block):
+            rows = bank[start : start + block]
+            logits = _without_own(query @ rows.T, image_ids - start)  # (N, B)
+            larger = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
+            scale, largest = (largest - larger).exp_(), larger
+            weights = logits.sub_(largest).exp_()
+            total.mul_(scale).add_(weights.sum(dim=1, keepdim=True))
+            weighted = torch.addmm(weighted.mul_(scale), weights, rows)
+        ctx.save_for_backward(weighted.div_(total * temperature))
+        return (largest + total.log())[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient[:, None] * slope, None, None, None, None
+
+
+def _without_own(logits: Tensor, places: Tensor) -> Tensor:
+    """Put -inf, in place, where each row of logits (N, B) has its own image, if it is in this block: places (N,)."""
+    column = places.clamp(0, logits.shape[1] - 1)[:, None]
+    kept = torch.where(column == places[:, None], -torch.inf, logits.gather(1, column))
+    return logits.scatter_(1, column, kept)
+
+
+def instance_contrast(logsumexp: Tensor, query: Tensor, key: Tensor, temperature: float) -> Tensor:
     """Which of the M images is this? Cross-entropy of each query view against its domain's bank (InfoNCE).
 
-    similarity   (N, M) from `bank_similarity`
-    image_ids    (N,) int64, the right answer of each row
+    logsumexp    (N,) from `bank_logsumexp`
+    query, key   (N, D) unit rows, two views of the same N images
     temperature  > 0; smaller is stricter. Paper: 0.2
     returns      scalar, mean over N; log(M) when all similarities are equal
 
     He et al. 2020 (MoCo); Hu & Lee 2022, instance-wise term.
     """
-    return F.cross_entropy(similarity / temperature, image_ids)
+    return (logsumexp - (query * key).sum(dim=1) / temperature).mean()
 
 
 def cluster_contrast(
-    similarity: Tensor,
+    logsumexp: Tensor,
     query: Tensor,
     bank_means: Tensor,
     assignment: Tensor,
@@ -44,7 +93,7 @@ def cluster_contrast(
 ) -> Tensor:
     """Which images share my cluster? Mean log-likelihood of the images of one's own cluster, over the counted queries.
 
-    similarity   (N, M) from `bank_similarity`
+    logsumexp    (N,) from `bank_logsumexp`
     query        (N, D) unit rows
     bank_means   (C, D) mean of the bank rows of each cluster, not of unit length: the mean over a cluster of q . b
                  is q . (mean b), so no N x M mask is needed
@@ -56,8 +105,7 @@ def cluster_contrast(
     Hu & Lee 2022, cluster-wise term.
     """
     positive = (query * bank_means[assignment]).sum(dim=1) / temperature  # (N,)
-    loss = torch.logsumexp(similarity / temperature, dim=1) - positive  # (N,)
-    return (loss * counted).sum() / counted.sum().clamp(min=1)
+    return ((logsumexp - positive) * counted).sum() / counted.sum().clamp(min=1)
 
 
 def confident(key: Tensor, prototypes: Tensor, assignment: Tensor, temperature: float, threshold: float) -> Tensor:
@@ -101,3 +149,105 @@ def assignment_distance(query: Tensor, prototypes: Tensor, temperature: float) -
     """Cosine distances between the soft assignments of all pairs of queries: (N, D), (C, D) -> (N, N) in [0, 1]."""
     assigned = F.normalize(F.softmax(query @ prototypes.T / temperature, dim=1), dim=1)  # (N, C)
     return 1 - assigned @ assigned.T
+
+
+# Rivals: terms with prototypes
+
+
+def prototype_contrast(query: Tensor, prototypes: Tensor, assignment: Tensor, temperatures: Tensor) -> Tensor:
+    """Which of the C prototypes is mine? Cross-entropy, each prototype at its own temperature.
+
+    query (N, D) and prototypes (C, D) unit rows, assignment (N,) int64, temperatures (C,) > 0
+    returns      scalar, mean over N; log(C) when all similarities and temperatures are equal
+
+    Li et al. 2021 (PCL), the prototype part of ProtoNCE, with all other prototypes as negatives.
+    """
+    return F.cross_entropy(query @ prototypes.T / temperatures, assignment)
+
+
+def concentration(rows: Tensor, prototypes: Tensor, assignment: Tensor, temperature: float, smoothing: float = 10.0) -> Tensor:
+    """How loosely the images of each cluster lie around their prototype, as temperatures with the mean `temperature`.
+
+    rows (M, D) and prototypes (C, D) unit rows, assignment (M,) int64
+    smoothing    added to the sizes, so that small clusters do not look tight
+    returns      (C,) > 0: sum of the distances / (size log(size + smoothing)), cut to its 10 % and 90 % quantiles, scaled;
+                 clusters of one image or none count as the loosest
+
+    Li et al. 2021 (PCL), equation 12, and the cut and scale of its released code.
+    """
+    distance = (rows - prototypes[assignment]).norm(dim=1)
+    sums = distance.new_zeros(len(prototypes)).index_add_(0, assignment, distance)
+    sizes = torch.bincount(assignment, minlength=len(prototypes))
+    loose = sums / (sizes.clamp(min=1) * (sizes.to(sums.dtype) + smoothing).log())
+    loose = torch.where(sizes > 1, loose, loose.max())
+    low, high = loose.quantile(torch.tensor([0.1, 0.9], dtype=loose.dtype, device=loose.device))
+    loose = loose.clamp(low, high).clamp_min(1e-6)
+    return temperature * loose / loose.mean()
+
+
+def contrast_with_prototypes(
+    query: Tensor, positive: Tensor, prototypes: Tensor, assignment: Tensor, temperature: float
+) -> Tensor:
+    """Is this my positive, or is it a prototype that is not mine? Cross-entropy against the C - 1 others.
+
+    query, positive (N, D) and prototypes (C, D) unit rows, assignment (N,) int64; gradient flows through `query`
+    temperature     > 0
+    returns         scalar, mean over N; log(C) when all similarities are equal
+
+    Li et al. 2024 (ProtoOT), in-domain term.
+    """
+    own = (query * positive).sum(dim=1, keepdim=True)  # (N, 1)
+    others = (query @ prototypes.T).scatter(1, assignment[:, None], own)  # (N, C)
+    return F.cross_entropy(others / temperature, assignment)
+
+
+def transport(similarity: Tensor, shares: Tensor, smoothing: float, iterations: int) -> Tensor:
+    """Divide M images among C prototypes that each take their share: Sinkhorn's algorithm.
+
+    similarity   (M, C) cosines
+    shares       (C,) of the images, adding up to 1; 0 takes none
+    smoothing    > 0, weight of the entropy. Paper: 0.05
+    iterations   >= 1. Paper: 3
+    returns      (M, C) >= 0; each row adds up to 1 / M, and columns to `shares` as far as `iterations` reach
+
+    Cuturi 2013; Li et al. 2024 (ProtoOT).
+    """
+    plan = torch.exp((similarity - similarity.amax()) / smoothing)
+    tiny = torch.finfo(plan.dtype).tiny
+    for _ in range(iterations):
+        plan = plan * (shares / plan.sum(dim=0).clamp_min(tiny))
+        plan = plan / plan.sum(dim=1, keepdim=True).clamp_min(tiny) / len(plan)
+    return plan
+
+
+# Rivals: terms with classifiers that learn
+
+
+def self_matching(query: Tensor, key: Tensor, classifiers: Tensor, temperature: float) -> Tensor:
+    """Do both views of an image fall to the same output? Mean of -log sum_c p(c | query) p(c | key).
+
+    query, key (N, D) and classifiers (C, D) unit rows, temperature > 0
+    returns      scalar >= 0; 0 when both are sure and agree, log(C) when both are even
+
+    After Wang et al. 2023 (CoDA), in-domain self-matching.
+    """
+    here, there = (F.log_softmax(rows @ classifiers.T / temperature, dim=1) for rows in (query, key))  # (N, C)
+    return -torch.logsumexp(here + there, dim=1).mean()
+
+
+def unevenness(query: Tensor, classifiers: Tensor, temperature: float) -> Tensor:
+    """How far is the mean of the answers from using all C outputs alike? log(C) - entropy of the mean, in [0, log C]."""
+    average = F.softmax(query @ classifiers.T / temperature, dim=1).mean(dim=0)
+    tiny = torch.finfo(average.dtype).tiny
+    return math.log(len(classifiers)) + (average * average.clamp_min(tiny).log()).sum()
+
+
+def classifier_distance(query: Tensor, classifiers: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """Do the classifiers of two domains say the same of an image? L1 between their answers, mean over N, in [0, 2].
+
+    query (N, D), classifiers and others (C, D) unit rows, output c of one belonging to output c of the other
+
+    After Wang et al. 2023 (CoDA), cross-domain classifier alignment.
+    """
+    here, there = (F.softmax(query @ rows.T / temperature, dim=1) for rows in (classifiers, others))
+    return (here - there).abs().sum(dim=1).mean()

@@ -1,18 +1,17 @@
 """One step of training: encode, write the banks, terms, backward, and, at its last part, the optimiser."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ucdir.config import Settings
 from ucdir.data.batches import StepBatch
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters
-from ucdir.learn.objective import DomainStep, Terms, TermWeights, objective
-from ucdir.learn.processes import ALONE, Processes, without_sync
+from ucdir.learn.objective import DomainStep, Objective, Terms
 from ucdir.model.device import autocast
 from ucdir.model.momentum import MomentumEncoder
+from ucdir.model.processes import ALONE, Processes, without_sync
 
 
 def training_step(
@@ -22,8 +21,8 @@ def training_step(
     banks: Sequence[MemoryBank],
     clusterings: Sequence[tuple[Clusters, ...]],
     parts: Sequence[StepBatch],
-    weights: TermWeights,
-    settings: Settings,
+    objective: Objective,
+    weights: Mapping[str, float],
     optimiser: torch.optim.Optimizer,
     device: torch.device,
     precision: str,
@@ -44,11 +43,14 @@ def training_step(
             keys = momentum_encoder.keys(part.key_views.to(device, non_blocking=True))
         queries = processes.all_rows(queries, part.query_places.to(device))
         keys = processes.all_rows(keys, part.key_places.to(device))
-        terms = objective(_domain_steps(part, queries, keys, banks, clusterings, device), weights, settings.method)
+        terms = objective(_domain_steps(part, queries, keys, banks, clusterings, device), weights)
         # of a gradient each process has its own images' part, and the mean over processes is taken
         with without_sync(network, number < len(parts) - 1):
-            (terms.total * (processes.count / len(parts))).backward()  # type: ignore[no-untyped-call]
+            (terms.total * (processes.count / len(parts))).backward()
         found.append(terms.detach())
+    for parameter in objective.parameters():  # each process has the gradient of all rows
+        if parameter.grad is not None:
+            parameter.grad /= processes.count
     optimiser.step()
     return Terms.mean(found)
 

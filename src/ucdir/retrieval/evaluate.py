@@ -84,8 +84,13 @@ def training_free(frozen: Sequence[EmbeddedDomain]) -> dict[str, tuple[EmbeddedD
     return {
         "frozen": tuple(frozen),
         "centred": tuple(replace(domain, rows=centred(domain.rows)) for domain in frozen),
-        "smoothed": tuple(replace(domain, rows=smoothed(domain.rows)) for domain in frozen),
+        "smoothed": smoothed_domains(frozen),
     }
+
+
+def smoothed_domains(domains: Sequence[EmbeddedDomain]) -> tuple[EmbeddedDomain, ...]:
+    """The same domains with rows averaged with their in-domain neighbours."""
+    return tuple(replace(domain, rows=smoothed(domain.rows)) for domain in domains)
 
 
 def evaluate_pair(

@@ -1,4 +1,4 @@
-"""How good is a ranking? Exact cosine rankings and the figures made from them. Imports torch and numpy only."""
+"""How good is a ranking? Exact cosine rankings and the figures made from them. Imports nothing of ours."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 GRID = 2.0**26
+COARSE = -(2.0**30)  # as a whole number, a cosine has 31 bits, best least
 CHUNK = 64
-SORTED = 2**17  # similarities that a thread sorts at a time: 1 MiB stays in the cache from one pass to the next
+BLOCK = 2**20  # similarities that a thread has in memory at a time
 
 Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -103,7 +105,7 @@ def score(
     ks: Sequence[int],
     resamples: int = 1000,
     seed: int = 0,
-    block_size: int = 128,
+    block_size: int | None = None,
 ) -> RetrievalScores:
     """Rank the gallery for every query by cosine, equal cosines by gallery row, and score the rankings.
 
@@ -113,15 +115,17 @@ def score(
     gallery_classes  (G,) int64, -1 = no class: relevant to nothing, still ranked
     ks               cut-offs >= 1; k > G is allowed
     resamples, seed  bootstrap over queries for the 95 % intervals
-    block_size       queries ranked at a time; changes memory, block_size x G values, never a result
+    block_size       queries ranked at a time; changes memory, never a result; None = 8 MiB of similarities a thread
 
-    Raises ValueError for shapes that do not fit, ks below 1, or embeddings that are not finite.
+    Raises ValueError for shapes that do not fit, ks below 1, or embeddings that are not finite. On a CPU numpy multiplies with
+    one thread meanwhile, in the whole process: not for two threads at once.
     """
     ks = _checked_ks(ks)
     _check_pair(queries, query_classes, "query")
     _check_pair(gallery, gallery_classes, "gallery")
     rows = (query_classes >= 0).nonzero()[:, 0]
     labels, gallery_labels = query_classes[rows], gallery_classes.to(query_classes.device)
+    block_size = block_size or max(BLOCK // max(len(gallery), 1), 1)
     blocks = list(_score_blocks(queries[rows], gallery, labels, gallery_labels, ks, block_size))
     relevant, hits, capped, precision = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*blocks, strict=True))
     figures = _figures(ks, relevant, hits, capped, precision)
@@ -153,12 +157,12 @@ def exact_rows(rows: Tensor) -> Tensor:
     Raises ValueError when a value is not finite.
     """
     rows = rows.cpu() if rows.device.type == "mps" else rows
-    rows = rows.double()
+    rows = rows.to(torch.float64, copy=True)
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     if not bool(length.isfinite().all()):
         bad = int((~length.isfinite()).sum())
         raise ValueError(f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity.")
-    return torch.round(rows / length.clamp_min(1e-30) * GRID) / GRID
+    return rows.div_(length.clamp_min_(1e-30)).mul_(GRID).round_().div_(GRID)
 
 
 def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
@@ -184,53 +188,74 @@ def _score_blocks(
     """Blocks of queries -> relevant (B,), hits, capped hits (B, K), precision (B, K + 1)."""
     queries, gallery = exact_rows(queries), exact_rows(gallery)
     wanted, there = labels.cpu().numpy()[:, None], gallery_labels.cpu().numpy()
-    step = max(SORTED // max(len(gallery), 1), 1)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for start in range(0, max(len(queries), 1), block_size):
-            similarity = queries[start : start + block_size] @ gallery.T  # (B, G)
-            if similarity.is_cpu:
-                parts = np.split(similarity.numpy(), range(step, len(similarity), step))
-                rows = np.split(wanted[start : start + block_size], range(step, len(similarity), step))
-                yield from threads.map(lambda s, w: _score_ranking(_ranked(s, w == there), ks), parts, rows)
-            else:
-                order = similarity.sort(dim=1, descending=True, stable=True).indices.cpu().numpy()
-                yield _score_ranking(there[order] == wanted[start : start + block_size], ks)
+    blocks = [slice(start, start + block_size) for start in range(0, max(len(queries), 1), block_size)]
+    if queries.is_cpu:
+        yield from _score_on_cpu(queries.numpy(), gallery.numpy(), wanted, there, ks, blocks)
+        return
+    for block in blocks:
+        order = (queries[block] @ gallery.T).sort(dim=1, descending=True, stable=True).indices.cpu().numpy()
+        yield _score_ranking(there[order] == wanted[block], ks)
 
 
-def _ranked(similarity: NDArray[np.float64], relevant: Flags) -> Flags:
-    """(B, G) exact cosines and what is relevant -> (B, G), what is relevant in order of rank.
+def _score_on_cpu(
+    queries: NDArray[np.float64],
+    gallery: NDArray[np.float64],
+    wanted: Counts,
+    there: Counts,
+    ks: tuple[int, ...],
+    blocks: Sequence[slice],
+) -> list[Block]:
+    """`_score_blocks` with a block in each thread, whose matrix products are numpy's, fast on every CPU, by one thread each.
 
-    Sorts values alone, which is many times faster than to sort and say where each value was. On the grid of
-    `exact_rows` a cosine is a multiple of 2**-52, so 64 bits hold it as a whole number, best least, and below it one bit
-    for an irrelevant image. Sorted, those bits are the answer, but for equal cosines.
+    Products by several threads would leave some spinning while the others sort.
     """
-    keys = _whole(similarity)
-    keys += ~relevant
+    scaled = (gallery * COARSE).T  # by a power of two, so products stay exact
+
+    def scored(block: slice) -> Block:
+        return _score_ranking(_ranked(queries[block] @ scaled, wanted[block] != there), ks)
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(scored, blocks))
+
+
+def _ranked(values: NDArray[np.float64], irrelevant: Flags) -> Flags:
+    """(B, G) exact cosines times COARSE and what is irrelevant -> (B, G), what is relevant in order of rank.
+
+    Sorts short numbers alone, which is many times faster than to sort long ones and say where each was: the whole part of a
+    value, whose last bit makes room for whether the image is irrelevant. Sorted, those bits are the answer, but for
+    images that share all other bits.
+    """
+    keys = _coarse(values)
+    keys |= irrelevant
     keys.sort(axis=1)
     match: Flags = (keys.astype(np.uint8) & 1) == 0
-    equal = (keys[:, 1:] ^ keys[:, :-1]) == 1  # the same cosine, one relevant, one not
-    for row in np.flatnonzero(equal.any(axis=1)):
-        tied = keys[row, :-1][equal[row]]
-        _settle(match[row], np.isin(keys[row] & -2, tied), _whole(similarity[row]), tied, relevant[row])
+    shared = (keys[:, 1:] ^ keys[:, :-1]) == 1  # one relevant, one not
+    for row in np.flatnonzero(shared.any(axis=1)):
+        ranks = keys[row] & -2
+        _settle(match[row], ranks, np.unique(ranks[:-1][shared[row]]), values[row], irrelevant[row])
     return match
 
 
-def _whole(similarity: NDArray[np.float64]) -> Counts:
-    """Exact cosines as even numbers, best least."""
-    return (similarity * (-2 * GRID**2)).astype(np.int64)
+def _coarse(values: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Even whole numbers, never in another order than the values."""
+    keys = values.astype(np.int32)
+    keys &= -2
+    return keys
 
 
-def _settle(match: Flags, places: Flags, values: Counts, tied: Counts, relevant: Flags) -> None:
-    """Put equal cosines of one query in order of gallery row.
+def _settle(
+    match: Flags, ranks: NDArray[np.int32], tied: NDArray[np.int32], values: NDArray[np.float64], irrelevant: Flags
+) -> None:
+    """Put the images of one query whose coarse values are tied in order of value, equal values by gallery row.
 
-    match     (G,) written: what is relevant in order of rank
-    places    (G,) which ranks hold a value of `tied`
-    values    (G,) by gallery row, least first
-    tied      (T,) the values that relevant and irrelevant images share
-    relevant  (G,) by gallery row
+    match       (G,) written: what is relevant in order of rank
+    ranks       (G,) coarse values in order of rank
+    tied        (T,) those that relevant and irrelevant images share
+    values      (G,) by gallery row, best least
+    irrelevant  (G,) by gallery row
     """
-    columns = np.flatnonzero(np.isin(values, tied))
-    match[places] = relevant[columns[np.argsort(values[columns], kind="stable")]]
+    columns = np.flatnonzero(np.isin(_coarse(values), tied))
+    match[np.isin(ranks, tied)] = ~irrelevant[columns[np.argsort(values[columns], kind="stable")]]
 
 
 def _score_ranking(match: Flags, ks: tuple[int, ...]) -> Block:
@@ -244,11 +269,16 @@ def _score_ranking(match: Flags, ks: tuple[int, ...]) -> Block:
     hits, capped_hits = (np.searchsorted(found, first[:-1, None] + ranks) - before[:-1, None] for ranks in (cutoffs, capped))
     place = np.arange(1, len(found) + 1) - np.repeat(before[:-1], relevant)
     rank = found + 1 - np.repeat(first[:-1], relevant)
-    most = int(relevant.max(initial=0))
-    gain = np.zeros((len(match), most + 1))
-    gain[:, 1:][np.arange(most) < relevant[:, None]] = place / rank
-    precision = np.take_along_axis(gain.cumsum(axis=1), hits, axis=1) / np.maximum(capped, 1)
+    precision = _sums(place / rank, before[:-1], hits) / np.maximum(capped, 1)
     return relevant, hits[:, :-1], capped_hits[:, :-1], precision
+
+
+def _sums(values: NDArray[np.float64], starts: Counts, counts: Counts) -> NDArray[np.float64]:
+    """Sums of the first counts (B, K) values from each of starts (B,): values (E,) -> (B, K)."""
+    ends = starts[:, None] + counts
+    edges = np.stack([np.broadcast_to(starts[:, None], counts.shape), ends], axis=2)
+    sums = np.add.reduceat(np.append(values, 0.0), edges.ravel())[::2].reshape(counts.shape)
+    return np.where(counts > 0, sums, 0.0)  # of an empty stretch reduceat gives its first value
 
 
 def _figures(

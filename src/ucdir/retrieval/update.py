@@ -1,32 +1,18 @@
 """What differs between a gallery and the folders it follows. Only that is embedded."""
 
-import hashlib
-import io
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from ucdir.data.domain import Domain
-from ucdir.data.evaluation import evaluation_view
-from ucdir.data.image import open_rgb, read_file
-from ucdir.data.reading import read_ahead
-from ucdir.errors import ImageError, UcdirError
-from ucdir.model.encoder import Encoder
-from ucdir.retrieval.embed import encode, evaluating
-from ucdir.retrieval.engines import SCHEMA, GalleryImage, Rows, gallery_image, image_id, image_table
-from ucdir.retrieval.journal import Journal, Noted
-from ucdir.retrieval.lookup import RowLookup
-
-SETTLED_NS = 2_000_000_000
-UNSETTLED = (0, 0)
+from ucdir.errors import ImageError
+from ucdir.retrieval.engines import Rows, image_table
+from ucdir.retrieval.journal import Journal
+from ucdir.retrieval.look import Before, Embedded, Known, Looker, items_of
 
 
 @dataclass(frozen=True)
@@ -82,66 +68,11 @@ class IndexResult:
     unreadable: tuple[ImageError, ...]
 
 
-class Before:
-    """The gallery as it was, ready to be asked by path and by content."""
-
-    def __init__(self, images: pa.Table, rows: Rows) -> None:
-        self.images, self.rows = images, rows
-        self._by_id, self._by_content = RowLookup(images["id"]), RowLookup(images["sha256"])
-
-    @classmethod
-    def nothing(cls) -> "Before":
-        """No gallery yet."""
-        return cls(SCHEMA.empty_table(), lambda positions: np.empty((0, 0), np.float32))
-
-    def row_of(self, image: str) -> int | None:
-        """Row of the image with this id."""
-        return self._by_id.row(image)
-
-    def row_with(self, sha256: str) -> int | None:
-        """A row with this content."""
-        return self._by_content.row(sha256)
-
-    def image(self, row: int) -> GalleryImage:
-        """What was known of a row."""
-        (record,) = self.images.slice(row, 1).to_pylist()
-        return gallery_image(record)
-
-
-@dataclass(frozen=True)
-class Item:
-    """A file to look at."""
-
-    path: Path
-    domain: str
-    class_name: str | None
-
-
-@dataclass(frozen=True)
-class Known:
-    """A file whose embedding exists: at a row of the gallery as it was, or at `~position` of the journal."""
-
-    image: GalleryImage
-    source: int
-
-
-@dataclass(frozen=True)
-class Fresh:
-    """A file to embed: `view` is (3, H, W) uint8."""
-
-    image: GalleryImage
-    view: np.ndarray
-
-
 def update(
     domains: Sequence[Domain],
     before: Before,
     journal: Journal,
-    encoder: Encoder,
-    device: torch.device,
-    precision: str,
-    batch_size: int,
-    workers: int,
+    looker: Looker,
     kept: Sequence[str] = (),
     progress: Callable[[int], None] = lambda count: None,
 ) -> Updated:
@@ -152,20 +83,20 @@ def update(
     parts, sources = _kept(before, kept)
     unreadable: list[tuple[str, ImageError]] = []
     embedded = 0
-    look = partial(look_at, before=before, noted=journal.known, size=encoder.config.image_size)
-    with evaluating(encoder, device):
-        for domain in domains:
-            for results in read_ahead(_items(domain), look, batch_size, workers):
-                fresh = [result for result in results if isinstance(result, Fresh)]
-                embedded += len(fresh)
-                at = iter(_embed(fresh, journal, encoder, device, precision))
-                good = [result for result in results if not isinstance(result, ImageError)]
-                unreadable += [(domain.name, result) for result in results if isinstance(result, ImageError)]
-                parts.append(image_table([result.image for result in good]))
-                found = [result.source if isinstance(result, Known) else ~next(at) for result in good]
-                sources.append(np.array(found, np.int64))
-                progress(len(results))
-    journal.flush()
+    try:
+        for items, results in looker.look(items_of(domains), before, journal.known):
+            fresh = [result for result in results if isinstance(result, Embedded)]
+            embedded += len(fresh)
+            at = iter(_noted(fresh, journal))
+            good = [result for result in results if not isinstance(result, ImageError)]
+            seen = zip(items, results, strict=True)
+            unreadable += [(item.domain, result) for item, result in seen if isinstance(result, ImageError)]
+            parts.append(image_table([result.image for result in good]))
+            found = [result.source if isinstance(result, Known) else ~next(at) for result in good]
+            sources.append(np.array(found, np.int64))
+            progress(len(results))
+    finally:
+        journal.flush()
     images, source = pa.concat_tables(parts).combine_chunks(), np.concatenate(sources)
     names = pc.unique(pa.concat_tables([before.images, images])["domain"]).to_pylist()
     looked_at = [name for name in names if name not in kept]
@@ -173,55 +104,9 @@ def update(
     return Updated(images, _rows_from(before, journal, source), changes, tuple(unreadable))
 
 
-def look_at(item: Item, before: Before, noted: Mapping[str, Noted], size: int) -> Known | Fresh | ImageError:
-    """Read as little of a file as shows what is to be done.
-
-    The file is not read at all when its times of modification and change are those of the gallery; its content is
-    hashed when they are not; it is decoded when nothing with that hash is known.
-    """
-    path = item.path.absolute()
-    try:
-        row = before.row_of(image_id(item.domain, str(path)))
-        times, length = _times(path)
-        if row is not None and times != UNSETTLED:
-            image = before.image(row)
-            if (image.mtime_ns, image.ctime_ns, image.bytes) == (*times, length):
-                return Known(replace(image, class_name=item.class_name), row)
-        return _by_content(item, read_file(path), times, before, noted, size)
-    except UnicodeEncodeError:
-        return ImageError(ascii(str(item.path)), "its name is not valid Unicode")
-    except ImageError as error:
-        return ImageError(item.path, error.reason)
-
-
-def _times(path: Path) -> tuple[tuple[int, int], int]:
-    """Times of modification and change, ns, and the size in bytes. A file touched just now may change unseen: `UNSETTLED`."""
-    try:
-        status = path.stat()
-    except OSError:
-        return UNSETTLED, 0  # reading it will say why
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    return times if time.time_ns() - max(times) > SETTLED_NS else UNSETTLED, status.st_size
-
-
-def _by_content(
-    item: Item, content: bytes, times: tuple[int, int], before: Before, noted: Mapping[str, Noted], size: int
-) -> Known | Fresh:
-    digest = hashlib.sha256(content).hexdigest()
-
-    def entry(width: int, height: int) -> GalleryImage:
-        path = item.path.absolute()
-        return GalleryImage(path, item.domain, digest, width, height, len(content), item.class_name, *times)
-
-    row = before.row_with(digest)
-    if row is not None:
-        there = before.image(row)
-        return Known(entry(there.width, there.height), row)
-    if digest in noted:
-        note = noted[digest]
-        return Known(entry(note.width, note.height), ~note.position)
-    pixels = open_rgb(io.BytesIO(content))
-    return Fresh(entry(*pixels.size), evaluation_view(pixels, size))
+def _noted(fresh: Sequence[Embedded], journal: Journal) -> range:
+    """Positions in the journal of the embeddings of `fresh`."""
+    return journal.add([item.image for item in fresh], np.stack([item.row for item in fresh])) if fresh else range(0)
 
 
 def compare(before: pa.Table, after: pa.Table, looked_at: Sequence[str]) -> Changes:
@@ -244,25 +129,10 @@ def _contents(images: pa.Table, domains: Sequence[str]) -> dict[str, str]:
     return dict(zip(ours["id"].to_pylist(), ours["sha256"].to_pylist(), strict=True))
 
 
-def _items(domain: Domain) -> list[Item]:
-    classes = domain.classes or (None,) * len(domain)
-    return [Item(path, domain.name, name) for path, name in zip(domain.paths, classes, strict=True)]
-
-
 def _kept(before: Before, domains: Sequence[str]) -> tuple[list[pa.Table], list[np.ndarray]]:
     """Rows of the gallery as it was, and where their embeddings lie."""
     mask = pc.is_in(before.images["domain"], pa.array(domains, pa.string()))
     return [before.images.filter(mask)], [np.flatnonzero(mask.to_numpy())]
-
-
-def _embed(fresh: Sequence[Fresh], journal: Journal, encoder: Encoder, device: torch.device, precision: str) -> range:
-    """Positions in the journal of the embeddings of `fresh`."""
-    if not fresh:
-        return range(0)
-    rows = encode(encoder, np.stack([item.view for item in fresh]), device, precision)
-    if not bool(rows.isfinite().all()):
-        raise UcdirError(f"the encoder gives NaN or infinity, for example for '{fresh[0].image.path}'. Train it again.")
-    return journal.add([item.image for item in fresh], rows.numpy())
 
 
 def _rows_from(before: Before, journal: Journal, source: np.ndarray) -> Rows:

@@ -1,7 +1,7 @@
-"""The processes of one training, started together by torchrun. A process alone is the same thing with a count of 1.
+"""The processes of one command, started together by torchrun. A process alone is the same thing with a count of 1.
 
-Every process holds the same weights, banks and clusterings, draws the same plan of an epoch, and encodes its share of the
-images of each step. The rows are then brought together, so that every process sees the terms of the whole step.
+In training every process holds the same weights, banks and clusterings, draws the same plan of an epoch, and encodes its
+share of the images of each step. The rows are then brought together, so that every process sees the terms of the whole step.
 """
 
 import os
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -19,12 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 from ucdir.errors import UcdirError
 from ucdir.model.device import choose_device
 
+PATIENCE = timedelta(days=1)  # others wait for the first while it scores or writes; who dies is noticed by torchrun
+
 Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a training.
+    """This process among those that were started together.
 
     rank    its number, from 0
     count   how many there are
@@ -35,7 +38,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """The first process alone clusters, chooses, writes files and speaks."""
+        """The first process alone decides, writes files and speaks."""
         return self.rank == 0
 
     def share(self, length: int) -> slice:
@@ -66,6 +69,14 @@ class Processes:
         gathered: list[Any] = [None] * self.count
         dist.all_gather_object(gathered, thing)
         return gathered
+
+    def to_first(self, thing: Thing) -> list[Thing]:
+        """What every process brings, by rank, in the first; nothing in the others."""
+        if self.count == 1:
+            return [thing]
+        gathered: list[Any] | None = [None] * self.count if self.is_first else None
+        dist.gather_object(thing, gathered)
+        return gathered or []
 
     def all_rows(self, rows: Tensor, places: Tensor) -> Tensor:
         """Rows (n, D) of places (n,) of every process -> (count * n, D) in order of place. A gradient goes to one's own."""
@@ -109,7 +120,7 @@ def joined() -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
         dist.barrier()
@@ -117,8 +128,12 @@ def joined() -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def own_device(name: str) -> torch.device:
-    """The device called `name` for this process: of several on one machine each takes the GPU of its local rank."""
+def own_device(name: str, processes: Processes) -> torch.device:
+    """The device called `name` for this process: of several on one machine each takes the GPU of its local rank.
+
+    UsageError, told once, where there is none of that name.
+    """
+    processes.first(lambda: str(choose_device(name)))
     device = choose_device(name)
     if device.type == "cuda" and name in ("auto", "cuda") and "LOCAL_RANK" in os.environ:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
