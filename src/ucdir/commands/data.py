@@ -1,0 +1,79 @@
+"""`ucdir data`: from the files of public data sets to manifests, and what is known of these data sets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ucdir.data.archives import require_space
+from ucdir.data.datasets import DATASETS, DatasetSpec, dataset
+from ucdir.data.download import Downloaded
+from ucdir.data.download import download as fetch
+from ucdir.data.prepare import Prepared, prepare_dataset, preparing
+from ucdir.errors import UcdirError, UsageError
+from ucdir.progress import Bars, no_bars, no_words
+
+ARCHIVES = "archives"
+
+
+def prepare(
+    name: str,
+    source: Path | None = None,
+    out: Path | None = None,
+    classes: str = "standard",
+    download: bool = False,
+    allow_differences: bool = False,
+    bars: Bars = no_bars,
+    say: Callable[[str], None] = no_words,
+) -> Prepared:
+    """Write manifests and a dataset.json for a public data set.
+
+    name                office-home, domainnet, pacs, visda or office31
+    source              folder that holds its archives or unpacked folders, or one archive; with `download` they are fetched
+                        into it (default then: OUT/archives)
+    out                 folder to write, default ./NAME
+    classes             standard, or all: the 345 classes of DomainNet
+    download            fetch the files first, where they can be had without a form
+    allow_differences   go on when counts are not as known
+    bars, say           show progress; tell a line
+    raises              UcdirError; nothing is then half-written
+    """
+    spec = dataset(name, classes)
+    if source is None and not download:
+        where = ", or --download to fetch them" if spec.downloadable else f"; ucdir data info {name} says where they are"
+        raise UsageError(f"--source is missing. Give the folder that holds the files of {spec.title}{where}.")
+    if download and not spec.downloadable:
+        wanted = ", ".join(file.name for file in spec.files)
+        raise UcdirError(
+            f"{spec.title} lies behind a form, so --download cannot fetch it. Get {wanted} by hand from {spec.site}"
+        )
+    out = Path(name) if out is None else out if out.name not in ("", "..") else out.resolve()
+    source = out / ARCHIVES if source is None else source
+    with preparing(out):
+        if download:
+            fetch_files(spec, source, bars, say)
+        return prepare_dataset(spec, source, out, allow_differences, bars)
+
+
+def info(name: str | None = None) -> tuple[DatasetSpec, ...]:
+    """What is known of one data set, or of all."""
+    return DATASETS if name is None else (dataset(name),)
+
+
+def fetch_files(
+    spec: DatasetSpec, folder: Path, bars: Bars = no_bars, say: Callable[[str], None] = no_words
+) -> tuple[Downloaded, ...]:
+    """Fetch the files of a data set into a folder; those that are there already are kept."""
+    lacking = [file for file in spec.files if not (folder / file.name).exists()]
+    if lacking:
+        size = sum(file.size or 0 for file in lacking)
+        require_space(folder, size, "fetching")
+        how_much = f"{size / 1e9:,.1f} GB" if all(file.size for file in lacking) else "of unknown size"
+        files = f"{len(lacking)} file{'' if len(lacking) == 1 else 's'}"
+        say(f"Fetching {files}, {how_much}, into {folder}. Terms of {spec.title}: {spec.licence}.")
+    fetched: list[Downloaded] = []
+    for file in sorted(spec.files, key=lambda file: file.size or 0):
+        assert file.url is not None
+        got = fetch(file.url, folder / file.name, file.size, file.md5, bars)
+        compared = f"{got.checked} as known" if got.checked else "nothing known to compare it with"
+        say(f"{got.path}: SHA-256 {got.sha256}, {compared}")
+        fetched.append(got)
+    return tuple(fetched)
