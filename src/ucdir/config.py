@@ -1,6 +1,7 @@
 """Settings of a run: preset < TOML file < flags. Validated once, saved beside the run, unknown keys refused."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -44,8 +45,9 @@ class EncoderSettings(Section):
 
 
 class MethodSettings(Section):
-    """The terms of the method. Starts are shares of the run: 0.1 of 200 epochs is epoch 20."""
+    """The method and its terms. Starts are shares of the run: 0.1 of 200 epochs is epoch 20."""
 
+    name: Literal["ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = "ucdir"
     num_clusters: tuple[int, ...] = (65,)  # clusters per domain; several counts are independent terms, averaged
     encoder_momentum: float = Field(0.999, ge=0.0, le=1.0)  # EMA factor of the momentum encoder
     batch_norm_splits: int = Field(2, ge=1)  # interleaved groups of keys with statistics of their own
@@ -60,15 +62,30 @@ class MethodSettings(Section):
     distance_weight: float = Field(0.5, ge=0.0)
     distance_temperature: float = Field(0.01, gt=0.0)
     alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # share of the run where entropy and distance terms start
-    kmeans_iterations: int = Field(20, ge=1)
-    kmeans_restarts: int = Field(5, ge=1)  # the lowest inertia wins
+    kmeans_iterations: int = Field(20, ge=1)  # at most; a start that stands still ends earlier
+    kmeans_restarts: int = Field(5, ge=1)  # the lowest inertia wins; of many images they look at a sample
+    kmeans_warm_start: bool = False  # start from the clusters of the last epoch, beside one fresh start instead of all
 
-    @field_validator("num_clusters", mode="before")
+    # of coda
+    over_clusters: tuple[int, ...] = (100, 200, 300, 400)  # outputs of the classifiers of each domain
+    matching_weight: float = Field(1.0, ge=0.0)
+    evenness_weight: float = Field(2.0, ge=0.0)
+    alignment_weight: float = Field(1.0, ge=0.0)
+    # of protoot; its cross-domain term begins at alignment_start
+    neighbour_weight: float = Field(0.5, ge=0.0)
+    prototype_weight: float = Field(0.1, ge=0.0)
+    cross_weight: float = Field(0.01, ge=0.0)
+    ot_smoothing: float = Field(0.05, gt=0.0)
+    ot_iterations: int = Field(3, ge=1)
+    ot_prototypes: Literal["renewed", "published"] = "renewed"  # see learn/methods/protoot.py
+    ot_shares: Literal["target", "published"] = "target"
+
+    @field_validator("num_clusters", "over_clusters", mode="before")
     @classmethod
     def one_count_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int) else value
 
-    @field_validator("num_clusters")
+    @field_validator("num_clusters", "over_clusters")
     @classmethod
     def at_least_two_clusters(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or min(value) < 2:
@@ -86,7 +103,7 @@ class OptimiserSettings(Section):
     """How weights follow gradients; the paper uses sgd."""
 
     train: Literal["all", "head"] = "all"  # head: the backbone stays as it is and is run once, for a few views of each image
-    name: Literal["sgd", "adamw"] = "sgd"  # adamw learns faster from random numbers, at rates near 1e-3
+    name: Literal["sgd", "adamw", "amsgrad"] = "sgd"  # adamw learns faster from random numbers; amsgrad is of protoot
     epochs: int = Field(200, ge=1)
     batch_size: int = Field(64, ge=2)  # images of each domain in a step, of all processes together
     parts: int = Field(1, ge=1)  # a step is done in so many parts, whose gradients add up: for cards with little memory
@@ -135,15 +152,18 @@ def load_settings(
     preset: str | None = None,
     file: Path | None = None,
     assignments: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Resolve the settings of a run: preset < file < assignments.
+    """Resolve the settings of a run: defaults < preset < file < assignments.
 
     preset        name from `preset_names`
     file          TOML file with the same sections
     assignments   {"section.key": value}; a text value is read as TOML, and as plain text where it is none
+    defaults      like assignments, but under everything else
     raises        UsageError for an unknown preset, section or key (near names are given) and for a wrong value
     """
     merged: dict[str, dict[str, Any]] = {}
+    _merge(merged, _nested(defaults or {}), "the defaults")
     if preset is not None:
         _merge(merged, _read_preset(preset), f"preset '{preset}'")
     if file is not None:
@@ -153,6 +173,21 @@ def load_settings(
         return Settings.model_validate(merged)
     except ValidationError as error:
         raise UsageError(_first_problem(error)) from error
+
+
+def differences(one: Settings, other: Settings) -> tuple[str, ...]:
+    """Names, as section.key, of the settings in which two runs differ."""
+    flat, against = _flat(one), _flat(other)
+    return tuple(key for key, value in flat.items() if value != against[key])
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of section.key."""
+    return _flat(settings)[key]
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    return {f"{name}.{key}": value for name, section in settings.model_dump().items() for key, value in section.items()}
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
@@ -175,7 +210,7 @@ def _plain_value(text: str) -> Any:
 
 def _read_preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
-        raise UsageError(f"unknown preset '{name}'. {_did_you_mean(name, preset_names())}")
+        raise UsageError(f"unknown preset '{name}'. {did_you_mean(name, preset_names())}")
     return tomllib.loads(resources.files("ucdir").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8"))
 
 
@@ -194,7 +229,7 @@ def _nested(assignments: Mapping[str, Any]) -> dict[str, Any]:
         section, dot, key = dotted.partition(".")
         if not dot:
             known = [f"{name}.{field}" for name, fields in _known_keys().items() for field in fields]
-            raise UsageError(f"setting '{dotted}' names no section. {_did_you_mean(dotted, known)}")
+            raise UsageError(f"setting '{dotted}' names no section. {did_you_mean(dotted, known)}")
         nested.setdefault(section, {})[key] = value
     return nested
 
@@ -203,12 +238,14 @@ def _merge(merged: dict[str, dict[str, Any]], update: Mapping[str, Any], origin:
     known = _known_keys()
     for section, values in update.items():
         if section not in known:
-            raise UsageError(f"unknown section '{section}' in {origin}. {_did_you_mean(section, known)}")
+            raise UsageError(f"unknown section '{section}' in {origin}. {did_you_mean(section, known)}")
         if not isinstance(values, Mapping):
             raise UsageError(f"'{section}' in {origin} is a value, not a section. Write it under [{section}].")
         for key in values:
             if key not in known[section]:
-                raise UsageError(f"unknown setting '{section}.{key}' in {origin}. {_did_you_mean(key, known[section])}")
+                elsewhere = [f"{other}.{key}" for other, keys in known.items() if key in keys]
+                hint = f"Did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(key, known[section])
+                raise UsageError(f"unknown setting '{section}.{key}' in {origin}. {hint}")
         merged.setdefault(section, {}).update(values)
 
 
@@ -221,7 +258,8 @@ def _known_keys() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence with the names nearest to one that does not exist, or with all there are."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(near)}?" if near else f"Choose from: {', '.join(known)}."
@@ -233,7 +271,14 @@ def _first_problem(error: ValidationError) -> str:
     found = problem["input"]
     reason = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(found, BaseModel | Mapping) else f"={found}"
-    return f"setting {place}{shown} is refused: {reason[0].lower()}{reason[1:]}. Change it with --set {place}=VALUE."
+    near = _near_literal(str(found), problem["ctx"]["expected"]) if problem["type"] == "literal_error" else ""
+    return f"setting {place}{shown} is refused: {reason[0].lower()}{reason[1:]}.{near} Change it with --set {place}=VALUE."
+
+
+def _near_literal(found: str, expected: str) -> str:
+    """A question about the nearest of the quoted words in `expected`; empty when none is near."""
+    near = difflib.get_close_matches(found, re.findall(r"'([^']*)'", expected), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _toml_value(value: object) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from ucdir.errors import UcdirError
 from ucdir.learn.checkpoint import BestEpoch, ResumeState, load_checkpoint, save_checkpoint
 from ucdir.learn.clusters import Clusters
+from ucdir.learn.label_free import Reference
 
 
 @pytest.fixture
@@ -25,9 +26,11 @@ def state() -> ResumeState:
         epoch=3,
         encoder=network.state_dict(),
         momentum_encoder=network.state_dict(),
+        objective={"prototypes": torch.randn(2, 3)},
         optimiser=optimiser.state_dict(),
         banks=(torch.randn(3, 2), torch.randn(4, 2)),
         clusterings=((clusters, clusters), (clusters,)),
+        reference=Reference((torch.arange(3), torch.arange(4)), (torch.zeros(3, 1).long(), torch.ones(4, 2).long())),
         best={"label-free": BestEpoch(2, 0.7)},
         seconds=1.5,
     )
@@ -40,10 +43,13 @@ def test_what_is_saved_is_loaded(state: ResumeState, tmp_path: Path) -> None:
     assert (found.epoch, found.best, found.seconds) == (3, {"label-free": BestEpoch(2, 0.7)}, 1.5)
     assert all(torch.equal(found.encoder[name], value) for name, value in state.encoder.items())
     assert found.encoder.keys() == state.encoder.keys()
+    assert torch.equal(found.objective["prototypes"], state.objective["prototypes"])
     assert all(torch.equal(one, other) for one, other in zip(found.banks, state.banks, strict=True))
     assert [len(domain) for domain in found.clusterings] == [2, 1]
     assert torch.equal(found.clusterings[0][1].assignment, torch.tensor([0, 1, 1]))
     assert found.clusterings[1][0].inertia == 0.25
+    assert found.reference is not None
+    assert torch.equal(found.reference.hits[1], state.reference.hits[1])
     momentum = found.optimiser["state"][0]["momentum_buffer"]
     assert torch.equal(momentum, state.optimiser["state"][0]["momentum_buffer"])
     assert [path.name for path in file.parent.iterdir()] == ["last.pt"]

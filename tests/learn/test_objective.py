@@ -12,17 +12,21 @@ from reference import losses as slow
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ucdir.config import MethodSettings, Settings
+from ucdir.config import MethodSettings
 from ucdir.data.batches import StepBatch
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters
-from ucdir.learn.objective import DomainStep, Terms, TermWeights, first_cluster_epoch, objective, term_weights
+from ucdir.learn.methods.coda import Coda
+from ucdir.learn.methods.ucdir import Ucdir
+from ucdir.learn.objective import DomainStep, Terms
 from ucdir.learn.step import training_step
 from ucdir.learn.trainer import summary
 from ucdir.model.momentum import MomentumEncoder
+from ucdir.model.processes import ALONE, Processes
 
-WEIGHTS = TermWeights(0.9, 0.7, 0.5, 0.3)
+WEIGHTS = {"instance": 0.9, "cluster": 0.7, "entropy": 0.5, "distance": 0.3}
 METHOD = MethodSettings(confidence=0.1, entropy_temperature=0.1, distance_temperature=0.05)
+OBJECTIVE = Ucdir(METHOD, epochs=200)
 
 
 def drawn_steps(domains: int, counts: Sequence[int] = (4,), n: int = 5, seed: int = 0) -> tuple[DomainStep, ...]:
@@ -55,7 +59,7 @@ def array(rows: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("counts", [(4,), (3, 5)])
 def test_equals_slow_loops_over_domains_and_counts(domains: int, counts: tuple[int, ...]) -> None:
     steps = drawn_steps(domains, counts)
-    terms = objective(steps, WEIGHTS, METHOD)
+    terms = OBJECTIVE(steps, WEIGHTS)
     levels = range(len(counts))
     instance = [slow.instance_contrast(array(s.query), array(s.key), array(s.bank), array(s.image_ids), 0.2) for s in steps]
     cluster = [
@@ -86,10 +90,10 @@ def test_equals_slow_loops_over_domains_and_counts(domains: int, counts: tuple[i
     ]
     assert len(entropy) == len(counts) * domains**2
     assert len(distance) == len(counts) * domains * domains * (domains - 1) // 2
-    assert_close([float(value) for value in array(torch.stack(terms.instance))], instance, rtol=1e-12, atol=0)
-    assert_close(array(torch.stack(terms.cluster)), np.mean(cluster, axis=1), rtol=1e-12, atol=0)
-    assert_close(terms.entropy.item(), np.mean(entropy), rtol=1e-12, atol=0)
-    assert_close(terms.distance.item(), np.mean(distance), rtol=1e-11, atol=0)
+    assert_close([float(value) for value in array(torch.stack(terms.parts["instance"]))], instance, rtol=1e-12, atol=0)
+    assert_close(array(torch.stack(terms.parts["cluster"])), np.mean(cluster, axis=1), rtol=1e-12, atol=0)
+    assert_close(terms.parts["entropy"][0].item(), np.mean(entropy), rtol=1e-12, atol=0)
+    assert_close(terms.parts["distance"][0].item(), np.mean(distance), rtol=1e-11, atol=0)
     total = 0.9 * np.mean(instance) + 0.7 * np.mean(cluster) + 0.5 * np.mean(entropy) + 0.3 * np.mean(distance)
     assert_close(terms.total.item(), total, rtol=1e-12, atol=0)
 
@@ -98,57 +102,56 @@ def test_equals_slow_loops_over_domains_and_counts(domains: int, counts: tuple[i
 def test_the_order_of_the_domains_changes_nothing(domains: int) -> None:
     """But for the 1e-6 in the distance, which has a sign."""
     steps = drawn_steps(domains)
-    forward, backward = objective(steps, WEIGHTS, METHOD), objective(steps[::-1], WEIGHTS, METHOD)
-    assert_close(torch.stack(forward.instance), torch.stack(backward.instance[::-1]), rtol=1e-13, atol=0)
-    assert_close(torch.stack(forward.cluster), torch.stack(backward.cluster[::-1]), rtol=1e-13, atol=0)
-    assert_close(forward.entropy, backward.entropy, rtol=1e-13, atol=0)
-    assert_close(forward.distance, backward.distance, rtol=1e-4, atol=0)
+    forward, backward = OBJECTIVE(steps, WEIGHTS), OBJECTIVE(steps[::-1], WEIGHTS)
+    assert_close(torch.stack(forward.parts["instance"]), torch.stack(backward.parts["instance"][::-1]), rtol=1e-13, atol=0)
+    assert_close(torch.stack(forward.parts["cluster"]), torch.stack(backward.parts["cluster"][::-1]), rtol=1e-13, atol=0)
+    assert_close(forward.parts["entropy"][0], backward.parts["entropy"][0], rtol=1e-13, atol=0)
+    assert_close(forward.parts["distance"][0], backward.parts["distance"][0], rtol=1e-4, atol=0)
     assert_close(forward.total, backward.total, rtol=1e-4, atol=0)
 
 
 def test_before_clustering_only_instance_contrast_remains() -> None:
     steps = [replace(step, clusterings=()) for step in drawn_steps(3)]
-    terms = objective(steps, WEIGHTS, METHOD)
-    assert [float(value) for value in (*terms.cluster, terms.entropy, terms.distance)] == [0.0] * 5
-    assert_close(terms.total, 0.9 * torch.stack(terms.instance).mean())
+    terms = OBJECTIVE(steps, WEIGHTS)
+    assert [float(value) for value in (*terms.parts["cluster"], terms.parts["entropy"][0], terms.parts["distance"][0])] == [
+        0.0
+    ] * 5
+    assert_close(terms.total, 0.9 * torch.stack(terms.parts["instance"]).mean())
 
 
 def test_a_cluster_term_of_weight_zero_is_shown_but_pulls_nowhere() -> None:
     steps = drawn_steps(2)
-    terms = objective(steps, TermWeights(1.0, 0.0, 0.0, 0.0), METHOD)
-    assert min(value.item() for value in terms.cluster) > 0
-    assert_close(terms.total, torch.stack(terms.instance).mean())
-    assert (terms.entropy.item(), terms.distance.item()) == (0.0, 0.0)
+    terms = OBJECTIVE(steps, {"instance": 1.0, "cluster": 0.0, "entropy": 0.0, "distance": 0.0})
+    assert min(value.item() for value in terms.parts["cluster"]) > 0
+    assert_close(terms.total, torch.stack(terms.parts["instance"]).mean())
+    assert (terms.parts["entropy"][0].item(), terms.parts["distance"][0].item()) == (0.0, 0.0)
 
 
 def test_counts_may_come_in_any_order() -> None:
     steps = drawn_steps(2, (3, 5))
     turned = [replace(step, clusterings=step.clusterings[::-1]) for step in steps]
-    assert_close(objective(steps, WEIGHTS, METHOD).total, objective(turned, WEIGHTS, METHOD).total, rtol=1e-13, atol=0)
+    assert_close(OBJECTIVE(steps, WEIGHTS).total, OBJECTIVE(turned, WEIGHTS).total, rtol=1e-13, atol=0)
 
 
 def test_a_count_given_twice_changes_nothing() -> None:
     steps = drawn_steps(2, (4,))
     twice = [replace(step, clusterings=step.clusterings * 2) for step in steps]
-    assert_close(objective(steps, WEIGHTS, METHOD).total, objective(twice, WEIGHTS, METHOD).total, rtol=1e-13, atol=0)
+    assert_close(OBJECTIVE(steps, WEIGHTS).total, OBJECTIVE(twice, WEIGHTS).total, rtol=1e-13, atol=0)
 
 
 def test_the_gradient_reaches_every_query() -> None:
     steps = drawn_steps(3)
-    objective(steps, WEIGHTS, METHOD).total.backward()
+    OBJECTIVE(steps, WEIGHTS).total.backward()
     assert all(step.query.grad is not None and step.query.grad.any(dim=1).all() for step in steps)
 
 
 def test_summary_is_detached() -> None:
     terms = Terms(
         torch.tensor(1.0, requires_grad=True),
-        (torch.tensor(1.0), torch.tensor(3.0)),
-        (torch.tensor(5.0), torch.tensor(6.0)),
-        torch.tensor(7.0),
-        torch.tensor(8.0),
+        {"instance": (torch.tensor(1.0), torch.tensor(3.0)), "entropy": (torch.tensor(7.0),)},
     )
-    assert summary(terms).tolist() == [1.0, 2.0, 5.5, 7.0, 8.0]
-    assert not summary(terms).requires_grad
+    assert summary(terms, ("instance", "entropy")).tolist() == [1.0, 2.0, 7.0]
+    assert not summary(terms, ("instance",)).requires_grad
 
 
 # Weights over the epochs
@@ -157,19 +160,20 @@ def test_summary_is_detached() -> None:
 def test_weights_of_the_paper() -> None:
     """200 epochs: clusters from 20, full at 100, alignment from 100 (DomainNet's weights)."""
     method = MethodSettings(cluster_weight=1.0, entropy_weight=0.5, distance_weight=0.1)
-    found = {epoch: term_weights(method, epoch, 200) for epoch in range(200)}
-    assert {weights.instance for weights in found.values()} == {1.0}
-    assert all(found[epoch].cluster == 0 for epoch in range(21))
-    assert_close([found[epoch].cluster for epoch in (21, 60, 99, 100, 199)], [0.0125, 0.5, 0.9875, 1.0, 1.0])
-    assert {(found[epoch].entropy, found[epoch].distance) for epoch in range(100)} == {(0.0, 0.0)}
-    assert {(found[epoch].entropy, found[epoch].distance) for epoch in range(100, 200)} == {(0.5, 0.1)}
-    assert first_cluster_epoch(method, 200) == 20
+    objective = Ucdir(method, 200)
+    found = {epoch: objective.weights(epoch) for epoch in range(200)}
+    assert {weights["instance"] for weights in found.values()} == {1.0}
+    assert all(found[epoch]["cluster"] == 0 for epoch in range(21))
+    assert_close([found[epoch]["cluster"] for epoch in (21, 60, 99, 100, 199)], [0.0125, 0.5, 0.9875, 1.0, 1.0])
+    assert {(found[epoch]["entropy"], found[epoch]["distance"]) for epoch in range(100)} == {(0.0, 0.0)}
+    assert {(found[epoch]["entropy"], found[epoch]["distance"]) for epoch in range(100, 200)} == {(0.5, 0.1)}
+    assert objective.first_cluster_epoch == 20
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 7])
 def test_weights_of_short_runs_rise_and_stay(epochs: int) -> None:
-    weights = [term_weights(MethodSettings(), epoch, epochs) for epoch in range(epochs)]
-    cluster = [found.cluster for found in weights]
+    weights = [Ucdir(MethodSettings(), epochs).weights(epoch) for epoch in range(epochs)]
+    cluster = [found["cluster"] for found in weights]
     assert cluster == sorted(cluster)
     assert min(cluster) >= 0
     assert max(cluster) <= 0.5
@@ -177,14 +181,15 @@ def test_weights_of_short_runs_rise_and_stay(epochs: int) -> None:
 
 def test_everything_from_the_start() -> None:
     method = MethodSettings(cluster_start=0.0, cluster_full=0.0, alignment_start=0.0)
-    assert first_cluster_epoch(method, 10) == 0
-    first = term_weights(method, 0, 10)
-    assert (first.entropy, first.distance) == (1.0, 0.5)
-    assert term_weights(method, 1, 10).cluster == 0.5
+    objective = Ucdir(method, 10)
+    assert objective.first_cluster_epoch == 0
+    first = objective.weights(0)
+    assert (first["entropy"], first["distance"]) == (1.0, 0.5)
+    assert objective.weights(1)["cluster"] == 0.5
 
 
 def test_clusters_are_needed_as_soon_as_one_term_needs_them() -> None:
-    assert first_cluster_epoch(MethodSettings(cluster_start=0.5, cluster_full=0.6, alignment_start=0.2), 100) == 20
+    assert Ucdir(MethodSettings(cluster_start=0.5, cluster_full=0.6, alignment_start=0.2), 100).first_cluster_epoch == 20
 
 
 # One step
@@ -224,8 +229,8 @@ def start(domains: int = 2, ids: Sequence[int] = (4, 0, 2, 7)) -> dict[str, obje
         "banks": [MemoryBank(rows) for rows in unit],
         "clusterings": [(Clusters(torch.arange(9) % 3, rows[:3], 0.0),) for rows in unit],
         "parts": [part],
+        "objective": OBJECTIVE,
         "weights": WEIGHTS,
-        "settings": Settings(method=METHOD),
         "optimiser": torch.optim.SGD(encoder.parameters(), 0.1),
         "device": torch.device("cpu"),
         "precision": "float32",
@@ -319,3 +324,23 @@ def test_a_step_in_parts_has_the_mean_of_their_gradients() -> None:
         gradients.append(gradient(alone))
     assert_close(gradient(together), torch.stack(gradients).mean(dim=0))
     assert_close(terms.total, torch.stack(totals).mean())
+
+
+class Two(Processes):
+    """Stands for two processes of which this one has all rows: none is started here."""
+
+    def all_rows(self, rows: Tensor, places: Tensor) -> Tensor:
+        return rows[places.argsort()]
+
+
+def test_what_learns_in_a_method_learns_alike_in_several_processes() -> None:
+    """Each process has the gradient of all rows for it, not a share."""
+    found = []
+    for processes in (ALONE, Two(0, 2)):
+        method = Coda(MethodSettings(over_clusters=(5,)), num_domains=2, dim=6)
+        weights = method.weights(0)
+        training_step(**start() | {"objective": method, "weights": weights, "processes": processes})
+        found.append([parameter.grad for parameter in method.parameters()])
+    for one, other in zip(*found, strict=True):
+        assert one.any()
+        assert_close(one, other)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ucdir.errors import UcdirError
 from ucdir.learn.clusters import Clusters
+from ucdir.learn.label_free import Reference
 from ucdir.storage import atomic_file
 
 FORMAT_VERSION = 1
@@ -28,9 +29,10 @@ class ResumeState:
     """All that training carries from one epoch to the next. Randomness is drawn anew from (seed, epoch).
 
     epoch           epochs done
-    encoder, momentum_encoder, optimiser   their state dicts
+    encoder, momentum_encoder, objective, optimiser   their state dicts
     banks           (M, D) rows of each domain
     clusterings     per domain, one per cluster count, for the next epoch; empty before clustering starts
+    reference       what is found without training; None in checkpoints from before there was one
     best            per kind of choice (`label-free`, `oracle`)
     seconds         time spent so far
     """
@@ -38,9 +40,11 @@ class ResumeState:
     epoch: int
     encoder: Mapping[str, Tensor]
     momentum_encoder: Mapping[str, Tensor]
+    objective: Mapping[str, Tensor]
     optimiser: Mapping[str, Any]
     banks: tuple[Tensor, ...]
     clusterings: tuple[tuple[Clusters, ...], ...]
+    reference: Reference | None
     best: Mapping[str, BestEpoch]
     seconds: float
 
@@ -52,9 +56,11 @@ def save_checkpoint(file: Path, state: ResumeState) -> None:
         "epoch": state.epoch,
         "encoder": dict(state.encoder),
         "momentum_encoder": dict(state.momentum_encoder),
+        "objective": dict(state.objective),
         "optimiser": dict(state.optimiser),
         "banks": list(state.banks),
         "clusterings": [[(c.assignment, c.prototypes, c.inertia) for c in domain] for domain in state.clusterings],
+        "reference": None if state.reference is None else (list(state.reference.image_ids), list(state.reference.hits)),
         "best": {kind: (best.epoch, best.score) for kind, best in state.best.items()},
         "seconds": state.seconds,
     }
@@ -77,9 +83,11 @@ def load_checkpoint(file: Path) -> ResumeState:
             epoch=content["epoch"],
             encoder=content["encoder"],
             momentum_encoder=content["momentum_encoder"],
+            objective=content.get("objective", {}),  # absent before methods had states of their own
             optimiser=content["optimiser"],
             banks=tuple(content["banks"]),
             clusterings=tuple(tuple(Clusters(*parts) for parts in domain) for domain in content["clusterings"]),
+            reference=_reference(content.get("reference")),
             best={kind: BestEpoch(*parts) for kind, parts in content["best"].items()},
             seconds=content["seconds"],
         )
@@ -90,3 +98,7 @@ def load_checkpoint(file: Path) -> ResumeState:
             f"checkpoint '{file}' is damaged ({type(error).__name__}). Its encoder folders may still be whole; "
             "to train anew use --overwrite."
         ) from error
+
+
+def _reference(parts: tuple[list[Tensor], list[Tensor]] | None) -> Reference | None:
+    return None if parts is None else Reference(*map(tuple, parts))

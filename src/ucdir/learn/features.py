@@ -4,39 +4,29 @@ The objective, the banks, the clusters and the run folder are those of learning 
 table instead of pictures.
 """
 
-import hashlib
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ucdir.config import Settings
 from ucdir.data.batches import StepBatch, step_batch
 from ucdir.data.domain import Domain
-from ucdir.data.image import read_file
 from ucdir.data.plan import StepPlan
-from ucdir.data.reading import read_ahead
-from ucdir.errors import ImageError, UcdirError
+from ucdir.errors import ImageError
 from ucdir.learn.inputs import Pictures, Progress, plan_steps
-from ucdir.learn.processes import ALONE, Processes
 from ucdir.model.device import autocast
 from ucdir.model.encoder import Encoder
+from ucdir.model.processes import ALONE, Processes
 from ucdir.progress import Bars
 from ucdir.retrieval.embed import Embeddings, evaluating
-from ucdir.storage import atomic_file, clear_write_errors
+from ucdir.retrieval.features import LARGE, feature_file, keep, kept
 
-VERSION = "1"  # of how features are computed and stored
 CHUNK = 64
-LARGE = 4096
-SHARE = 4  # of the limit of the cache, at most
 
 
 @dataclass(frozen=True)
@@ -79,6 +69,12 @@ class Features:
                 progress(len(rows))
         return found
 
+    def features(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+        """See `Inputs`: the table, whatever `encoder` is, for no backbone learns here."""
+        found = [Embeddings(t.plain, torch.arange(len(t.plain)), u) for t, u in zip(self.tables, self.unreadable, strict=True)]
+        progress(sum(len(table.plain) for table in self.tables))
+        return found
+
     def only(self, image_ids: Sequence[Sequence[int]]) -> "Features":
         """See `Inputs`. What could not be read has been told and is forgotten."""
         tables = tuple(Table(t.plain[list(ids)], t.views[:, list(ids)]) for t, ids in zip(self.tables, image_ids, strict=True))
@@ -105,25 +101,25 @@ class Features:
 def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars) -> Features:
     """Run the backbone of `encoder` over all images once; what an earlier run left for the same images is taken.
 
-    It is kept in the folder `features` of the pixel cache, where there is one, in at most a quarter of its limit.
+    It is kept in the folder `features` of the pixel cache, where there is one; see `retrieval/features.py`.
     """
     settings, processes = pictures.settings, pictures.processes
     views = settings.data.augmented_views
     with bars("backbone, once", sum(len(domain) for domain in pictures.domains) * (views + 1)) as advance:
-        plain = pictures.embed(encoder, advance, features=True)
+        plain = pictures.features(encoder, advance)
         readable = pictures.only([found.image_ids.tolist() for found in plain])
         tables = []
         for domain, found in zip(readable.domains, plain, strict=True):
             one = replace(readable, domains=(domain,))
             file = processes.first(partial(_file, one, encoder))
-            kept = processes.first(partial(_kept, file))
-            if kept is None:
-                kept = _views(one, encoder, advance)
-                if file is not None and processes.is_first:
-                    _keep(file, kept, 0 if pictures.cache is None else pictures.cache.limit // SHARE)
+            made = processes.first(partial(_kept, file))
+            if made is None:
+                made = _views(one, encoder, advance)
+                if processes.is_first:
+                    keep(file, {"views": made}, pictures.cache)
             else:
                 advance(len(domain) * views)
-            tables.append(Table(found.rows, kept))
+            tables.append(Table(found.rows, made))
     return Features(readable.domains, settings, tuple(tables), tuple(found.unreadable for found in plain), processes)
 
 
@@ -156,49 +152,11 @@ def _chunk_plan(turn: int, start: int, end: int) -> StepPlan:
 
 
 def _file(pictures: Pictures, encoder: Encoder) -> Path | None:
-    """Where the views of these images by this backbone are kept: named by contents, not by paths, for all seeds of runs."""
-    if pictures.cache is None:
-        return None
-    settings, precision, (domain,) = pictures.settings, pictures.precision, pictures.domains
-    digest = hashlib.blake2b(digest_size=20)
-    deciding = {key: value for key, value in asdict(encoder.config).items() if key not in ("start", "hidden", "dim")}
-    made = (VERSION, settings.data.augmented_views, settings.data.strongest_blur, precision, sorted(deciding.items()))
-    digest.update(repr(made).encode())
-    for name, tensor in sorted(encoder.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    for contents in read_ahead(domain.paths, _content, CHUNK, settings.data.workers):
-        digest.update(b"".join(contents))
-    return pictures.cache.folder / "features" / f"{digest.hexdigest()}.safetensors"
-
-
-def _content(path: Path) -> bytes:
-    return hashlib.blake2b(read_file(path), digest_size=20).digest()
+    """Where the views of these images by this backbone are kept, for all seeds of runs."""
+    data, (domain,) = pictures.settings.data, pictures.domains
+    made = ("training views", data.augmented_views, data.strongest_blur, pictures.precision)
+    return feature_file(encoder, domain.paths, pictures.cache, data.workers, *made)
 
 
 def _kept(file: Path | None) -> Tensor | None:
-    """The views that an earlier run left; None where there are none, or damaged ones."""
-    try:
-        if file is None or not file.is_file():
-            return None
-        views = load_file(file)["views"]
-        os.utime(file)
-    except (SafetensorError, OSError, KeyError):
-        return None
-    return views
-
-
-def _keep(file: Path, views: Tensor, limit: int) -> None:
-    """Keep views for later runs, if `limit` bytes hold them; those used longest ago go. Without room a run is as good."""
-    if views.nbytes > limit:
-        return
-    with suppress(OSError, UcdirError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        others = sorted(file.parent.glob("*.safetensors"), key=lambda other: other.stat().st_mtime, reverse=True)
-        held = views.nbytes
-        for other in others:
-            held += other.stat().st_size
-            if held > limit:
-                other.unlink()
-        with atomic_file(file) as draft, clear_write_errors(file):
-            save_file({"views": views}, draft)
+    return (kept(file) or {}).get("views")

@@ -12,9 +12,10 @@ from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain
 from ucdir.data.plan import StepPlan, key_groups, plan_epoch
 from ucdir.errors import ImageError
-from ucdir.learn.processes import ALONE, Processes
 from ucdir.model.encoder import Encoder
+from ucdir.model.processes import ALONE, Processes
 from ucdir.retrieval.embed import Embeddings, embed
+from ucdir.retrieval.features import backbone_features
 
 Progress = Callable[[int], None]
 
@@ -31,6 +32,9 @@ class Inputs(Protocol):
 
     def embed(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
         """Embed every image of every domain; the processes share the work and all get the result."""
+
+    def features(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+        """What the backbone gives for every image of every domain: rows (M, feature_dim)."""
 
     def only(self, image_ids: Sequence[Sequence[int]]) -> "Inputs":
         """The same with some images of each domain, for example the readable ones."""
@@ -60,17 +64,21 @@ class Pictures:
         place = self.device if views_on_device(data.views, self.device) else None
         return batches(self.domains, plans, size, seed, data.workers, data.strongest_blur, self.cache, place)
 
-    def embed(self, encoder: Encoder, progress: Progress, features: bool = False) -> list[Embeddings]:
-        """See `Inputs`; with `features` what the backbone gives."""
-        return [self._embed(encoder, domain, progress, features) for domain in self.domains]
+    def embed(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+        """See `Inputs`."""
+        return [self._embed(encoder, domain, progress, embed) for domain in self.domains]
+
+    def features(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+        """See `Inputs`."""
+        return [self._embed(encoder, domain, progress, backbone_features) for domain in self.domains]
 
     def only(self, image_ids: Sequence[Sequence[int]]) -> "Pictures":
         """See `Inputs`."""
         return replace(self, domains=tuple(d.subset(ids) for d, ids in zip(self.domains, image_ids, strict=True)))
 
-    def _embed(self, encoder: Encoder, domain: Domain, progress: Progress, features: bool) -> Embeddings:
+    def _embed(self, encoder: Encoder, domain: Domain, progress: Progress, run: Callable[..., Embeddings]) -> Embeddings:
         share = self.processes.share(len(domain))
-        mine = embed(
+        mine = run(
             encoder,
             domain.paths[share],
             self.device,
@@ -78,7 +86,6 @@ class Pictures:
             workers=self.settings.data.workers,
             progress=lambda count: progress(count * self.processes.count),
             cache=self.cache,
-            features=features,
         )
         return together(self.processes.each(mine))
 

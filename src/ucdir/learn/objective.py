@@ -1,33 +1,15 @@
-"""The terms of the method over all domains -> one total and its named parts."""
+"""What a method is: the terms of a step over all domains, and how much each weighs in an epoch."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ucdir.config import MethodSettings
 from ucdir.learn.clusters import Clusters
-from ucdir.learn.losses import (
-    assignment_entropy,
-    bank_similarity,
-    cluster_contrast,
-    confident,
-    distance_of_distance,
-    instance_contrast,
-)
 from ucdir.learn.schedules import ramp
-
-
-@dataclass(frozen=True)
-class TermWeights:
-    """Weight of each term in one epoch. A term of weight 0 is still computed when its clusters exist."""
-
-    instance: float
-    cluster: float
-    entropy: float
-    distance: float
 
 
 @dataclass(frozen=True)
@@ -49,98 +31,64 @@ class DomainStep:
 
 @dataclass(frozen=True)
 class Terms:
-    """Scalars of a step; instance and cluster have one per domain, in order."""
+    """Scalars of a step: each term has one value or several, for example one per domain, whose mean counts in `total`."""
 
     total: Tensor
-    instance: tuple[Tensor, ...]
-    cluster: tuple[Tensor, ...]
-    entropy: Tensor
-    distance: Tensor
+    parts: Mapping[str, tuple[Tensor, ...]]
+
+    @classmethod
+    def weighted(cls, parts: Mapping[str, tuple[Tensor, ...]], weights: Mapping[str, float]) -> "Terms":
+        """The sum of the means of all terms, each times its weight."""
+        total = torch.stack([weights[name] * torch.stack(values).mean() for name, values in parts.items()]).sum()
+        return cls(total, parts)
 
     def detach(self) -> "Terms":
         """The same without gradient."""
-        return self._of(*(value.detach() for value in self._flat()))
+        return self._of([value.detach() for value in self._flat()])
 
     @classmethod
     def mean(cls, terms: Sequence["Terms"]) -> "Terms":
         """The mean of several."""
-        return terms[0]._of(*torch.stack([torch.stack(one._flat()) for one in terms]).mean(dim=0))
+        return terms[0]._of(list(torch.stack([torch.stack(one._flat()) for one in terms]).mean(dim=0)))
 
-    def _flat(self) -> tuple[Tensor, ...]:
-        return (self.total, *self.instance, *self.cluster, self.entropy, self.distance)
+    def _flat(self) -> list[Tensor]:
+        return [self.total, *(value for values in self.parts.values() for value in values)]
 
-    def _of(self, total: Tensor, *rest: Tensor) -> "Terms":
-        count = len(self.instance)
-        return Terms(total, rest[:count], rest[count : 2 * count], rest[-2], rest[-1])
-
-
-def first_cluster_epoch(method: MethodSettings, epochs: int) -> int:
-    """The epoch before which nothing needs clusters."""
-    return min(round(method.cluster_start * epochs), round(method.alignment_start * epochs))
+    def _of(self, flat: Sequence[Tensor]) -> "Terms":
+        rest = iter(flat[1:])
+        return Terms(flat[0], {name: tuple(next(rest) for _ in values) for name, values in self.parts.items()})
 
 
-def term_weights(method: MethodSettings, epoch: int, epochs: int) -> TermWeights:
-    """Weights in `epoch` of a run of `epochs`; the paper's 20 and 100 of 200 are the shares 0.1 and 0.5."""
+class Objective(nn.Module, ABC):
+    """A method. Its parameters learn with the encoder; parameters and buffers are part of a checkpoint."""
+
+    @property
+    def first_cluster_epoch(self) -> int:
+        """The epoch before which a step is given no clusters."""
+        return 0
+
+    @abstractmethod
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Weight of each term in `epoch`, counted from 0. A term of weight 0 may still be computed, to be logged."""
+
+    def begin_epoch(self, banks: Sequence[Tensor], clusterings: Sequence[tuple[Clusters, ...]]) -> None:
+        """Told, before the steps of an epoch, the bank rows (M, D) and the clusters of each domain."""
+
+    @abstractmethod
+    def parts(self, steps: Sequence[DomainStep], weights: Mapping[str, float]) -> dict[str, tuple[Tensor, ...]]:
+        """The terms of one step over S >= 2 domains, by the names that `weights` has."""
+
+    def forward(self, steps: Sequence[DomainStep], weights: Mapping[str, float]) -> Terms:
+        """All terms of one step and their weighted sum."""
+        return Terms.weighted(self.parts(steps, weights), weights)
+
+
+def cluster_weight(method: MethodSettings, epoch: int, epochs: int) -> float:
+    """The weight that a term inside the clusters has in `epoch`: 0 at its start, then rising linearly."""
     start, full = round(method.cluster_start * epochs), round(method.cluster_full * epochs)
-    aligned = epoch >= round(method.alignment_start * epochs)
-    return TermWeights(
-        instance=method.instance_weight,
-        cluster=ramp(0.0, method.cluster_weight, epoch, start, full),
-        entropy=method.entropy_weight if aligned else 0.0,
-        distance=method.distance_weight if aligned else 0.0,
-    )
+    return ramp(0.0, method.cluster_weight, epoch, start, full)
 
 
-def objective(steps: Sequence[DomainStep], weights: TermWeights, method: MethodSettings) -> Terms:
-    """All terms of one step over S >= 2 domains.
-
-    Instance and cluster contrast stay inside a domain and are averaged over the S domains. Entropy runs over every pair
-    of feature domain and prototype domain; distance over every feature domain and every pair of prototype domains.
-    Several cluster counts are independent terms, averaged.
-    """
-    similarities = [bank_similarity(s.query, s.key, s.bank, s.image_ids) for s in steps]
-    instance = tuple(
-        instance_contrast(similarity, s.image_ids, method.temperature)
-        for similarity, s in zip(similarities, steps, strict=True)
-    )
-    zero = torch.zeros_like(instance[0])
-    cluster = tuple(
-        mean([_cluster_term(similarity, s, clusters, method) for clusters in s.clusterings], zero)
-        for similarity, s in zip(similarities, steps, strict=True)
-    )
-    levels = list(zip(*(s.clusterings for s in steps), strict=True)) if weights.entropy or weights.distance else []
-    entropy = mean(
-        [
-            assignment_entropy(s.query, clusters.prototypes, method.entropy_temperature)
-            for level in levels
-            for s, clusters in product(steps, level)
-        ],
-        zero,
-    )
-    distance = mean(
-        [
-            distance_of_distance(s.query, one.prototypes, other.prototypes, method.distance_temperature)
-            for level in levels
-            for s, (one, other) in product(steps, combinations(level, 2))
-        ],
-        zero,
-    )
-    total = (
-        weights.instance * mean(instance, zero)
-        + weights.cluster * mean(cluster, zero)
-        + weights.entropy * entropy
-        + weights.distance * distance
-    )
-    return Terms(total, instance, cluster, entropy, distance)
-
-
-def mean(terms: Sequence[Tensor], empty: Tensor) -> Tensor:
+def mean(values: Sequence[Tensor], empty: Tensor) -> Tensor:
     """Mean of scalars; `empty` where there are none."""
-    return torch.stack(tuple(terms)).mean() if terms else empty
-
-
-def _cluster_term(similarity: Tensor, step: DomainStep, clusters: Clusters, method: MethodSettings) -> Tensor:
-    assignment = clusters.assignment[step.image_ids]
-    counted = confident(step.key, clusters.prototypes, assignment, method.temperature, method.confidence)
-    means = clusters.bank_means(step.bank)
-    return cluster_contrast(similarity, step.query, means, assignment, counted, method.temperature)
+    return torch.stack(tuple(values)).mean() if values else empty

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,13 +13,16 @@ from typing import Any
 from ucdir.data.domain import Domain
 from ucdir.errors import ImageError, UcdirError
 from ucdir.learn.trainer import EpochReport
+from ucdir.model.folder import LABEL_FREE, LAST
 from ucdir.storage import atomic_file, clear_write_errors, write_text
 
-ENCODER = "encoder"  # of the last epoch
+ENCODER = LAST
 FROZEN = "encoder-frozen"  # the backbone before training, without a head
-CHOSEN = {"label-free": "encoder-label-free", "oracle": "encoder-oracle"}
+CHOSEN = {"label-free": LABEL_FREE, "oracle": "encoder-oracle"}
 CHECKPOINT = Path("checkpoints") / "last.pt"
 IMAGES = "images.csv"
+METRICS = "metrics.jsonl"
+WEIGHTS = "weights.csv"  # which tensor of a weights file filled which of the encoder
 
 
 def write_images(folder: Path, domains: Sequence[Domain], skipped: Mapping[str, Sequence[ImageError]]) -> None:
@@ -36,27 +39,42 @@ def write_images(folder: Path, domains: Sequence[Domain], skipped: Mapping[str, 
             table.writerows((domain.name, error.path, "", error.reason) for error in skipped[domain.name])
 
 
+@dataclass(frozen=True)
+class ListedImage:
+    """A line of images.csv; `skipped` is the reason why the run left the image out, or empty."""
+
+    domain: str
+    path: str
+    class_name: str | None
+    skipped: str
+
+
 def restrict_to_images(folder: Path, domains: Sequence[Domain]) -> tuple[Domain, ...]:
     """The domains with exactly the images, in the order, that the run in `folder` began with.
 
     Images that were added since are left out; one that is gone ends in UcdirError.
     """
-    used = [(row["domain"], row["path"]) for row in _image_rows(folder) if not row["skipped"]]
-    return tuple(_restricted(domain, [path for name, path in used if name == domain.name]) for domain in domains)
+    used = [image for image in listed_images(folder) if not image.skipped]
+    return tuple(_restricted(domain, [image.path for image in used if image.domain == domain.name]) for domain in domains)
 
 
 def skipped_images(folder: Path) -> tuple[ImageError, ...]:
     """The unreadable images that the run in `folder` left out."""
-    return tuple(ImageError(row["path"], row["skipped"]) for row in _image_rows(folder) if row["skipped"])
+    return tuple(ImageError(image.path, image.skipped) for image in listed_images(folder) if image.skipped)
 
 
-def _image_rows(folder: Path) -> list[dict[str, str]]:
+def listed_images(folder: Path) -> tuple[ListedImage, ...]:
+    """All images of the run in `folder`, from images.csv; UcdirError when that cannot be read."""
     file = folder / IMAGES
     try:
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
-            return [{name: row[name] for name in ("domain", "path", "skipped")} for row in csv.DictReader(opened)]
+            rows = csv.DictReader(opened)
+            return tuple(ListedImage(row["domain"], row["path"], row["class"] or None, row["skipped"]) for row in rows)
     except (OSError, KeyError, csv.Error) as error:
-        raise UcdirError(f"'{file}' cannot be read, so the run cannot be resumed. Start again with --overwrite.") from error
+        raise UcdirError(
+            f"'{file}' cannot be read, so nobody knows the images of this run (columns domain, path, class, skipped are "
+            "expected). Start again with --overwrite."
+        ) from error
 
 
 def _restricted(domain: Domain, wanted: Sequence[str]) -> Domain:
@@ -76,7 +94,7 @@ class RunLog:
     def __init__(self, folder: Path, epochs_done: int) -> None:
         """Continue the logs of `folder` after `epochs_done` epochs; lines of later epochs are dropped."""
         self.folder = folder
-        self.file = folder / "metrics.jsonl"
+        self.file = folder / METRICS
         lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True) if self.file.exists() else []
         write_text(self.file, "".join(line for line in lines if _epoch_of(line) <= epochs_done))
         self.board = _tensorboard(folder, epochs_done)
@@ -107,12 +125,27 @@ class RunLog:
             self.board.flush()
 
 
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, one for each finished epoch; none where there is no such file."""
+    file = folder / METRICS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [line for line in map(_parsed, lines) if isinstance(line.get("epoch"), int)]
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError:  # half a line of a killed run
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def epoch_figures(report: EpochReport, oracle: Mapping[str, float] | None) -> dict[str, Any]:
     """One line of metrics.jsonl. Epochs count from 1; `oracle` (scores with labels) only where classes exist."""
     figures: dict[str, Any] = {
         "epoch": report.epoch,
-        "terms": asdict(report.terms),
-        "weights": asdict(report.weights),
+        "terms": dict(report.terms),
+        "weights": dict(report.weights),
         "label_free": asdict(report.label_free),
         "speed": {
             "learning_rate": report.learning_rate,

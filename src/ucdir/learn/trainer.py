@@ -4,7 +4,7 @@ Labels never enter here, but for the oracle's scores, which change nothing that 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,37 +18,32 @@ from ucdir.learn.bank import MemoryBank
 from ucdir.learn.checkpoint import BestEpoch, ResumeState
 from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.learn.inputs import Inputs
-from ucdir.learn.label_free import LabelFreeScores, label_free_scores
-from ucdir.learn.objective import Terms, TermWeights, first_cluster_epoch, term_weights
-from ucdir.learn.processes import ALONE, Processes
+from ucdir.learn.label_free import LabelFreeScores, Reference, label_free_scores, make_reference, sampled_images
+from ucdir.learn.methods import build_objective
+from ucdir.learn.objective import Objective, Terms
 from ucdir.learn.schedules import cosine, stepped
 from ucdir.learn.step import training_step
 from ucdir.model.batchnorm import synchronise
 from ucdir.model.device import avoid_slow_kernels, reuse_buffers
 from ucdir.model.encoder import Encoder
 from ucdir.model.momentum import MomentumEncoder
+from ucdir.model.processes import ALONE, Processes
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.embed import Embeddings
 
 
 @dataclass(frozen=True)
-class TermMeans:
-    """Means of the terms over the steps of an epoch; instance and cluster are also means over the domains."""
-
-    total: float
-    instance: float
-    cluster: float
-    entropy: float
-    distance: float
-
-
-@dataclass(frozen=True)
 class EpochReport:
-    """What one epoch did. `embeddings` (M, D) per domain are of its end."""
+    """What one epoch did.
+
+    terms        means over the steps: `total`, then each term of the method, which is also a mean over its values
+    weights      of each term in this epoch
+    embeddings   (M, D) per domain, of its end
+    """
 
     epoch: int
-    terms: TermMeans
-    weights: TermWeights
+    terms: Mapping[str, float]
+    weights: Mapping[str, float]
     learning_rate: float
     label_free: LabelFreeScores
     embeddings: tuple[Tensor, ...]
@@ -71,10 +66,12 @@ class Trainer:
     encoder: Encoder
     network: nn.Module
     momentum_encoder: MomentumEncoder
+    objective: Objective
     optimiser: torch.optim.Optimizer
     processes: Processes = ALONE
     banks: list[MemoryBank] = field(default_factory=list)
     clusterings: list[tuple[Clusters, ...]] = field(default_factory=list)
+    reference: Reference | None = None
     best: dict[str, BestEpoch] = field(default_factory=dict)
     epoch: int = 0
     seconds: float = 0.0
@@ -112,6 +109,7 @@ def build_trainer(
     momentum_encoder = MomentumEncoder(encoder, method.encoder_momentum, splits)
     if processes.count > 1:
         synchronise(encoder)
+    objective = build_objective(settings, len(inputs.domains)).to(device)
     return Trainer(
         settings=settings,
         inputs=inputs,
@@ -120,17 +118,20 @@ def build_trainer(
         encoder=encoder,
         network=processes.parallel(encoder, device),
         momentum_encoder=momentum_encoder,
-        optimiser=build_optimiser(settings.optimiser, encoder),
+        objective=objective,
+        optimiser=build_optimiser(settings.optimiser, [*encoder.parameters(), *objective.parameters()]),
         processes=processes,
     )
 
 
-def build_optimiser(wanted: OptimiserSettings, encoder: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of `encoder` that learn."""
-    learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+def build_optimiser(wanted: OptimiserSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of those parameters that learn."""
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     fused = learning[0].device.type in ("cpu", "cuda")
     if wanted.name == "adamw":
         return torch.optim.AdamW(learning, wanted.learning_rate, weight_decay=wanted.weight_decay, fused=fused)
+    if wanted.name == "amsgrad":
+        return torch.optim.Adam(learning, wanted.learning_rate, weight_decay=wanted.weight_decay, amsgrad=True, fused=fused)
     return torch.optim.SGD(
         learning, wanted.learning_rate, momentum=wanted.momentum, weight_decay=wanted.weight_decay, fused=fused
     )
@@ -145,14 +146,14 @@ def check_sizes(settings: Settings, domains: Sequence[Domain], processes: Proces
         if clusters > len(domain):
             raise UsageError(
                 f"num_clusters={clusters} is more than the {len(domain)} images of domain '{domain.name}'. "
-                f"Use at most {len(domain)}."
+                f"Use at most {len(domain)}, about as many as there are kinds of things: --set method.num_clusters=N."
             )
     _check_shares(settings.optimiser, settings.method.batch_norm_splits, len(domains), processes.count)
     largest = max(domains, key=len)
     if settings.optimiser.batch_size > len(largest):
         raise UsageError(
             f"--batch-size {settings.optimiser.batch_size} is more than the {len(largest)} images of the largest domain "
-            f"'{largest.name}'. Use at most {len(largest)}."
+            f"'{largest.name}'. Use at most {len(largest)}: --set optimiser.batch_size=N."
         )
 
 
@@ -183,7 +184,24 @@ def fill_banks(trainer: Trainer, bars: Bars = no_bars) -> list[Embeddings]:
     trainer.banks = [MemoryBank(found.rows.to(trainer.device)) for found in embedded]
     check_sizes(trainer.settings, trainer.domains, trainer.processes)
     trainer.clusterings = cluster_domains(trainer, [found.rows for found in embedded], epoch=0)
+    trainer.reference = reference_of(trainer, bars)
     return embedded
+
+
+def reference_of(trainer: Trainer, bars: Bars = no_bars) -> Reference:
+    """What is found without training, with the backbone as it is before the first epoch."""
+    seed = trainer.settings.run.seed
+    ids = [
+        sampled_images(len(domain), torch.Generator().manual_seed(_mixed(seed, 4, number)))
+        for number, domain in enumerate(trainer.domains)
+    ]
+    few = trainer.inputs.only([found.tolist() for found in ids])
+    with bars("what the backbone finds", sum(map(len, ids))) as advance:
+        features = few.features(trainer.searcher, advance)
+    for found in features:
+        if found.unreadable:
+            raise found.unreadable[0]
+    return trainer.processes.first(lambda: make_reference([found.rows for found in features], ids))
 
 
 def refuse_many_unreadable(trainer: Trainer, embedded: Sequence[Embeddings]) -> None:
@@ -204,18 +222,20 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
     """Train one epoch, embed every image, cluster for the next one. A function of the trainer's state and the seed only."""
     settings, epoch = trainer.settings, trainer.epoch
     epochs, seed = settings.optimiser.epochs, settings.run.seed
-    weights = term_weights(settings.method, epoch, epochs)
+    weights = trainer.objective.weights(epoch)
     rate = learning_rate(settings, epoch)
     for group in trainer.optimiser.param_groups:
         group["lr"] = rate
     torch.manual_seed(_mixed(seed, epoch, 1))
-    clustered = epoch >= first_cluster_epoch(settings.method, epochs)
+    clustered = epoch >= trainer.objective.first_cluster_epoch
     clusterings = trainer.clusterings if clustered else [() for _ in trainer.domains]
+    trainer.objective.begin_epoch([bank.rows for bank in trainer.banks], clusterings)
 
     started = time.perf_counter()
     trainer.encoder.train()
     trainer.searcher.train()
-    sums = torch.zeros(5, device=trainer.device, dtype=torch.float64 if trainer.device.type == "cpu" else torch.float32)
+    exactness = torch.float64 if trainer.device.type == "cpu" else torch.float32
+    sums = torch.zeros(1 + len(weights), device=trainer.device, dtype=exactness)
     steps = count_steps([len(domain) for domain in trainer.domains], settings.optimiser.batch_size)
     with bars(f"epoch {epoch + 1}/{epochs}", steps) as advance:
         for parts in trainer.inputs.steps(epoch):
@@ -226,24 +246,26 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
                 trainer.banks,
                 clusterings,
                 parts,
+                trainer.objective,
                 weights,
-                settings,
                 trainer.optimiser,
                 trainer.device,
                 trainer.precision,
                 trainer.processes,
             )
-            sums += summary(terms)
+            sums += summary(terms, weights)
             advance(1)
     trainer.processes.average(list(trainer.searcher.buffers()))
-    means = TermMeans(*(sums / steps).tolist())
+    means = dict(zip(("total", *weights), (sums / steps).tolist(), strict=True))
     trained = time.perf_counter()
 
     embeddings = [found.rows for found in embed_all(trainer, bars, same=True)]
     previous = [clusters[0] for clusters in trainer.clusterings]
     trainer.clusterings = cluster_domains(trainer, embeddings, epoch + 1)
     now = [clusters[0].to("cpu") for clusters in trainer.clusterings]
-    label_free = trainer.processes.first(lambda: label_free_scores(embeddings, now, [c.to("cpu") for c in previous]))
+    reference = trainer.reference
+    assert reference is not None
+    label_free = trainer.processes.first(lambda: label_free_scores(embeddings, now, [c.to("cpu") for c in previous], reference))
     trainer.epoch += 1
     ended = time.perf_counter()
     trainer.seconds += ended - started
@@ -282,6 +304,8 @@ def cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) 
 
 def _cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) -> list[tuple[Clusters, ...]]:
     method, seed = trainer.settings.method, trainer.settings.run.seed
+    nothing = [(None,) * len(method.num_clusters)] * len(embeddings)
+    last = [[c.assignment for c in domain] for domain in trainer.clusterings] if method.kmeans_warm_start else []
     return [
         tuple(
             kmeans(
@@ -290,10 +314,11 @@ def _cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int)
                 method.kmeans_iterations,
                 method.kmeans_restarts,
                 torch.Generator().manual_seed(_mixed(seed, epoch, 3, number, count)),
+                start,
             ).to("cpu")
-            for count in method.num_clusters
+            for count, start in zip(method.num_clusters, starts, strict=True)
         )
-        for number, rows in enumerate(embeddings)
+        for number, (rows, starts) in enumerate(zip(embeddings, last or nothing, strict=True))
     ]
 
 
@@ -305,16 +330,9 @@ def learning_rate(settings: Settings, epoch: int) -> float:
     return stepped(rate.learning_rate, epoch, rate.milestones)
 
 
-def summary(terms: Terms) -> Tensor:
-    """(5,) total, instance, cluster, entropy, distance, detached and still on the device."""
-    parts = (
-        terms.total,
-        torch.stack(terms.instance).mean(),
-        torch.stack(terms.cluster).mean(),
-        terms.entropy,
-        terms.distance,
-    )
-    return torch.stack(parts).detach()
+def summary(terms: Terms, names: Iterable[str]) -> Tensor:
+    """(1 + T,) the total and the mean of each of T terms, detached and still on the device."""
+    return torch.stack([terms.total, *(torch.stack(terms.parts[name]).mean() for name in names)]).detach()
 
 
 def resume_state(trainer: Trainer) -> ResumeState:
@@ -323,9 +341,11 @@ def resume_state(trainer: Trainer) -> ResumeState:
         epoch=trainer.epoch,
         encoder=trainer.encoder.state_dict(),
         momentum_encoder=trainer.searcher.state_dict(),
+        objective=trainer.objective.state_dict(),
         optimiser=trainer.optimiser.state_dict(),
         banks=tuple(bank.rows for bank in trainer.banks),
         clusterings=tuple(trainer.clusterings),
+        reference=trainer.reference,
         best=trainer.best,
         seconds=trainer.seconds,
     )
@@ -335,9 +355,11 @@ def restore(trainer: Trainer, state: ResumeState) -> None:
     """Put a trainer where `state` was taken."""
     trainer.encoder.load_state_dict(state.encoder)
     trainer.searcher.load_state_dict(state.momentum_encoder)
+    trainer.objective.load_state_dict(state.objective)
     trainer.optimiser.load_state_dict(dict(state.optimiser))
     trainer.banks = [MemoryBank(rows.to(trainer.device)) for rows in state.banks]
     trainer.clusterings = [tuple(clusters.to(trainer.device) for clusters in domain) for domain in state.clusterings]
+    trainer.reference = state.reference or trainer.reference
     trainer.best = dict(state.best)
     trainer.epoch = state.epoch
     trainer.seconds = state.seconds

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ucdir.errors import UcdirError
 from ucdir.model.backbones import Backbone, build_backbone
 from ucdir.model.folder import FORMAT_VERSION, EncoderConfig, read_config
-from ucdir.model.pretrained import load_weights
+from ucdir.model.pretrained import MatchReport, load_weights
 from ucdir.storage import atomic_file, atomic_folder, clear_write_errors, write_text
 
 
@@ -24,6 +24,7 @@ class Encoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    loaded: MatchReport | None = None  # what a weights file filled, where it started from one
 
     def __init__(self, backbone: nn.Module, config: EncoderConfig) -> None:
         super().__init__()
@@ -53,9 +54,7 @@ class Encoder(nn.Module):
         digest = hashlib.blake2b(digest_size=16)
         deciding = {key: value for key, value in asdict(self.config).items() if key != "start"}
         digest.update(json.dumps(deciding, sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        add_tensors(digest, self)
         return digest.hexdigest()
 
     def save(self, folder: Path, card: str = "") -> None:
@@ -82,6 +81,13 @@ class Encoder(nn.Module):
             reason = str(error).strip().splitlines()[0]
             raise UcdirError(f"encoder '{folder}' is damaged: {reason}. Train or copy it again.") from error
         return encoder.eval()
+
+
+def add_tensors(digest: hashlib.blake2b, module: nn.Module) -> None:
+    """Feed the names and values of all tensors of a module into a digest, in order of their names."""
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def projection_head(config: EncoderConfig) -> nn.Sequential | None:
@@ -112,7 +118,8 @@ def build_encoder(
         "none": "random numbers",
     }.get(weights)
     if start is None:
-        start = load_weights(Path(weights), encoder.backbone, encoder.head).sentence()
+        encoder.loaded = load_weights(Path(weights), encoder.backbone, encoder.head)
+        start = encoder.loaded.sentence()
     return with_start(encoder, start).eval()
 
 

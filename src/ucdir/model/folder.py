@@ -9,6 +9,7 @@ from ucdir.errors import UcdirError
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+LAST, LABEL_FREE = "encoder", "encoder-label-free"  # in a run folder
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,20 @@ class EncoderConfig:
 
 
 def encoder_folder(path: Path) -> Path:
+    """The encoder folder at `path`: itself, or in a run folder the epoch chosen without labels, else the last.
+
+    raises    UcdirError when it is neither
+    """
+    chosen = path / LABEL_FREE
+    return chosen if not (path / WEIGHTS).is_file() and (chosen / WEIGHTS).is_file() else last_encoder_folder(path)
+
+
+def last_encoder_folder(path: Path) -> Path:
     """The encoder folder at `path`: itself, or the last encoder of a run folder; else UcdirError."""
     if (path / WEIGHTS).is_file():
         return path
-    if (path / "encoder" / WEIGHTS).is_file():
-        return path / "encoder"
+    if (path / LAST / WEIGHTS).is_file():
+        return path / LAST
     if not path.exists():
         raise UcdirError(f"encoder not found: '{path}'. Give a run folder or an encoder folder that ucdir train wrote.")
     raise UcdirError(

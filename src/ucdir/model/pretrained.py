@@ -1,5 +1,7 @@
 """Weights from elsewhere: reads MoCo, torchvision, timm and our own files, and says exactly what matched."""
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ class MatchReport:
     head_matched      tensors of the projection head that were filled too
     unused            names in the file that nothing here asked for
     prefix            what stood before the names in the file
+    filled            (our name, name in the file, shape) of every tensor that was filled
     """
 
     source: str
@@ -33,6 +36,16 @@ class MatchReport:
     head_wanted: int
     unused: tuple[str, ...]
     prefix: str
+    filled: tuple[tuple[str, str, tuple[int, ...]], ...]
+
+    def table(self) -> str:
+        """CSV, a line for each tensor: ours, in_file, shape; what nothing here asked for has no `ours`."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("ours", "in_file", "shape"))
+        rows.writerows((ours, theirs, " x ".join(map(str, shape)) or "1") for ours, theirs, shape in self.filled)
+        rows.writerows(("", self.prefix + name, "") for name in self.unused)
+        return text.getvalue()
 
     def sentence(self) -> str:
         """One line for logs and model cards."""
@@ -59,7 +72,8 @@ def load_weights(path: Path, backbone: nn.Module, head: nn.Module | None) -> Mat
     counters = {name: tensors[name] for name in backbone.state_dict() if name not in wanted and name in tensors}
     backbone.load_state_dict({**fitting, **counters}, strict=False)
     head_names = _load_head(tensors, head)
-    used = {*fitting, *counters, *head_names}
+    used = {*fitting, *counters, *head_names.values()}
+    ours = {**{f"backbone.{name}": name for name in (*fitting, *counters)}, **{f"head.{a}": b for a, b in head_names.items()}}
     return MatchReport(
         source=path.name,
         matched=len(fitting),
@@ -68,6 +82,7 @@ def load_weights(path: Path, backbone: nn.Module, head: nn.Module | None) -> Mat
         head_wanted=0 if head is None else len(head.state_dict()),
         unused=tuple(sorted(name for name in tensors if name not in used)),
         prefix=prefix,
+        filled=tuple((name, prefix + theirs, tuple(tensors[theirs].shape)) for name, theirs in ours.items()),
     )
 
 
@@ -119,19 +134,19 @@ def _without_prefix(content: Mapping[str, Any], backbone: nn.Module) -> tuple[di
     return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}, prefix
 
 
-def _load_head(tensors: Mapping[str, Tensor], head: nn.Module | None) -> tuple[str, ...]:
-    """Fill the whole projection head or nothing of it; gives the names used from the file."""
+def _load_head(tensors: Mapping[str, Tensor], head: nn.Module | None) -> dict[str, str]:
+    """Fill the whole projection head or nothing of it; gives its names and those in the file."""
     if head is None:
-        return ()
+        return {}
     state = head.state_dict()
     found = {}
     for before, after in MOCO_HEAD.items():
         found.update({after + name.removeprefix(before): name for name in tensors if name.startswith(before)})
     fits = found.keys() == state.keys() and all(tensors[found[name]].shape == state[name].shape for name in state)
     if not fits:
-        return ()
+        return {}
     head.load_state_dict({name: tensors[found[name]] for name in state})
-    return tuple(found.values())
+    return found
 
 
 def _poor_match(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,61 @@
+"""After Wang et al. 2023, Correspondence-free Domain Alignment (CoDA): over-clustered self-matching, aligned classifiers.
+
+No count of classes is needed: each domain has classifiers of its own with many more outputs than there are classes. Both
+views of an image must fall to the same outputs, all outputs must be used, and what the classifiers of two domains say of
+one image must be the same, which makes output c mean the same in both. The published code is not at hand: the terms are
+ours from the paper's description, not a reproduction.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ucdir.config import MethodSettings
+from ucdir.learn.losses import classifier_distance, self_matching, unevenness
+from ucdir.learn.objective import DomainStep, Objective
+
+SHARPNESS = 0.1  # temperature of the classifiers
+
+
+class Coda(Objective):
+    """Classifiers (C, D) for each domain and each of the over-cluster counts; they learn with the encoder."""
+
+    def __init__(self, method: MethodSettings, num_domains: int, dim: int, seed: int = 0) -> None:
+        super().__init__()
+        self.method = method
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [torch.randn(count, dim, generator=generator) for count in method.over_clusters]
+        # all domains start from the same directions: the outputs begin with the same meaning
+        self.classifiers = nn.ParameterList(
+            nn.Parameter(F.normalize(rows, dim=1)) for _ in range(num_domains) for rows in drawn
+        )
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """See `Objective`."""
+        method = self.method
+        return {"matching": method.matching_weight, "evenness": method.evenness_weight, "alignment": method.alignment_weight}
+
+    def parts(self, steps: Sequence[DomainStep], weights: Mapping[str, float]) -> dict[str, tuple[Tensor, ...]]:
+        """See `Objective`."""
+        domains = self._by_domain(len(steps))
+        own = [(s, rows) for s, found in zip(steps, domains, strict=True) for rows in found]
+        levels = list(zip(*domains, strict=True))
+        return {
+            "matching": tuple(self_matching(s.query, s.key, rows, SHARPNESS) for s, rows in own),
+            "evenness": tuple(unevenness(s.query, rows, SHARPNESS) for s, rows in own),
+            "alignment": tuple(
+                classifier_distance(s.query, one, other, SHARPNESS)
+                for s in steps
+                for level in levels
+                for one, other in combinations(level, 2)
+            ),
+        }
+
+    def _by_domain(self, count: int) -> list[list[Tensor]]:
+        """Unit rows of the classifiers of each domain."""
+        rows = [F.normalize(parameter, dim=1) for parameter in self.classifiers]
+        each = len(rows) // count
+        return [rows[start : start + each] for start in range(0, len(rows), each)]

@@ -1,0 +1,100 @@
+"""Li et al. 2024, Prototypical Optimal Transport (ProtoOT): prototypes and assignments by Sinkhorn, inside and across domains.
+
+Two weak spots of the published procedure are settings, so that both ways can be compared:
+
+- `ot_prototypes`: published, prototypes drift on from step to step while their shares of the images come from a fresh k-means,
+  whose clusters have another order; renewed (the default), an epoch starts from the prototypes that the shares belong to.
+- `ot_shares`: published, the images of a domain are divided among the prototypes of another domain by their own domain's
+  shares; target (the default), by those of the domain whose prototypes they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, permutations, product
+
+import torch
+from torch import Tensor
+
+from ucdir.config import MethodSettings
+from ucdir.learn.clusters import Clusters
+from ucdir.learn.losses import contrast_with_prototypes, prototype_contrast, transport
+from ucdir.learn.objective import DomainStep, Objective
+
+
+class ProtoOT(Objective):
+    """Own key, nearest bank neighbour and assigned prototype against the other prototypes; then the prototypes elsewhere."""
+
+    prototypes: Tensor
+    shares: Tensor
+
+    def __init__(self, method: MethodSettings, epochs: int, num_domains: int, dim: int) -> None:
+        super().__init__()
+        self.method, self.epochs = method, epochs
+        self.ends = [0, *torch.tensor(method.num_clusters).cumsum(0).tolist()]  # of each count among the rows below
+        self.register_buffer("prototypes", torch.zeros(num_domains, self.ends[-1], dim))  # zero: not begun
+        self.register_buffer("shares", torch.zeros(num_domains, self.ends[-1]))  # of the images, adding up to 1 in a count
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """See `Objective`. The cross-domain term starts with alignment; the published run starts it at epoch 100 of 200."""
+        method = self.method
+        aligned = epoch >= round(method.alignment_start * self.epochs)
+        return {
+            "instance": method.instance_weight,
+            "neighbour": method.neighbour_weight,
+            "prototype": method.prototype_weight,
+            "cross": method.cross_weight if aligned else 0.0,
+        }
+
+    def begin_epoch(self, banks: Sequence[Tensor], clusterings: Sequence[tuple[Clusters, ...]]) -> None:
+        """See `Objective`."""
+        renew = self.method.ot_prototypes == "renewed" or not bool(self.prototypes.any())
+        for domain, found in enumerate(clusterings):
+            sizes = [torch.bincount(c.assignment, minlength=len(c.prototypes)) / len(c.assignment) for c in found]
+            self.shares[domain] = torch.cat(sizes)
+            if renew:
+                self.prototypes[domain] = torch.cat([c.prototypes for c in found])
+
+    def parts(self, steps: Sequence[DomainStep], weights: Mapping[str, float]) -> dict[str, tuple[Tensor, ...]]:
+        """See `Objective`. The prototypes of each domain move first."""
+        places = list(product(range(len(steps)), self._counts()))
+        for domain, count in places:
+            plan = self._transport(steps[domain].bank, domain, domain, count)
+            self.prototypes[domain, count] = torch.nn.functional.normalize(plan.T @ steps[domain].bank, dim=1)
+        inside = [self._inside(steps[domain], domain, count) for domain, count in places]
+        instance, neighbour, prototype = zip(*inside, strict=True)
+        crossing = self._crossing(steps) if weights["cross"] else [torch.zeros_like(instance[0])]
+        return {"instance": instance, "neighbour": neighbour, "prototype": prototype, "cross": tuple(crossing)}
+
+    def _counts(self) -> list[slice]:
+        """The rows of each cluster count."""
+        return [slice(start, end) for start, end in pairwise(self.ends)]
+
+    def _inside(self, step: DomainStep, domain: int, count: slice) -> tuple[Tensor, Tensor, Tensor]:
+        rows, warm = self.prototypes[domain, count].clone(), self.method.temperature
+        assigned = self._transport(step.bank, domain, domain, count)[step.image_ids].argmax(dim=1)
+        near = step.bank[nearest_others(step.key, step.bank, step.image_ids)]
+        return (
+            contrast_with_prototypes(step.query, step.key, rows, assigned, warm),
+            contrast_with_prototypes(step.query, near, rows, assigned, warm),
+            prototype_contrast(step.query, rows, assigned, torch.full_like(rows[:, 0], warm)),
+        )
+
+    def _crossing(self, steps: Sequence[DomainStep]) -> list[Tensor]:
+        warm = self.method.temperature
+        found = []
+        for (domain, other), count in product(permutations(range(len(steps)), 2), self._counts()):
+            step, rows = steps[domain], self.prototypes[other, count].clone()
+            assigned = self._transport(step.bank, domain, other, count)[step.image_ids].argmax(dim=1)
+            found.append(prototype_contrast(step.query, rows, assigned, torch.full_like(rows[:, 0], warm)))
+        return found
+
+    def _transport(self, bank: Tensor, domain: int, other: int, count: slice) -> Tensor:
+        """(M, C) plan between the images of `domain` and the prototypes of `other`."""
+        shares = self.shares[other if self.method.ot_shares == "target" else domain, count]
+        similarity = bank @ self.prototypes[other, count].T
+        return transport(similarity, shares, self.method.ot_smoothing, self.method.ot_iterations)
+
+
+def nearest_others(key: Tensor, bank: Tensor, image_ids: Tensor) -> Tensor:
+    """Row of the bank image most similar to each key, itself left out: (N, D), (M, D), (N,) -> (N,)."""
+    similarity = key @ bank.T
+    return similarity.scatter_(1, image_ids[:, None], -torch.inf).argmax(dim=1)
