@@ -1,6 +1,7 @@
-"""No test writes into the real home: caches go to a folder that is removed at the end."""
+"""What tests of several rooms need. No test writes into the real home: caches go to a folder that is removed at the end."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,3 +20,15 @@ def user_cache() -> Iterator[Path]:
         del os.environ["XDG_CACHE_HOME"]
     else:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("this system does not let us mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

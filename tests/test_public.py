@@ -66,7 +66,7 @@ def test_an_unknown_name() -> None:
 
 
 def test_public_functions_have_full_hints() -> None:
-    for name in ("train", "embed", "load_domain", "load_domains", "open_rgb"):
+    for name in ("train", "write_report", "embed", "load_domain", "load_domains", "open_rgb"):
         signature = inspect.signature(getattr(ucdir, name))
         assert signature.return_annotation is not inspect.Signature.empty
         assert all(parameter.annotation is not inspect.Parameter.empty for parameter in signature.parameters.values())

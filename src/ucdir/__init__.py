@@ -7,10 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ucdir.commands.benchmark import benchmark
     from ucdir.commands.check import check
     from ucdir.commands.demo import demo
     from ucdir.commands.evaluate import evaluate
     from ucdir.commands.index import index
+    from ucdir.commands.report import write_report
     from ucdir.commands.search import search
     from ucdir.commands.serve import serve
     from ucdir.commands.train import train
@@ -30,6 +32,7 @@ __all__ = [
     "Gallery",
     "Settings",
     "UcdirError",
+    "benchmark",
     "check",
     "demo",
     "embed",
@@ -41,6 +44,7 @@ __all__ = [
     "search",
     "serve",
     "train",
+    "write_report",
 ]
 
 _HOME = {
@@ -49,6 +53,7 @@ _HOME = {
     "Gallery": "ucdir.retrieval.gallery",
     "Settings": "ucdir.config",
     "UcdirError": "ucdir.errors",
+    "benchmark": "ucdir.commands.benchmark",
     "check": "ucdir.commands.check",
     "demo": "ucdir.commands.demo",
     "embed": "ucdir.retrieval.embed",
@@ -60,6 +65,7 @@ _HOME = {
     "search": "ucdir.commands.search",
     "serve": "ucdir.commands.serve",
     "train": "ucdir.commands.train",
+    "write_report": "ucdir.commands.report",
 }
 
 

@@ -21,6 +21,13 @@ app = typer.Typer(
     help="Search one image collection with pictures from another that looks nothing like it.",
 )
 
+data_app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Public data sets: what is known of them, and manifests of their files.",
+)
+app.add_typer(data_app, name="data")
+
 Sources = Annotated[
     list[str],
     typer.Argument(metavar="DIR...", help="Folders or .csv/.parquet manifests, one per domain; NAME=DIR gives a name."),
@@ -142,6 +149,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
     preset: Annotated[str | None, typer.Option(help="A whole set of settings: office-home, domainnet, quick ...")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    method: Annotated[str | None, typer.Option(help="ucdir, or a rival: instance, cluster, prototype, coda, protoot.")] = None,
     backbone: Annotated[str | None, typer.Option(help="torchvision/NAME or timm/NAME.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="default, none or PATH (MoCo v2, torchvision, timm, encoder folder).")
@@ -173,6 +181,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an existing run away first.")] = False,
+    report_page: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Learn an encoder from two or more folders, without labels."""
@@ -180,6 +189,7 @@ def train(
     from ucdir.config import load_settings, parse_assignments
 
     flags = {
+        "method.name": method,
         "encoder.backbone": backbone,
         "encoder.weights": _start_weights(weights, init),
         "encoder.image_size": image_size,
@@ -199,7 +209,7 @@ def train(
     given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(assign or ())
     stored = out / "config.toml" if resume and (out / "config.toml").is_file() else None
     settings = load_settings(preset, config or stored, given) if given or preset or config or not resume else None
-    result = run(sources or (), out, settings, resume, overwrite, progress_bar, note)
+    result = run(sources or (), out, settings, resume, overwrite, progress_bar, note, report=report_page)
     if is_helper():
         return
     if as_json:
@@ -211,14 +221,18 @@ def train(
                 "chosen": dict(result.chosen),
                 "skipped": [{"path": error.path, "reason": error.reason} for error in result.skipped],
                 "seconds": round(result.seconds, 1),
+                "report": None if result.report is None else str(result.report),
             }
         )
         return
     skipped = f", {len(result.skipped)} unreadable images left out (listed in images.csv)" if result.skipped else ""
     print(f"Wrote {result.folder}: {result.epochs} epochs in {result.seconds / 60:.1f} minutes{skipped}.")
     for kind, epoch in result.chosen.items():
-        print(f"  {result.folder}/encoder-{kind}: epoch {epoch}, the {kind} choice")
+        used = ", which index, embed and export take" if kind == "label-free" else ""
+        print(f"  {result.folder}/encoder-{kind}: epoch {epoch}, the {kind} choice{used}")
     print(f"  {result.encoder}: the last epoch")
+    if result.report is not None:
+        print(f"  {result.report}: all about the run; open it in a browser")
     print(f"Next: ucdir evaluate {result.folder}    or    ucdir index {result.folder} DIR --out gallery")
 
 
@@ -288,6 +302,146 @@ def evaluate(
 
 
 @app.command()
+def benchmark(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR...", help="A folder that `ucdir data prepare` wrote, or two or more folders or manifests with classes."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results and the run of each cell; goes on where it stopped.")
+    ] = Path("benchmark"),
+    methods: Annotated[
+        str, typer.Option(help="frozen, centred, smoothed; ucdir, instance, cluster, prototype, coda, protoot.")
+    ] = "frozen,centred,smoothed,instance,ucdir,protoot",
+    pairs: Annotated[str | None, typer.Option(help="NAME-NAME,NAME-NAME. Default: those of the data set, or all.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 3,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="paper: train, query and gallery images are the same; held-out: queries and gallery are the test split of "
+            "the set, or a fifth of the images. Repeat for both."
+        ),
+    ] = None,
+    ks: Annotated[list[int] | None, typer.Option("--k", help="Cut-offs; repeat for several.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings of every training. Default: that of the data set.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    weights: Annotated[str | None, typer.Option(help="default, none or PATH, for every method.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the larger domain of a pair.")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several at a time. Default: every CUDA device, or the CPU.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting: section.key=value.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods on all pairs of a data set, both ways, over several seeds, beside what needs no training."""
+    import shlex
+
+    from ucdir.commands.benchmark import benchmark as run
+    from ucdir.commands.benchmark import default_settings
+    from ucdir.config import parse_assignments
+    from ucdir.report.benchmark_facts import benchmark_document
+    from ucdir.report.benchmark_tables import benchmark_table
+
+    flags = {"encoder.weights": weights, "optimiser.epochs": epochs}
+    given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(assign or ())
+    with live_table() as (bars, say, show_facts):
+        facts = run(
+            sources,
+            out,
+            _listed(methods),
+            _listed(pairs),
+            seeds,
+            protocol or ("paper",),
+            ks or (),
+            default_settings(sources, preset, config, given),
+            device or ("auto",),
+            shlex.join(["ucdir", *sys.argv[1:]]),
+            bars,
+            say,
+            show_facts,
+        )
+    if as_json:
+        show_json(benchmark_document(facts))
+    else:
+        show(benchmark_table(facts))
+    note(f"Wrote {out}: report.html, results.json, results.md, results.tex, and the run of each cell under cells/.")
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+@contextmanager
+def live_table() -> Iterator[tuple[Any, Callable[[str], None], Callable[[Any], None]]]:
+    """A table on stderr that grows with each cell, above a line that says what is going on: (bars, say, show).
+
+    Where stderr is no terminal, only the sentences are said.
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from ucdir.report.benchmark_tables import benchmark_table
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield progress_bar, note, lambda facts: None
+        return
+    table: Any = Text("")
+    with Live(console=console, transient=True, refresh_per_second=4) as live:
+
+        @contextmanager
+        def bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
+            done = 0
+
+            def advance(count: int) -> None:
+                nonlocal done
+                done += count
+                live.update(Group(table, Text(f"{description}  {done}/{total}", style="dim")))
+
+            yield advance
+
+        def show_facts(facts: Any) -> None:
+            nonlocal table
+            table = benchmark_table(facts)
+            live.update(table)
+
+        yield bars, live.console.print, show_facts
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN|BENCHMARK", help="Run folder, or folder of a benchmark.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="HTML file to write. Default: report.html in it.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write every plot as .svg and, with the extra plot, as .png.")
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Workers = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn where all is too much.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write one page about a run or a benchmark: curves, scores, answers, a map; it needs no network."""
+    from ucdir.commands.report import write_report as run
+
+    result = run(folder, out, plots, device=device, precision=precision, workers=workers, seed=seed, bars=progress_bar)
+    if as_json:
+        written = [str(file) for file in result.plots]
+        show_json({"page": str(result.page), "plots": written, "no_png": result.no_png, "seconds": round(result.seconds, 1)})
+        return
+    print(f"Wrote {result.page}: open it in a browser.")
+    if plots is not None:
+        print(f"Wrote {len(result.plots)} files in {plots}, one or two for each plot.")
+    if result.no_png:
+        note(result.no_png)
+
+
+@app.command()
 def index(
     encoder: Annotated[Path, typer.Argument(metavar="RUN", help="Run or encoder folder.")],
     sources: Annotated[
@@ -329,6 +483,8 @@ def index(
         bars=progress_bar,
         say=note,
     )
+    if is_helper():
+        return
     if as_json:
         show_json(index_document(result))
         return
@@ -366,6 +522,8 @@ def embed(
         overwrite=overwrite,
         bars=progress_bar,
     )
+    if is_helper():
+        return
     if as_json:
         unreadable = [{"path": error.path, "reason": error.reason} for error in result.unreadable]
         show_json({"array": str(result.array), "table": str(result.table), "count": result.count, "unreadable": unreadable})
@@ -520,5 +678,57 @@ def demo(
     print(f"\nWrote {out} in {result.seconds:.0f} seconds:")
     print(f"  {result.drawn.photo}, {result.drawn.drawing}: {photos} and {drawings} pictures")
     print(f"  {result.run}: the run   {result.gallery}: the searchable photographs")
+    if result.report is not None:
+        print(f"  {result.report}: curves, scores, answers and a map of the run; open it in a browser")
     print(f"  {result.picture}: one drawing of each kind and what it finds; look at it")
     print(f"Next: ucdir search {result.gallery} YOUR_DRAWING.png    or    ucdir train DIR DIR --preset quick --out run")
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="office-home, domainnet, pacs, visda or office31.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Its archives or unpacked folders. Default with --download: OUT/archives."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to write. Default: NAME.")] = None,
+    classes: Annotated[str, typer.Option(help="standard, or all: the 345 classes of DomainNet.")] = "standard",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the files into --source first; goes on where it stopped.")
+    ] = False,
+    allow_differences: Annotated[
+        bool, typer.Option("--allow-differences", help="Go on when counts are not as known, and note what differs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make manifests of a public data set, and check that it is complete."""
+    from ucdir.commands.data import prepare as run
+    from ucdir.report.data import prepared_document, prepared_lines
+
+    result = run(name, source, out, classes, download, allow_differences, bars=progress_bar, say=note)
+    if as_json:
+        show_json(prepared_document(result))
+        return
+    for line in prepared_lines(result):
+        print(line)
+    manifests = " ".join(str(result.folder / f"{domain}.csv") for domain in result.pairs[0])
+    preset = f" --preset {result.spec.preset}" if result.spec.preset else ""
+    print(f"Next: ucdir train {manifests}{preset}    or    ucdir benchmark {result.folder}")
+
+
+@data_app.command("info")
+def data_info(
+    name: Annotated[str | None, typer.Argument(help="A data set. Default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where a public data set comes from, its terms, what to fetch and how many images there should be."""
+    from ucdir.commands.data import info as run
+    from ucdir.report.data import info_document, info_lines, overview_lines
+
+    specs = run(name)
+    if as_json:
+        documents = [info_document(spec) for spec in specs]
+        show_json(documents if name is None else documents[0])
+        return
+    for line in overview_lines(specs) if name is None else info_lines(specs[0]):
+        print(line)

@@ -11,3 +11,7 @@ Bars = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 def no_bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show nothing."""
     yield lambda count: None
+
+
+def no_words(sentence: str) -> None:
+    """Say nothing."""

@@ -25,6 +25,8 @@ def test_it_draws_learns_scores_searches_and_shows(tmp_path: Path) -> None:
     for row in ("chance", "untrained", "untrained, centred", "trained"):
         assert row in finished.stdout
     assert (out / "run" / "encoder" / "model.safetensors").is_file()
+    assert f"{out}/run/report.html" in finished.stdout
+    assert (out / "run" / "report.html").is_file()
     assert (out / "gallery" / "embeddings.npy").is_file()
     with Image.open(out / "hits.png") as picture:
         assert picture.width > 600

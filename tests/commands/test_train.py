@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,14 @@ from PIL import Image, ImageDraw
 
 from ucdir import cli
 from ucdir.commands import train as module
-from ucdir.commands.train import TrainResult, train
+from ucdir.commands.train import TrainResult
 from ucdir.config import Settings, load_settings
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.checkpoint import load_checkpoint
+from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.model.encoder import Encoder, build_encoder
+
+train = partial(module.train, report=False)  # what a report holds is tested in test_report.py
 
 SMALL = {
     "encoder.backbone": "timm/test_resnet",
@@ -155,7 +160,7 @@ def test_figures_of_every_epoch(whole: TrainResult) -> None:
 def test_the_kept_encoders_are_those_of_their_epochs(whole: TrainResult) -> None:
     lines = figures(whole.folder)
     for kind, score in (
-        ("label-free", lambda line: line["label_free"]["cycle_agreement"]),
+        ("label-free", lambda line: line["label_free"]["score"]),
         ("oracle", lambda line: line["oracle"]["mAP@All"]),
     ):
         best = max(range(3), key=lambda epoch: (score(lines[epoch]), -epoch))
@@ -250,12 +255,12 @@ def stopping_bars(at: int, error: BaseException) -> Callable[[str, int], Any]:
     return bars
 
 
-@pytest.mark.parametrize("at", [3, 6, 8, 13], ids=["first step", "embedding", "second epoch", "last embedding"])
+@pytest.mark.parametrize("at", [5, 8, 10, 15], ids=["first step", "embedding", "second epoch", "last embedding"])
 def test_a_run_that_broke_off_is_resumed_exactly(world: Path, whole: TrainResult, tmp_path: Path, at: int) -> None:
-    """Two pieces of embedding first, then per epoch two steps and two pieces."""
+    """Two pieces of embedding and two of what the backbone finds first, then per epoch two steps and two pieces."""
     with pytest.raises(Stop):
         train(sources(world), tmp_path / "run", small(), bars=stopping_bars(at, Stop()))
-    assert len(figures(tmp_path / "run")) == (at - 3) // 4
+    assert len(figures(tmp_path / "run")) == (at - 5) // 4
     result = train(out=tmp_path / "run", resume=True)
     same_run(result.folder, whole.folder)
     assert not hidden(result.folder)
@@ -265,17 +270,41 @@ def test_a_run_with_adamw_is_resumed_exactly(world: Path, whole: TrainResult, tm
     settings = small(optimiser__name="adamw", optimiser__learning_rate=1e-3)
     train(sources(world), tmp_path / "one", settings)
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(8, Stop()))
+        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(10, Stop()))
     train(out=tmp_path / "two", resume=True)
     same_run(tmp_path / "two", tmp_path / "one")
     assert fingerprints(tmp_path / "one")["encoder"] != fingerprints(whole.folder)["encoder"]
 
 
+def test_a_run_says_what_became_of_every_tensor_of_its_weights(world: Path, tmp_path: Path) -> None:
+    build_encoder("timm/test_resnet", "none", 32, 16).save(tmp_path / "start")
+    settings = small(encoder__weights=str(tmp_path / "start"), optimiser__epochs=1)
+    train(sources(world), tmp_path / "run", settings)
+    lines = (tmp_path / "run" / "weights.csv").read_text(encoding="utf-8").splitlines()
+    names = Encoder.load(tmp_path / "run" / "encoder").state_dict()
+    assert sorted(line.split(",")[0] for line in lines[1:]) == sorted(names)
+    assert len(lines) == 1 + len(names)
+
+
+@pytest.mark.parametrize("method", ["prototype", "coda", "protoot"])
+def test_a_rival_is_resumed_exactly(world: Path, tmp_path: Path, method: str) -> None:
+    """With what its objective carries: classifiers, or prototypes that drift from epoch to epoch."""
+    settings = small(method__name=method, method__over_clusters=(5, 8), method__ot_prototypes="published")
+    train(sources(world), tmp_path / "one", settings)
+    with pytest.raises(Stop):
+        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(10, Stop()))
+    train(out=tmp_path / "two", resume=True)
+    same_run(tmp_path / "two", tmp_path / "one")
+    ours, theirs = (load_checkpoint(tmp_path / run / "checkpoints" / "last.pt").objective for run in ("one", "two"))
+    assert len(ours) == {"prototype": 0, "coda": 4, "protoot": 2}[method]
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
 def test_a_run_that_broke_off_twice(world: Path, whole: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(8, Stop()))
+        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
     with pytest.raises(Stop):
-        train(out=tmp_path / "run", resume=True, bars=stopping_bars(6, Stop()))
+        train(out=tmp_path / "run", resume=True, bars=stopping_bars(8, Stop()))
     train(out=tmp_path / "run", resume=True)
     same_run(tmp_path / "run", whole.folder)
 
@@ -330,13 +359,13 @@ def test_a_run_that_broke_off_before_its_first_checkpoint_starts_anew(
 
 def test_nothing_is_left_of_a_run_that_broke_off_before_it_began(world: Path, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(1, Stop()))
+        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(3, Stop()))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_says_how_to_go_on(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRun, match=r"stopped after epoch 1 of 3.*--resume") as caught:
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(8, KeyboardInterrupt()))
+        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, KeyboardInterrupt()))
     assert caught.value.exit_code == 130
     assert Encoder.load(tmp_path / "run" / "encoder").config.dim == 16
 
@@ -419,7 +448,7 @@ def test_ctrl_c_in_a_terminal(world: Path, tmp_path: Path) -> None:
     """SIGINT: exit code 130, one sentence, a usable run; --resume completes it."""
     run, config = tmp_path / "run", tmp_path / "settings.toml"
     config.write_text(small(optimiser__epochs=12).to_toml())
-    command = [sys.executable, "-m", "ucdir", "train", *sources(world), "--out", run, "--config", config]
+    command = [sys.executable, "-m", "ucdir", "train", *sources(world), "--out", run, "--config", config, "--no-report"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, text=True, preexec_fn=listen_to_ctrl_c) as process:
         log = run / "train.log"
@@ -435,7 +464,7 @@ def test_ctrl_c_in_a_terminal(world: Path, tmp_path: Path) -> None:
     assert 1 <= int(stopped[1]) <= len(figures(run)) < 12
     assert Encoder.load(run / "encoder").config.dim == 16
     resumed = subprocess.run(
-        [sys.executable, "-m", "ucdir", "train", "--out", run, "--resume", "--json"],
+        [sys.executable, "-m", "ucdir", "train", "--out", run, "--resume", "--json", "--no-report"],
         check=True,
         capture_output=True,
         text=True,
@@ -513,7 +542,7 @@ def test_a_run_with_skipped_images_is_resumed_exactly(damaged: Path, tmp_path: P
     settings = small(data__max_unreadable=0.1, optimiser__epochs=2)
     train(sources(damaged), tmp_path / "one", settings)
     with pytest.raises(Stop):
-        train(sources(damaged), tmp_path / "two", settings, bars=stopping_bars(7, Stop()))
+        train(sources(damaged), tmp_path / "two", settings, bars=stopping_bars(9, Stop()))
     result = train(out=tmp_path / "two", resume=True)
     same_run(tmp_path / "two", tmp_path / "one")
     assert [error.path for error in result.skipped] == [str(damaged / "photo" / "disc" / "03.png")]
@@ -623,7 +652,7 @@ def test_a_run_says_which_cache_it_has(world: Path, tmp_path: Path) -> None:
 
 def test_a_run_is_resumed_with_another_cache(world: Path, whole: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(8, Stop()))
+        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
     train(out=tmp_path / "run", settings=small(data__cache_dir=str(tmp_path / "cache"), data__cache_gb=3), resume=True)
     same_run(tmp_path / "run", whole.folder)
     assert any((tmp_path / "cache").rglob("*"))
@@ -636,6 +665,63 @@ def test_a_cache_that_fails_ends_no_run(world: Path, whole: TrainResult, tmp_pat
     train(sources(world), tmp_path / "run", small(data__cache_dir=str(file)), say=said.append)
     assert f"no pixel cache: '{file}' cannot be used (File exists); images are decoded anew each time." in said
     same_run(tmp_path / "run", whole.folder)
+
+
+def test_a_run_with_warm_starts_is_resumed_exactly(world: Path, tmp_path: Path) -> None:
+    """The clusters of the last epoch are in the checkpoint."""
+    settings = small(method__kmeans_warm_start=True)
+    train(sources(world), tmp_path / "one", settings)
+    with pytest.raises(Stop):
+        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(10, Stop()))
+    train(out=tmp_path / "two", resume=True)
+    same_run(tmp_path / "two", tmp_path / "one")
+
+
+def test_a_warm_start_is_given_the_clusters_of_the_last_epoch(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same domain and the same count; nothing when there are none yet."""
+    found: dict[tuple[int, int], list[tuple[torch.Tensor | None, torch.Tensor]]] = {}
+
+    def watched(rows: torch.Tensor, count: int, *rest: Any) -> Clusters:
+        clusters = kmeans(rows, count, *rest)
+        found.setdefault((len(rows), count), []).append((rest[-1], clusters.assignment))
+        return clusters
+
+    monkeypatch.setattr("ucdir.learn.trainer.kmeans", watched)
+    train(sources(world), tmp_path / "run", small(method__kmeans_warm_start=True, method__num_clusters=(2, 3)))
+    assert found.keys() == {(10, 2), (10, 3), (7, 2), (7, 3)}
+    for starts in found.values():
+        assert len(starts) == 4
+        assert starts[0][0] is None
+        for (_, before), (start, _) in pairwise(starts):
+            assert start is not None
+            assert torch.equal(start, before)
+
+
+def test_a_run_from_before_warm_starts_is_resumed(world: Path, whole: TrainResult, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
+    config = tmp_path / "run" / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("kmeans_warm_start = false\n", ""), encoding="utf-8")
+    assert config.read_text(encoding="utf-8") != text
+    train(out=tmp_path / "run", resume=True)
+    same_run(tmp_path / "run", whole.folder)
+
+
+def test_a_run_from_before_there_was_a_reference_is_resumed(world: Path, whole: TrainResult, tmp_path: Path) -> None:
+    """It is made then, with the backbone as it was before the first epoch; scores of another kind choose no epoch."""
+    with pytest.raises(Stop):
+        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
+    file = tmp_path / "run" / "checkpoints" / "last.pt"
+    content = torch.load(file, weights_only=True)
+    del content["reference"], content["objective"]
+    content["best"]["label-free"] = (1, 1e9)
+    torch.save(content, file)
+    result = train(out=tmp_path / "run", resume=True)
+    assert figures(result.folder) == figures(whole.folder)
+    assert result.chosen["label-free"] > 1
 
 
 def test_views_may_be_rendered_on_the_device(world: Path, tmp_path: Path) -> None:
@@ -697,7 +783,7 @@ def test_resume_when_images_came_and_when_one_went(world: Path, whole: TrainResu
     """New images are left out; the run needs all that it began with."""
     shutil.copytree(world, tmp_path / "world")
     with pytest.raises(Stop):
-        train(sources(tmp_path / "world"), tmp_path / "run", small(), bars=stopping_bars(8, Stop()))
+        train(sources(tmp_path / "world"), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
     draw(tmp_path / "world" / "photo" / "box" / "00a.png", 77, "ellipse", photo=True)
     run = copy_of(tmp_path / "run", tmp_path / "again")
     train(out=tmp_path / "run", resume=True)

@@ -69,6 +69,14 @@ def test_moco_v2_with_its_head(moco: tuple[Path, dict[str, Tensor]]) -> None:
     assert (report.head_matched, report.head_wanted) == (4, 4)
     assert (report.unused, report.prefix, report.source) == ((), "module.encoder_q.", "moco.pth.tar")
     assert report.sentence() == "weights 'moco.pth.tar': 100 of 100 backbone tensors, projection head 4 of 4"
+    rows = [line.split(",") for line in report.table().splitlines()]
+    assert rows[0] == ["ours", "in_file", "shape"]
+    assert ["backbone.conv1.weight", "module.encoder_q.conv1.weight", "64 x 3 x 7 x 7"] in rows
+    assert ["head.2.bias", "module.encoder_q.fc.2.bias", "16"] in rows
+    assert {name for name, _, _ in rows[1:]} == {
+        *(f"backbone.{name}" for name in backbone.state_dict()),
+        *(f"head.{name}" for name in top.state_dict()),
+    }
 
 
 @pytest.mark.parametrize(("hidden", "dim"), [(HIDDEN, 8), (64, DIM)])
@@ -82,6 +90,7 @@ def test_a_head_of_another_shape_starts_at_random_and_says_so(
     assert report.head_matched == 0
     assert "it starts from random numbers" in report.sentence()
     assert len(report.unused) == 4
+    assert ",module.encoder_q.fc.0.weight," in report.table()
 
 
 def test_without_a_head(moco: tuple[Path, dict[str, Tensor]]) -> None:
@@ -101,6 +110,8 @@ def test_the_papers_start_resnet50(tmp_path: Path) -> None:
     assert equal(encoder.backbone, state, "module.encoder_q.")
     assert equal(encoder.head, state, "module.encoder_q.fc.")
     assert "265 of 265 backbone tensors, projection head 4 of 4" in encoder.config.start
+    assert encoder.loaded is not None
+    assert len(encoder.loaded.filled) == 265 + 53 + 4  # with the counters of batch norm
 
 
 # Other layouts

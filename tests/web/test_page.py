@@ -579,6 +579,7 @@ def test_arrow_keys_go_from_card_to_card(page: Page) -> None:
     page.press(Keys.ENTER)
     page.until(lambda: page["view"].is_displayed(), "full size")
     page.press(Keys.ESCAPE)
+    page.until(lambda: not page["view-image"].get_attribute("src"), "closed: the focus is set after the picture is let go")
     page.until(lambda: page.focused() == openers[23], "focus back")
     page.press(Keys.TAB)
     assert page.focused() == page.all(".card .more")[23]

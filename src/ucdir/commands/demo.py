@@ -32,6 +32,7 @@ class DemoResult:
     query          the drawing that was searched with
     found          its hits among the photographs
     picture        PNG file: that drawing and one of each other kind, each with its hits
+    report         page about the run, if it could be written
     seconds        the whole demo
     """
 
@@ -42,6 +43,7 @@ class DemoResult:
     query: Path
     found: SearchResult
     picture: Path
+    report: Path | None
     seconds: float
 
 
@@ -72,7 +74,7 @@ def demo(
     say("training a small encoder from random weights, without classes")
     run = out / "run"
     chosen = {"run.seed": seed} if epochs is None else {"run.seed": seed, "optimiser.epochs": epochs}
-    train(sources, run, load_settings("demo", assignments=chosen), bars=bars)
+    trained = train(sources, run, load_settings("demo", assignments=chosen), bars=bars)
     scores = evaluate(run, sources, KS, classes="folders", resamples=0, bars=bars)
     gallery = out / "gallery"
     index(run, [str(drawn.photo)], gallery, bars=bars)
@@ -80,7 +82,7 @@ def demo(
     answers = [search(gallery, query, k=HITS) for query in queries]
     title = "Line drawings search photographs, learned without labels"
     picture = draw_hits_grid([_grid_row(answer) for answer in answers], title, out / "hits.png")
-    return DemoResult(drawn, run, scores, gallery, queries[0], answers[0], picture, time.monotonic() - started)
+    return DemoResult(drawn, run, scores, gallery, queries[0], answers[0], picture, trained.report, time.monotonic() - started)
 
 
 def _clear(out: Path) -> None:

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 from ucdir.commands.index import refuse_empty
 from ucdir.data.domain import load_domains
 from ucdir.errors import ImageError, UsageError
-from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.model.folder import encoder_folder
+from ucdir.model.processes import joined
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.gallery import write_rows
 from ucdir.retrieval.journal import Journal
-from ucdir.retrieval.update import Before, update
+from ucdir.retrieval.look import Before, Looker, looker_of, with_helpers
+from ucdir.retrieval.update import update
 from ucdir.storage import atomic_file, clear_write_errors
 
 
@@ -49,12 +50,22 @@ def embed(
 
     The table has the columns of a gallery's images.parquet: id, path, domain, sha256, width, height, bytes, times, class.
     """
+    with joined() as processes:
+        if not processes.is_first:
+            bars = no_bars
+        model = processes.first(lambda: Encoder.load(encoder_folder(encoder)))
+        looker = looker_of(model, device, precision, batch_size, workers, processes)
+        return with_helpers(looker, lambda: _embed(sources, out, classes, split, looker, overwrite, bars))
+
+
+def _embed(
+    sources: Sequence[str], out: Path, classes: str, split: str | None, looker: Looker, overwrite: bool, bars: Bars
+) -> EmbedResult:
     array, table = (out.with_name(f"{out.name}{suffix}") for suffix in (".npy", ".parquet"))
     for file in (array, table):
         if file.exists() and not overwrite:
             raise UsageError(f"'{file}' exists. Add --overwrite to replace it, or give another --out.")
-    model, hardware = Encoder.load(encoder_folder(encoder)), choose_device(device)
-    exactness = choose_precision(precision, hardware)
+    model = looker.encoder
     domains = load_domains(sources, classes=classes, split=split)
     with clear_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +73,7 @@ def embed(
     try:
         journal = Journal(scratch / "journal", model.fingerprint(), model.config.length)
         with bars("embedding", sum(len(domain) for domain in domains)) as advance:
-            updated = update(
-                domains, Before.nothing(), journal, model, hardware, exactness, batch_size, workers, progress=advance
-            )
+            updated = update(domains, Before.nothing(), journal, looker, progress=advance)
         refuse_empty(updated, domains)
         count = updated.images.num_rows
         with atomic_file(array) as array_draft, atomic_file(table) as table_draft:

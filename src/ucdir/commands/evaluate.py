@@ -1,7 +1,6 @@
 """`ucdir evaluate`: how often is what an encoder finds in the other domain of the same class?"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -9,34 +8,30 @@ import numpy as np
 import torch
 
 from ucdir.config import load_settings
+from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
-from ucdir.model.folder import encoder_folder
+from ucdir.model.folder import last_encoder_folder
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.embed import Embeddings, embed
+from ucdir.retrieval.embed import Embeddings
 from ucdir.retrieval.evaluate import (
     DEFAULT_KS,
     DomainCount,
     EmbeddedDomain,
     EvaluationReport,
     evaluate_methods,
+    smoothed_domains,
     training_free,
 )
+from ucdir.retrieval.features import embed_with
 
+FROZEN, SMOOTHED = "frozen", "smoothed"
 EPOCH_ENCODERS = {
     "trained (label-free epoch)": "encoder-label-free",
     "trained (oracle epoch)": "encoder-oracle",
 }
-
-
-@dataclass(frozen=True)
-class _Encoders:
-    """The frozen backbone, and the trained encoders by the name of their row."""
-
-    frozen: Encoder
-    trained: dict[str, Encoder]
 
 
 def evaluate(
@@ -72,22 +67,46 @@ def evaluate(
         raise UsageError(f"k={min(ks, default=0)}: expected 1 or more. Give for example --k 1 --k 5.")
     if resamples < 0:
         raise UsageError(f"resamples={resamples}: expected 0 or more.")
+    if encoder is not None:
+        last_encoder_folder(encoder)  # a name that is wrong is told first
     domains = _domains(encoder, sources, classes, split)
-    class_names, labels = class_ids(domains)
-    _check_classes(domains)
+    check_classes(domains)
     encoders = _encoders(encoder, frozen, backbone, weights, image_size)
     place = choose_device(device)
     exactness = choose_precision(precision, place)
+    return score_encoders(encoders, domains, ks, place, exactness, batch_size, workers, resamples, seed, bars)
 
-    def embed_all(name: str, model: Encoder) -> tuple[Embeddings, ...]:
-        with bars(f"embedding, {name}", sum(len(domain) for domain in domains)) as advance:
-            return tuple(embed(model, domain.paths, place, exactness, batch_size, workers, advance) for domain in domains)
 
-    frozen_embeddings = embed_all("frozen", encoders.frozen)
-    counts = tuple(_count(*parts) for parts in zip(domains, labels, frozen_embeddings, strict=True))
-    methods = training_free(_named(domains, labels, frozen_embeddings))
-    for name, model in encoders.trained.items():
-        methods[name] = _named(domains, labels, embed_all(name, model))
+def score_encoders(
+    encoders: Mapping[str, Encoder],
+    domains: Sequence[Domain],
+    ks: Sequence[int],
+    device: torch.device,
+    precision: str,
+    batch_size: int = 64,
+    workers: int = 0,
+    resamples: int = 1000,
+    seed: int = 0,
+    bars: Bars = no_bars,
+    cache: PixelCache | None = None,
+    also_smoothed: Sequence[str] = (),
+) -> EvaluationReport:
+    """Embed domains that have classes with several encoders and score all directions.
+
+    encoders        by the name of their row; the one called `frozen` also gives the rows centred and smoothed
+    also_smoothed   names of encoders that also give a row `NAME + smoothed`
+    cache           where views and what backbones give are looked for and kept
+    """
+    class_names, labels = class_ids(domains)
+    with bars("embedding", len(encoders) * sum(len(domain) for domain in domains)) as advance:
+        embedded = [
+            embed_with(encoders, domain.paths, device, precision, batch_size, workers, advance, cache) for domain in domains
+        ]
+    named = {name: _named(domains, labels, [found[name] for found in embedded]) for name in encoders}
+    counts = tuple(_count(*parts) for parts in zip(domains, labels, (next(iter(f.values())) for f in embedded), strict=True))
+    frozen = named.pop(FROZEN, None)
+    methods = (training_free(frozen) if frozen is not None else {}) | named
+    methods |= {f"{name} + {SMOOTHED}": smoothed_domains(named[name]) for name in also_smoothed}
     with bars("scoring", len(methods) * len(domains) * (len(domains) - 1)) as advance:
         return evaluate_methods(methods, class_names, counts, ks, resamples, seed, advance)
 
@@ -112,7 +131,8 @@ def _config_file(encoder: Path) -> Path | None:
     return file if file.is_file() else None
 
 
-def _check_classes(domains: Sequence[Domain]) -> None:
+def check_classes(domains: Sequence[Domain]) -> None:
+    """UcdirError when a domain has no classes, or two share none."""
     names = [{name for name in domain.classes or () if name is not None} for domain in domains]
     for domain, own in zip(domains, names, strict=True):
         if not own:
@@ -136,17 +156,19 @@ def _listed(names: set[str], most: int = 8) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def _encoders(encoder: Path | None, frozen: Path | None, backbone: str | None, weights: str, image_size: int) -> _Encoders:
+def _encoders(
+    encoder: Path | None, frozen: Path | None, backbone: str | None, weights: str, image_size: int
+) -> dict[str, Encoder]:
     if backbone is not None:
         if encoder is not None or frozen is not None:
             raise UsageError("--backbone scores a backbone without training, so it takes no encoder and no --frozen. Drop one.")
-        return _Encoders(build_encoder(backbone, weights, image_size), {})
+        return {FROZEN: build_encoder(backbone, weights, image_size)}
     if encoder is None:
         raise UsageError("nothing to score: give a run folder, an encoder folder or --backbone torchvision/NAME.")
-    folder = encoder_folder(encoder)
+    folder = last_encoder_folder(encoder)
     last = Encoder.load(folder)
     if last.config.dim is None and frozen is None:
-        return _Encoders(last, {})
+        return {FROZEN: last}
     beside = folder.parent / "encoder-frozen"
     if frozen is None and not beside.is_dir():
         raise UcdirError(
@@ -156,7 +178,7 @@ def _encoders(encoder: Path | None, frozen: Path | None, backbone: str | None, w
         )
     epochs = {name: folder.parent / part for name, part in EPOCH_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
-    return _Encoders(Encoder.load(encoder_folder(frozen or beside)), {**trained, "trained": last})
+    return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, "trained": last}
 
 
 def _named(

@@ -1,21 +1,23 @@
 """`ucdir index`: a gallery that follows its folders. Only what changed is embedded."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ucdir.data.domain import Domain, load_domains
 from ucdir.errors import ImageError, UcdirError, UsageError
-from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.model.export import can_export, export_onnx
-from ucdir.model.folder import encoder_folder
+from ucdir.model.folder import LABEL_FREE, LAST, encoder_folder
+from ucdir.model.processes import joined
 from ucdir.model.runtime import is_exported
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.engines import GalleryInfo
+from ucdir.retrieval.engines import GalleryInfo, Place
 from ucdir.retrieval.journal import Journal
+from ucdir.retrieval.look import Before, Looker, looker_of, with_helpers
 from ucdir.retrieval.places import engine_flag, place_of
-from ucdir.retrieval.update import Before, IndexResult, Updated, update
+from ucdir.retrieval.update import IndexResult, Updated, update
 
 
 def index(
@@ -50,34 +52,68 @@ def index(
     bars, say  show progress; tell a line
     raises     UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
 
-    The new gallery appears in one step: a reader sees the old one or the new one.
+    The new gallery appears in one step: a reader sees the old one or the new one. Several processes, started by torchrun, share
+    the images; the first writes, and all return the same.
     """
-    place = place_of(out, engine, overwrite)
-    place.check()
+    with joined() as processes:
+        if not processes.is_first:
+            bars = no_bars
+        model = processes.first(lambda: Encoder.load(_told(encoder, say)))
+        looker = looker_of(model, device, precision, batch_size, workers, processes)
+
+        def work() -> IndexResult:
+            wanted = _Wanted(encoder_folder(encoder), sources, classes, split, drop, str(out), engine_flag(engine))
+            return _bring_up_to_date(place_of(out, engine, overwrite), wanted, looker, bars)
+
+        result = with_helpers(looker, work)
+        if export and processes.is_first:
+            _export(encoder_folder(encoder), say)
+    return result
+
+
+def _told(encoder: Path, say: Callable[[str], None]) -> Path:
+    """The encoder folder, said where it is one of several of a run."""
     folder = encoder_folder(encoder)
-    model = Encoder.load(folder)
-    fingerprint, hardware = model.fingerprint(), choose_device(device)
-    exactness = choose_precision(precision, hardware)
+    if folder.name == LABEL_FREE != encoder.name:
+        say(f"encoder: {folder}, the epoch chosen without labels ({encoder / LAST} is the last)")
+    return folder
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What `index` was asked for. `flag` is how a command names the engine."""
+
+    encoder: Path
+    sources: Sequence[str]
+    classes: str
+    split: str | None
+    drop: Sequence[str]
+    out: str
+    flag: str
+
+
+def _bring_up_to_date(place: Place, wanted: _Wanted, looker: Looker, bars: Bars) -> IndexResult:
+    place.check()
+    model, drop = looker.encoder, wanted.drop
+    fingerprint = model.fingerprint()
     with place.lock():
         there = place.read()
         info = None if there is None else there[0]
         if info is not None:
-            info.require_encoder(fingerprint, folder, str(out), engine_flag(engine))
-        domains = load_domains(_sources(sources, info, drop), classes=classes, split=split)
+            info.require_encoder(fingerprint, wanted.encoder, wanted.out, wanted.flag)
+        domains = load_domains(_sources(wanted.sources, info, drop), classes=wanted.classes, split=wanted.split)
         kept = _kept_domains(info, domains, drop)
         before = Before.nothing() if there is None else Before(there[1], there[2])
-        journal = Journal(place.journal, f"{fingerprint} {exactness}", model.config.length)
+        journal = Journal(place.journal, f"{fingerprint} {looker.precision}", model.config.length)
         with bars("embedding", sum(len(domain) for domain in domains)) as advance:
-            updated = update(domains, before, journal, model, hardware, exactness, batch_size, workers, kept, advance)
+            updated = update(domains, before, journal, looker, kept, advance)
         refuse_empty(updated, domains)
         named = _named(domains, kept, info)
         if not updated.images.equals(before.images) or info is None or named != info.sources:
-            made = _info(info, updated, fingerprint, folder, exactness, model.config.length, named, kept)
+            made = _info(info, updated, fingerprint, wanted.encoder, looker.precision, model.config.length, named, kept)
             place.write(made, updated.images, updated.rows)
         journal.remove()
-    if export:
-        _export(folder, say)
-    return _result(str(out), updated)
+    return _result(wanted.out, updated)
 
 
 def _export(folder: Path, say: Callable[[str], None]) -> None:

@@ -3,14 +3,14 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ucdir.config import Settings, load_settings
+from ucdir.commands.report import write_report
+from ucdir.config import Settings, differences, load_settings, value_of
 from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.data.plan import key_groups
@@ -18,13 +18,13 @@ from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
 from ucdir.learn.features import compute_features
 from ucdir.learn.inputs import Inputs, Pictures
-from ucdir.learn.processes import Processes, joined, own_device
 from ucdir.learn.run import (
     CHECKPOINT,
     CHOSEN,
     ENCODER,
     FROZEN,
     IMAGES,
+    WEIGHTS,
     RunLog,
     restrict_to_images,
     skipped_images,
@@ -36,17 +36,19 @@ from ucdir.learn.trainer import (
     build_trainer,
     check_sizes,
     fill_banks,
+    reference_of,
     restore,
     resume_state,
     run_epoch,
 )
 from ucdir.model.device import choose_precision
 from ucdir.model.encoder import Encoder, build_encoder, with_start
-from ucdir.progress import Bars, no_bars
+from ucdir.model.processes import Processes, joined, own_device
+from ucdir.progress import Bars, no_bars, no_words
 from ucdir.retrieval.metrics import score
 from ucdir.storage import write_text
 
-CHANGEABLE = {"data.domains", "data.cache_dir", "data.cache_gb"}  # by --resume; domains are compared on their own
+CHANGEABLE = {"data.domains", "data.cache_dir", "data.cache_gb", "data.workers", "run.device"}  # domains are compared
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class TrainResult:
     chosen       epoch of each other kept encoder: `label-free`, and `oracle` where classes exist
     skipped      unreadable images that were left out
     seconds      training time, resumed parts included
+    report       page about the run; None where there is none
     """
 
     folder: Path
@@ -65,6 +68,7 @@ class TrainResult:
     chosen: Mapping[str, int]
     skipped: tuple[ImageError, ...]
     seconds: float
+    report: Path | None = None
 
 
 def train(
@@ -75,26 +79,44 @@ def train(
     overwrite: bool = False,
     bars: Bars = no_bars,
     say: Callable[[str], None] = lambda sentence: None,
+    report: bool = True,
 ) -> TrainResult:
     """Learn an encoder from the images of two or more domains, without reading a label.
 
     sources     folders or manifests, `PATH` or `NAME=PATH`; may be left out when resuming
     out         run folder; refused when it exists, but for `resume` and `overwrite`
     settings    the resolved settings (see `ucdir.config.load_settings`); default: the defaults
-    resume      go on exactly where the run in `out` stopped, with the settings it began with; another cache is allowed
+    resume      go on exactly where the run in `out` stopped, with its settings; another cache or device is allowed
     overwrite   throw an existing run away first
     bars, say   show progress; tell a line
+    report      write report.html at the end; the run is done even where that fails
     raises      UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
     """
     with joined() as processes:
         if not processes.is_first:
-            bars, say = no_bars, _silent
+            bars, say = no_bars, no_words
         resolved = processes.first(lambda: _resolve(sources, Path(out), settings, resume, overwrite))
         cache = open_cache(resolved.data.cache_dir, resolved.data.cache_gb, say)
         begun = _Begun(Path(out), resolved, processes, cache, bars, say)
         if processes.first(lambda: resume and (Path(out) / CHECKPOINT).is_file()):
-            return _resumed(begun)
-        return _started(begun, overwrite)
+            result = _resumed(begun)
+        else:
+            result = _started(begun, overwrite)
+        device = str(own_device(resolved.run.device, processes))
+    return _reported(result, begun, device) if report and processes.is_first else result
+
+
+def _reported(result: TrainResult, begun: "_Begun", device: str) -> TrainResult:
+    """The result with its report, or the reason said why there is none."""
+    run = begun.settings.run
+    try:
+        page = write_report(
+            result.folder, None, None, device, run.precision, begun.settings.data.workers, run.seed, begun.bars
+        ).page
+    except UcdirError as error:
+        begun.say(f"no report: {error}")
+        return result
+    return replace(result, report=page)
 
 
 @dataclass(frozen=True)
@@ -116,17 +138,13 @@ class _Begun:
     def trainer(self, domains: tuple[Domain, ...], encoder: Encoder) -> Trainer:
         """A trainer before its first epoch."""
         run = self.settings.run
-        device = own_device(run.device)
-        precision = choose_precision(run.precision, device)
+        device = own_device(run.device, self.processes)
+        precision = self.processes.first(lambda: choose_precision(run.precision, device))
         pictures = Pictures(domains, self.settings, device, precision, self.cache, self.processes)
         inputs: Inputs = pictures
         if self.settings.optimiser.train == "head":
             inputs = compute_features(pictures, encoder, self.bars)
         return build_trainer(self.settings, inputs, encoder, device, precision, self.processes)
-
-
-def _silent(sentence: str) -> None:
-    """Say nothing."""
 
 
 def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resume: bool, overwrite: bool) -> Settings:
@@ -143,7 +161,7 @@ def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resum
         )
     if not sources:
         raise UsageError("no domains given. Name two or more folders: ucdir train DIR DIR --out run")
-    return _with_domains(settings or Settings(), sources)
+    return with_domains(settings or Settings(), sources)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -155,34 +173,32 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
     if not file.is_file():
         raise UsageError(f"there is nothing to resume: '{file}' does not exist. Leave --resume away to start a run.")
     stored = load_settings(file=file)
-    if sources and _with_domains(stored, sources).data.domains != stored.data.domains:
+    if sources and with_domains(stored, sources).data.domains != stored.data.domains:
         raise UsageError(
             f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away."
         )
     if settings is not None:
-        differing = [key for key, value in _flat(settings).items() if value != _flat(stored)[key] and key not in CHANGEABLE]
+        differing = [key for key in differences(settings, stored) if key not in CHANGEABLE]
         if differing:
             key = differing[0]
             raise UsageError(
-                f"--resume with another {key} ({_flat(settings)[key]}) than the run began with ({_flat(stored)[key]}). "
-                "Leave the setting away, or start another run."
+                f"--resume with another {key} ({value_of(settings, key)}) than the run began with "
+                f"({value_of(stored, key)}). Leave the setting away, or start another run."
             )
-        cache = {"cache_dir": settings.data.cache_dir, "cache_gb": settings.data.cache_gb}
-        return stored.model_copy(update={"data": stored.data.model_copy(update=cache)})
+        data = {name: getattr(settings.data, name) for name in ("cache_dir", "cache_gb", "workers")}
+        run = stored.run.model_copy(update={"device": settings.run.device})
+        return stored.model_copy(update={"data": stored.data.model_copy(update=data), "run": run})
     return stored
 
 
-def _with_domains(settings: Settings, sources: Sequence[str]) -> Settings:
+def with_domains(settings: Settings, sources: Sequence[str]) -> Settings:
+    """The settings of a run on these sources, named and absolute; UcdirError where one cannot be used."""
     domains = load_domains(sources, classes=settings.data.classes, split=settings.data.split)
     named = tuple(f"{domain.name}={domain.source.absolute()}" for domain in domains)
     for text in named:
         if text != text.encode("utf-8", "replace").decode("utf-8"):
             raise UsageError(f"the path {text!r} is not UTF-8, so settings cannot name it. Rename the folder.")
     return settings.model_copy(update={"data": settings.data.model_copy(update={"domains": named})})
-
-
-def _flat(settings: Settings) -> dict[str, Any]:
-    return {f"{name}.{key}": value for name, section in settings.model_dump().items() for key, value in section.items()}
 
 
 def _started(begun: _Begun, overwrite: bool) -> TrainResult:
@@ -204,6 +220,8 @@ def _started(begun: _Begun, overwrite: bool) -> TrainResult:
         if overwrite and out.exists():
             shutil.rmtree(out)
         write_text(out / "config.toml", settings.to_toml())
+        if encoder.loaded is not None:
+            write_text(out / WEIGHTS, encoder.loaded.table())
         write_images(out, trainer.domains, {d.name: f.unreadable for d, f in zip(domains, found, strict=True)})
         _frozen(trainer).save(out / FROZEN, "The backbone before training, to compare with.")
         save_checkpoint(out / CHECKPOINT, resume_state(trainer))
@@ -229,7 +247,11 @@ def _resumed(begun: _Begun) -> TrainResult:
     trainer = begun.trainer(domains, with_start(encoder, started.config.start))
     if [len(domain) for domain in trainer.domains] != [len(rows) for rows in state.banks]:
         raise UcdirError(f"'{out / IMAGES}' lists other images than the checkpoint holds. Start again with --overwrite.")
+    if state.reference is None:  # of a checkpoint from before there was one; the backbone is still the frozen one
+        trainer.reference = reference_of(trainer, begun.bars)
     restore(trainer, state)
+    if state.reference is None:
+        trainer.best.pop("label-free", None)  # chosen by another score
     begun.say(f"resumed after epoch {trainer.epoch} of {begun.settings.optimiser.epochs}")
     return _run(begun, trainer, skipped_images(out))
 
@@ -264,7 +286,7 @@ def _keep(out: Path, trainer: Trainer, report: EpochReport, oracle: Mapping[str,
     names = ", ".join(f"{domain.name} ({len(domain)} images)" for domain in trainer.domains)
     card = f"Learned by ucdir from {names} without labels, epoch {report.epoch} of {trainer.settings.optimiser.epochs}."
     trainer.searcher.save(out / ENCODER, card)
-    scores = {"label-free": report.label_free.cycle_agreement}
+    scores = {"label-free": report.label_free.score}
     if oracle is not None:
         scores["oracle"] = oracle["mAP@All"]
     for kind, value in scores.items():
@@ -291,13 +313,11 @@ def oracle_scores(report: EpochReport, domains: Sequence[Domain]) -> dict[str, f
 
 def epoch_line(report: EpochReport, epochs: int) -> str:
     """What an epoch did, in one line for people."""
-    terms = report.terms
-    later = [name for name in ("cluster", "entropy", "distance") if getattr(report.weights, name)]
-    active = [f"{name} {getattr(terms, name):.3f}" for name in ("instance", *later)]
+    active = [f"{name} {report.terms[name]:.3f}" for name, weight in report.weights.items() if weight]
     seconds = report.train_seconds + report.embed_seconds
     return (
-        f"epoch {report.epoch}/{epochs}  loss {terms.total:.3f} ({', '.join(active)})  "
-        f"cycle agreement {report.label_free.cycle_agreement:.3f}  {seconds:.0f} s, {report.images_per_second:.0f} images/s"
+        f"epoch {report.epoch}/{epochs}  loss {report.terms['total']:.3f} ({', '.join(active)})  "
+        f"label-free score {report.label_free.score:.3f}  {seconds:.0f} s, {report.images_per_second:.0f} images/s"
     )
 
 

@@ -1,0 +1,268 @@
+"""The cells of a benchmark: one training and its scores each, run one after the other or side by side."""
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from ucdir.commands.evaluate import FROZEN, check_classes, score_encoders
+from ucdir.commands.train import train
+from ucdir.config import MethodSettings, Settings
+from ucdir.data.cache import open_cache
+from ucdir.data.domain import load_domains
+from ucdir.errors import InterruptedRun, UcdirError, UsageError
+from ucdir.learn.run import CHOSEN, ENCODER
+from ucdir.model.device import choose_device, choose_precision
+from ucdir.model.encoder import Encoder, build_encoder
+from ucdir.progress import Bars, no_bars, no_words
+from ucdir.report.benchmark_facts import BenchmarkRow, row_document, row_of
+from ucdir.report.benchmark_tables import CHANCE
+from ucdir.retrieval.evaluate import EvaluationReport
+from ucdir.storage import locked, write_text
+
+LABEL_FREE = "label-free"
+TRAINING_FREE = ("frozen", "centred", "smoothed")
+TRAINED: tuple[str, ...] = get_args(MethodSettings.model_fields["name"].annotation)
+SCORES = "scores.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its scores; the training-free methods of a pair share one."""
+
+    pair: tuple[str, str]
+    protocol: str
+    method: str
+    seed: int
+
+    @property
+    def place(self) -> Path:
+        """Its folder inside the benchmark."""
+        return Path("cells", *self.pair, self.protocol, f"{self.method}-seed{self.seed}")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is anything to learn."""
+        return self.method in TRAINED
+
+    def __str__(self) -> str:
+        return f"{' - '.join(self.pair)}, {self.protocol}, {self.method}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a cell needs to be run anywhere.
+
+    sources   the two domains, as NAME=PATH
+    methods   the rows that are wanted of it
+    """
+
+    cell: Cell
+    folder: Path
+    sources: tuple[str, str]
+    settings: Settings
+    methods: tuple[str, ...]
+    ks: tuple[int, ...]
+
+
+Rows = list[BenchmarkRow]
+Failures = dict[Cell, UcdirError]
+
+
+def run_cells(
+    tasks: Sequence[Task],
+    devices: Sequence[str],
+    bars: Bars,
+    say: Callable[[str], None],
+    report: Callable[[Mapping[Cell, Rows]], None],
+) -> dict[Cell, Rows]:
+    """The rows of all cells. One that fails is told at once and the others go on; at the end UcdirError says so.
+
+    report    is given what is finished, after each cell
+    """
+    found = {task.cell: rows for task in tasks if (rows := finished(task)) is not None}
+    waiting = [task for task in tasks if task.cell not in found]
+    failures: Failures = {}
+    if found:
+        say(f"{len(found)} of {len(tasks)} cells were finished before")
+    started = time.monotonic()
+
+    def done(task: Task, rows: Rows) -> None:
+        found[task.cell] = rows
+        rest = len(tasks) - len(found) - len(failures)
+        left = (time.monotonic() - started) / (len(waiting) - rest) * rest
+        say(f"cell {len(found)} of {len(tasks)}: {task.cell}: {_headline(rows)}; about {left / 60:.0f} min left")
+        report(found)
+
+    def failed(task: Task, error: Exception) -> None:
+        failures[task.cell] = _told(task, error)
+        say(f"failed: {failures[task.cell]}")
+
+    try:
+        if len(devices) == 1:
+            _run_in_turn(waiting, devices[0], bars, done, failed)
+        else:
+            _run_side_by_side(waiting, devices, done, failed)
+    except (KeyboardInterrupt, InterruptedRun) as error:
+        raise InterruptedRun(
+            f"stopped with {len(found)} of {len(tasks)} cells finished. The same command goes on where this one stopped."
+        ) from error
+    if failures:
+        first = next(iter(failures.values()))
+        more = f" {len(failures) - 1} others failed too." if len(failures) > 1 else ""
+        raise type(first)(f"{first}{more} {len(found)} of {len(tasks)} cells are finished; the same command tries again.")
+    return found
+
+
+def _told(task: Task, error: Exception) -> UcdirError:
+    """The error with the name of its cell."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    kind = UsageError if isinstance(error, UsageError) else UcdirError
+    return kind(f"cell {task.cell}: {reason}")
+
+
+Done = Callable[[Task, Rows], None]
+Failed = Callable[[Task, Exception], None]
+
+
+def _run_in_turn(tasks: Sequence[Task], device: str, bars: Bars, done: Done, failed: Failed) -> None:
+    for task in tasks:
+        try:
+            rows = run_cell(task, device, bars)
+        except InterruptedRun:
+            raise
+        except (UcdirError, RuntimeError) as error:  # torch has RuntimeErrors for memory that is full
+            failed(task, error)
+        else:
+            done(task, rows)
+
+
+def _run_side_by_side(tasks: Sequence[Task], devices: Sequence[str], done: Done, failed: Failed) -> None:
+    """One process for each device; each takes the next cell when it has finished one."""
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(tasks), dict[Future[Rows], tuple[Task, str]]()
+    with ProcessPoolExecutor(len(devices), mp_context=context, initializer=_end_with_the_parent) as pool:
+        free = list(devices)
+        while waiting or running:
+            while free and waiting:
+                task, device = waiting.pop(0), free.pop()
+                running[pool.submit(run_cell, task, device)] = (task, device)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task, device = running.pop(future)
+                free.append(device)
+                try:
+                    rows = future.result()
+                except InterruptedRun:
+                    raise
+                except BrokenProcessPool as error:
+                    reason = "a worker was killed, perhaps for memory. The same command goes on where this one stopped."
+                    raise _told(task, UcdirError(reason)) from error
+                except (UcdirError, RuntimeError) as error:
+                    failed(task, error)
+                else:
+                    done(task, rows)
+
+
+def _end_with_the_parent() -> None:
+    """A worker whose parent was killed ends at once: it must not hold a device, or write what another run now writes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_cell(task: Task, device: str = "auto", bars: Bars = no_bars) -> Rows:
+    """Train, or go on training, and score; the scores appear last and whole."""
+    settings = task.settings.model_copy(update={"run": task.settings.run.model_copy(update={"device": device})})
+    with locked(task.folder, "being run by another ucdir benchmark"):
+        if task.cell.is_trained:
+            begun = (task.folder / "config.toml").is_file()
+            train([] if begun else task.sources, task.folder, settings, resume=begun, bars=bars, report=False)
+        else:
+            write_text(task.folder / "config.toml", settings.to_toml())
+        rows = _score(task, settings, bars)
+        document = {"ks": task.ks, "rows": [row_document(row) for row in rows]}
+        write_text(task.folder / SCORES, json.dumps(document, indent=1) + "\n")
+    return _wanted(task, rows)
+
+
+def _score(task: Task, settings: Settings, bars: Bars) -> Rows:
+    """Rows of both directions: of the three training-free methods, or of the kept epochs of one that was trained."""
+    split = None if task.cell.protocol == "paper" else "test"
+    domains = load_domains(task.sources, classes=settings.data.classes, split=split)
+    check_classes(domains)
+    device = choose_device(settings.run.device)
+    precision = choose_precision(settings.run.precision, device)
+    cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
+    encoders = _encoders(task, settings)
+    report = score_encoders(
+        encoders,
+        domains,
+        task.ks,
+        device,
+        precision,
+        workers=settings.data.workers,
+        resamples=0,
+        bars=bars,
+        cache=cache,
+        also_smoothed=[name for name in encoders if name == LABEL_FREE],
+    )
+    return [_row(task.cell, report, name, *direction) for direction in report.directions for name in report.methods]
+
+
+def _encoders(task: Task, settings: Settings) -> dict[str, Encoder]:
+    if not task.cell.is_trained:
+        wanted = settings.encoder
+        torch.manual_seed(settings.run.seed)  # of weights that are random numbers
+        return {FROZEN: build_encoder(wanted.backbone, wanted.weights, wanted.image_size)}
+    folders = {"last": ENCODER, **CHOSEN}
+    return {epoch: Encoder.load(task.folder / name) for epoch, name in folders.items() if (task.folder / name).is_dir()}
+
+
+def _row(cell: Cell, report: EvaluationReport, name: str, query: str, gallery: str) -> BenchmarkRow:
+    """`name` is a training-free method, or an epoch of the method of the cell."""
+    scores = report.scores(name, query, gallery)
+    kept = (f"{figure}@{k}" for figure in ("P", "capped P") for k in report.ks)
+    metrics = {metric: scores[metric].value for metric in (*kept, "mAP@All")} | {CHANCE: scores.chance}
+    method, epoch = (cell.method, name) if cell.is_trained else (name, None)
+    return BenchmarkRow(query, gallery, method, epoch, cell.protocol, cell.seed, metrics)
+
+
+def finished(task: Task) -> Rows | None:
+    """The rows of a cell that was scored at these cut-offs; None when it must be run."""
+    try:
+        document = json.loads((task.folder / SCORES).read_text(encoding="utf-8"))
+        rows = [row_of(row) for row in document["rows"]]
+        return _wanted(task, rows) if set(task.ks) <= set(document["ks"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _wanted(task: Task, rows: Sequence[BenchmarkRow]) -> Rows:
+    return [row for row in rows if row.method in task.methods]
+
+
+def _headline(rows: Sequence[BenchmarkRow]) -> str:
+    """The last P@k both ways, of each training-free method or of the last epoch."""
+    name = [metric for metric in rows[0].metrics if metric.startswith("P@")][-1]
+    shown = [row for row in rows if row.epoch in (None, "last")]
+    ways = dict.fromkeys((row.query, row.gallery) for row in shown)
+    figures: dict[str, list[str]] = {}
+    for row in shown:
+        figures.setdefault(row.method, []).append(f"{100 * row.metrics[name]:.1f}")
+    values = ", ".join(f"{method} {' / '.join(found)}" for method, found in figures.items())
+    return f"{name} {' / '.join(f'{query} → {gallery}' for query, gallery in ways)}: {values}"

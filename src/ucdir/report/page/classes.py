@@ -1,0 +1,60 @@
+"""Class by class: scores, and what is taken for what."""
+
+from collections.abc import Iterator
+
+from ucdir.report.page.shell import Section, plot_card
+from ucdir.report.plots.bars import MOST as MOST_BARS
+from ucdir.report.plots.bars import ClassBar, class_bars, most_changed
+from ucdir.report.plots.heat import MOST, heat_map, is_cut
+from ucdir.report.plots.marks import Drawing
+from ucdir.report.plots.svg import plain
+from ucdir.report.run_facts import DirectionFacts, RunFacts
+from ucdir.retrieval.evaluate import EvaluationReport
+from ucdir.retrieval.metrics import RetrievalScores
+
+FIGURE = "mAP@All"
+
+
+def classes_section(facts: RunFacts) -> Section:
+    """Bars and confusions of every direction; only with scores."""
+    bars = "".join(map(plot_card, bar_drawings(facts)))
+    heats = "".join(map(plot_card, heat_drawings(facts)))
+    notes = []
+    if facts.scores is not None and len(facts.class_names) > MOST_BARS:
+        notes.append(f"Of {len(facts.class_names):,} classes the {MOST_BARS} whose {FIGURE} changed most are drawn.")
+    if any(is_cut(found) for way in facts.directions for found in way.confusions.values()):
+        notes.append(f"Only the {MOST} classes with the most queries have rows, so rows need not add up to 100.")
+    about = "".join(f'<p class="small">{plain(note)}</p>' for note in notes)
+    body = (
+        f'{about}<div class="two">{bars}</div><h3>What is found for what</h3>'
+        f'<p class="small">Of the first 5 hits of the queries of a class, the percentage of each class found. '
+        f'The diagonal is right.</p><div class="two">{heats}</div>'
+    )
+    return Section("classes", "Class by class", body, f"{FIGURE} of the queries of each class, in percent.")
+
+
+def bar_drawings(facts: RunFacts) -> Iterator[Drawing]:
+    """One for each direction."""
+    for way in facts.directions if facts.scores is not None else ():
+        assert facts.scores is not None
+        bars = most_changed(_bars(facts.scores, way, facts.class_names))
+        yield class_bars(f"classes-{way.query}-{way.gallery}", f"{way.query} → {way.gallery}: {FIGURE} by class", bars)
+
+
+def heat_drawings(facts: RunFacts) -> Iterator[Drawing]:
+    """Frozen and trained of each direction."""
+    for way in facts.directions:
+        for kind, found in way.confusions.items():
+            title = f"{way.query} → {way.gallery}, {kind}: classes found for each class"
+            yield heat_map(f"confusion-{way.query}-{way.gallery}-{kind}", title, found, facts.class_names)
+
+
+def _bars(scores: EvaluationReport, way: DirectionFacts, class_names: tuple[str, ...]) -> list[ClassBar]:
+    frozen, trained = (_of_classes(scores.scores(name, way.query, way.gallery)) for name in ("frozen", "trained"))
+    return [ClassBar(class_names[key], queries, frozen[key][1], value) for key, (queries, value) in trained.items()]
+
+
+def _of_classes(scores: RetrievalScores) -> dict[int, tuple[int, float]]:
+    """class id -> (queries, figure) of the classes that the gallery has."""
+    found = {entry.class_id: entry for entry in scores.per_class if entry.relevant}
+    return {key: (entry.queries, next(m.value for m in entry.metrics if m.name == FIGURE)) for key, entry in found.items()}

@@ -1,0 +1,62 @@
+"""How terms and scores went over the epochs."""
+
+from collections.abc import Iterator
+
+from ucdir.report.page.shell import Section, folded
+from ucdir.report.plots.axes import short
+from ucdir.report.plots.curves import curve
+from ucdir.report.plots.marks import Drawing
+from ucdir.report.plots.svg import inline_svg, plain
+from ucdir.report.run_facts import Curves, Series
+
+HEADINGS = {
+    "label_free": ("Label-free scores", "Computed without any label; the label-free epoch is chosen by them."),
+    "oracle": ("Oracle scores", "Computed with labels, only to compare: nothing that was learned has seen them."),
+    "terms": ("Terms", "Means over the steps of an epoch; drawn where a term's weight is above 0."),
+    "weights": ("Weights of the terms", "What each term counts in the total."),
+    "speed": ("Learning rate and speed", ""),
+}
+FOLDED = ("weights", "speed")
+FIRST = ("learning_rate",)
+
+
+def curves_section(curves: Curves) -> Section:
+    """A small plot for every name in metrics.jsonl."""
+    sections = dict.fromkeys(series.section for series in curves.series)
+    order = [name for name in HEADINGS if name in sections] + [name for name in sections if name not in HEADINGS]
+    lead = (
+        "Point at a plot, tap it, or give it the focus and use the arrow keys: every plot then tells its value of that epoch. "
+        "Dashed lines mark the epochs whose encoders were kept."
+    )
+    return Section("curves", "Over the epochs", "".join(_group(name, curves) for name in order), lead)
+
+
+def curve_drawings(curves: Curves) -> Iterator[Drawing]:
+    """All of them."""
+    return (curve(series, curves.epochs, curves.chosen) for series in curves.series)
+
+
+def _group(section: str, curves: Curves) -> str:
+    title, lead = HEADINGS.get(section, (section, ""))
+    found = sorted((s for s in curves.series if s.section == section), key=lambda s: s.name not in FIRST)
+    plots = f'<div class="plots">{"".join(_figure(series, curves) for series in found)}</div>'
+    tag = ' <span class="tag oracle">uses labels</span>' if section == "oracle" else ""
+    about = f'<p class="small">{plain(lead)}</p>' if lead else ""
+    if section in FOLDED:
+        return folded(title, f"{about}{plots}")
+    return f"<h3>{plain(title)}{tag}</h3>{about}{plots}"
+
+
+def _figure(series: Series, curves: Curves) -> str:
+    found = [value for value in series.values if value is not None]
+    last = series.values[-1]
+    shown = short(last) if last is not None else "off"
+    drawn = (
+        inline_svg(curve(series, curves.epochs, curves.chosen)) if found else '<p class="off">Its weight was 0 all along.</p>'
+    )
+    name = plain(series.name.replace("_", " "))
+    return (
+        f'<figure class="card curve" tabindex="0" role="group" aria-label="{name}, last value {plain(shown)}" '
+        f'data-last="{plain(shown)}">'
+        f'<figcaption><span>{name}</span><span class="value">{plain(shown)}</span></figcaption>{drawn}</figure>'
+    )

@@ -1,0 +1,73 @@
+"""Pictures inside the page: thumbnails as data URIs, and one sheet of small ones for the maps."""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ucdir.data.cache import PixelCache
+from ucdir.data.reading import read_image, read_views
+from ucdir.errors import ImageError
+from ucdir.report.plots.svg import plain
+
+SIDE, CELL, COLUMNS = 144, 64, 40
+
+
+@dataclass
+class Pictures:
+    """Thumbnails of a run's images, each made once.
+
+    root    folder that all images lie in; names are told from there
+    most    shorter side in px that training keeps in the cache, so that nothing is decoded anew
+    size    side of the views that were embedded, for the sheet
+    """
+
+    root: Path
+    most: int
+    size: int
+    workers: int = 0
+    cache: PixelCache | None = None
+    _made: dict[Path, str] = field(default_factory=dict)
+
+    def name(self, path: Path) -> str:
+        """The path below the folder that all images share."""
+        return os.path.relpath(path, self.root)
+
+    def tag(self, path: Path, said: str) -> str:
+        """An <img>, or the reason why there is none."""
+        try:
+            uri = self._uri(path)
+        except ImageError as error:
+            return f'<span class="gone">no picture: {plain(error.reason)}</span>'
+        return f'<img src="{uri}" alt="{plain(said)}" decoding="async">'
+
+    def _uri(self, path: Path) -> str:
+        if path not in self._made:
+            image = Image.fromarray(read_image(path, self.most, self.cache))
+            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+            self._made[path] = data_uri(image, 80)
+        return self._made[path]
+
+    def sheet(self, paths: Sequence[Path]) -> str:
+        """The views of many images as the encoder sees them, CELL px each, COLUMNS beside each other, as one data URI."""
+        rows = -(-len(paths) // COLUMNS)
+        sheet = Image.new("RGB", (COLUMNS * CELL, max(rows, 1) * CELL), "white")
+        for views in read_views(paths, self.size, 64, self.workers, self.cache):
+            for number, pixels in zip(views.image_ids, views.pixels, strict=True):
+                small = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).resize(
+                    (CELL, CELL), Image.Resampling.BOX
+                )
+                sheet.paste(small, (number % COLUMNS * CELL, number // COLUMNS * CELL))
+        return data_uri(sheet, 72)
+
+
+def data_uri(image: Image.Image, quality: int) -> str:
+    """The image as a JPEG data URI."""
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"

@@ -1,0 +1,61 @@
+"""The report of a run."""
+
+from collections.abc import Iterator
+
+from ucdir.report.page.again import again_section
+from ucdir.report.page.classes import bar_drawings, classes_section, heat_drawings
+from ucdir.report.page.curves import curve_drawings, curves_section
+from ucdir.report.page.data import data_section
+from ucdir.report.page.grids import changes_section, grids_section
+from ucdir.report.page.map import map_drawings, map_section
+from ucdir.report.page.pictures import Pictures
+from ucdir.report.page.scores import scores_section
+from ucdir.report.page.shell import Section, page
+from ucdir.report.plots.axes import percent, short
+from ucdir.report.plots.marks import Drawing
+from ucdir.report.run_facts import RunFacts
+
+
+def run_page(facts: RunFacts, pictures: Pictures) -> str:
+    """The whole HTML file."""
+    return page(facts.name, "Report of a training", _summary(facts), list(_sections(facts, pictures)))
+
+
+def run_drawings(facts: RunFacts) -> Iterator[Drawing]:
+    """Every plot of the page."""
+    yield from curve_drawings(facts.curves)
+    yield from bar_drawings(facts)
+    yield from heat_drawings(facts)
+    if facts.map is not None:
+        yield from map_drawings(facts.map, [domain.name for domain in facts.domains])
+
+
+def _sections(facts: RunFacts, pictures: Pictures) -> Iterator[Section]:
+    labelled = facts.scores is not None
+    yield again_section(facts.again, facts.notes)
+    yield data_section(facts.domains, pictures)
+    yield curves_section(facts.curves)
+    yield scores_section(facts.scores, facts.unscored)
+    if facts.directions:
+        yield grids_section(facts.directions, pictures, labelled)
+        yield changes_section(facts.directions, pictures, labelled)
+    if facts.map is not None:
+        yield map_section(facts.map, [domain.name for domain in facts.domains], facts.class_names, pictures)
+    if labelled:
+        yield classes_section(facts)
+
+
+def _summary(facts: RunFacts) -> list[tuple[str, str]]:
+    """Domains, epochs, and what training gave over no training."""
+    found = [(domain.name, f"{domain.listed:,} images") for domain in facts.domains]
+    found.append(("epochs", str(facts.curves.epochs[-1])))
+    scores = facts.scores
+    if scores is None:
+        last = next((series for series in facts.curves.series if series.name == "cycle_agreement"), None)
+        value = last.values[-1] if last is not None else None
+        return found if value is None else [*found, ("cycle agreement (label-free)", short(value))]
+    pairs = scores.directions[::2]
+    before, after = (
+        sum(scores.pair_mean(name, *pair, "mAP@All") for pair in pairs) / len(pairs) for name in ("frozen", "trained")
+    )
+    return [*found, ("mean mAP@All, frozen → trained", f"{percent(before)} → {percent(after)} %")]

@@ -1,0 +1,63 @@
+"""Scores of every way of searching, both directions."""
+
+import math
+
+from ucdir.report.page.shell import Section, table
+from ucdir.report.plots.axes import percent
+from ucdir.report.plots.svg import plain
+from ucdir.report.scores import ALL, EXPLANATIONS
+from ucdir.retrieval.evaluate import EvaluationReport
+from ucdir.retrieval.metrics import Metric
+
+FREE = {"frozen", "centred", "smoothed"}
+
+
+def scores_section(report: EvaluationReport | None, unscored: str) -> Section:
+    """A table for each direction and the mean of both, or the reason why there is none."""
+    if report is None:
+        return Section("scores", "Scores", f'<p class="notice">{plain(unscored)}</p>')
+    names = [*(f"P@{k}" for k in report.ks), *(f"capped P@{k}" for k in report.ks), "mAP@All"]
+    parts = [_direction(report, names, *way) for way in report.directions]
+    parts += [_mean(report, names, *pair) for pair in report.directions[::2]]
+    notes = (EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL, _intervals(report))
+    body = f"{''.join(parts)}<div class='small'>{''.join(f'<p>{plain(note)}</p>' for note in notes)}</div>"
+    lead = "Percent. Rows marked training-free are what the start weights give without any training: the bar to clear."
+    return Section("scores", "Scores", body, lead)
+
+
+def _direction(report: EvaluationReport, names: list[str], query: str, gallery: str) -> str:
+    scores = report.scores(report.methods[0], query, gallery)
+    sizes = f"{len(scores.relevant):,} queries, {scores.gallery_size:,} images, chance {percent(scores.chance)}"
+    rows = []
+    for method in report.methods:
+        found = report.scores(method, query, gallery)
+        rows.append([_method(method), *(percent(found[name].value) for name in names), _interval(found["mAP@All"])])
+    return _table(report, [*names, "mAP@All, 95 %"], rows, f"{plain(query)} → {plain(gallery)} <small>{sizes}</small>")
+
+
+def _mean(report: EvaluationReport, names: list[str], first: str, second: str) -> str:
+    rows = [
+        [_method(method), *(percent(report.pair_mean(method, first, second, name)) for name in names)]
+        for method in report.methods
+    ]
+    return _table(report, names, rows, f"mean of {plain(first)} ↔ {plain(second)}")
+
+
+def _table(report: EvaluationReport, names: list[str], rows: list[list[str]], caption: str) -> str:
+    return table(["", *names], rows, caption, strong=(len(report.methods) - 1,))
+
+
+def _method(name: str) -> str:
+    if name in FREE:
+        return f'{name} <span class="tag">training-free</span>'
+    if name.startswith("trained (oracle"):
+        return f'{plain(name)} <span class="tag oracle">uses labels</span>'
+    return plain(name)
+
+
+def _interval(metric: Metric) -> str:
+    return "–" if math.isnan(metric.low) else f"{100 * metric.low:.1f} – {100 * metric.high:.1f}"
+
+
+def _intervals(report: EvaluationReport) -> str:
+    return f"95 % intervals: bootstrap over queries, {report.resamples:,} resamples, seed {report.seed}."

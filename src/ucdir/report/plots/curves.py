@@ -1,0 +1,82 @@
+"""One quantity over the epochs, with the epochs that were kept marked."""
+
+from collections.abc import Iterator, Mapping
+
+from ucdir.report.plots.axes import Scale, short, ticks
+from ucdir.report.plots.marks import Drawing, Line, Mark, Shape, Words
+from ucdir.report.run_facts import Series
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330.0, 168.0, 46.0, 14.0, 20.0, 24.0
+KEPT = {"last": "ink", "label-free": "accent", "oracle": "oracle"}
+LETTER = 5.4  # px, about
+MANY = 60  # epochs from which on points are not drawn
+
+
+def curve(series: Series, epochs: tuple[int, ...], chosen: Mapping[str, int]) -> Drawing:
+    """The values of `series` over `epochs`; gaps where there is none."""
+    role = "oracle" if series.section == "oracle" else "accent"
+    across, down = _scales(series, epochs)
+    marks: list[Mark] = [*_frame(down, across, epochs), *_kept(across, chosen)]
+    points = list(zip(epochs, series.values, strict=True))
+    marks += [Line(tuple((across(e), down(v)) for e, v in piece), role, 2.0) for piece in _pieces(points)]
+    hidden = len(epochs) > MANY
+    for epoch, value in points:
+        if value is not None:
+            title, data = f"epoch {epoch}: {short(value)}", (("epoch", str(epoch)), ("value", short(value)))
+            marks.append(Shape(across(epoch), down(value), role, 2.6, title=title, data=data, opacity=0.0 if hidden else 1.0))
+    name = f"{series.section}-{series.name}"
+    return Drawing(f"curve-{name}", f"{series.section}: {series.name} over epochs", WIDTH, HEIGHT, tuple(marks))
+
+
+def _scales(series: Series, epochs: tuple[int, ...]) -> tuple[Scale, Scale]:
+    values = [value for value in series.values if value is not None] or [0.0, 1.0]
+    steps = ticks(min(values), max(values), 3)
+    across = Scale(epochs[0], epochs[-1], LEFT + 6, WIDTH - RIGHT)
+    return across, Scale(steps[0], steps[-1], HEIGHT - BOTTOM, TOP)
+
+
+def _frame(down: Scale, across: Scale, epochs: tuple[int, ...]) -> Iterator[Mark]:
+    for value in ticks(down.low, down.high, 3):
+        yield Line(((LEFT, down(value)), (WIDTH - RIGHT, down(value))), "line", 1.0)
+        yield Words(LEFT - 6, down(value) + 4, short(value), "quiet", 11, "end")
+    for epoch in _epoch_ticks(epochs[0], epochs[-1]):
+        yield Words(across(epoch), HEIGHT - 7, str(epoch), "quiet", 11, "middle")
+
+
+def _epoch_ticks(first: int, last: int) -> list[int]:
+    """The first epoch, and round ones that do not stand close to it."""
+    if last - first < 6:
+        return list(range(first, last + 1))
+    steps = ticks(first, last, 5)
+    near = (steps[1] - steps[0]) * 0.6
+    return [first, *(round(step) for step in steps if first + near <= step <= last)]
+
+
+def _kept(across: Scale, chosen: Mapping[str, int]) -> Iterator[Mark]:
+    """A dashed line at each kept epoch; kinds that share an epoch share it."""
+    by_epoch: dict[int, list[str]] = {}
+    for kind, epoch in chosen.items():
+        by_epoch.setdefault(epoch, []).append(kind)
+    edges: list[float] = []
+    for epoch, kinds in sorted(by_epoch.items(), reverse=True):
+        x = across(epoch)
+        yield Line(((x, TOP - 6), (x, HEIGHT - BOTTOM)), KEPT.get(kinds[-1], "quiet"), 1.2, dashed=True)
+        text = " · ".join(kinds)
+        wide = LETTER * len(text)
+        end = max(min(x + 3, WIDTH - 2, *(edge - 6 for edge in edges)), wide + 2)
+        yield Words(end, TOP - 9, text, KEPT.get(kinds[-1], "quiet"), 10, "end")
+        edges.append(end - wide)
+
+
+def _pieces(points: list[tuple[int, float | None]]) -> Iterator[list[tuple[int, float]]]:
+    """Runs of at least two values without a gap."""
+    piece: list[tuple[int, float]] = []
+    for epoch, value in points:
+        if value is None:
+            if len(piece) > 1:
+                yield piece
+            piece = []
+        else:
+            piece.append((epoch, value))
+    if len(piece) > 1:
+        yield piece

@@ -1,0 +1,167 @@
+"""What a backbone gives for images, kept on disk, and embeddings of several encoders that share a backbone."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ucdir.data.cache import PixelCache
+from ucdir.data.image import open_rgb
+from ucdir.data.reading import read_ahead
+from ucdir.errors import ImageError, UcdirError
+from ucdir.model.device import autocast
+from ucdir.model.encoder import Encoder, add_tensors
+from ucdir.retrieval.embed import Embeddings, embed, evaluating
+from ucdir.storage import atomic_file, clear_write_errors
+
+VERSION = "2"  # of how features are computed and stored
+CHUNK = 64
+LARGE = 4096
+SHARE = 4  # of the limit of the cache, at most
+
+Progress = Callable[[int], None]
+
+
+def backbone_features(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    device: torch.device,
+    precision: str,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: Progress | None = None,
+    cache: PixelCache | None = None,
+) -> Embeddings:
+    """What the backbone of `encoder` makes of the evaluation views: rows (M, feature_dim), not of unit length.
+
+    cache    where they are kept for the next time, by the contents of the files; None keeps nothing
+    """
+    file = feature_file(encoder, paths, cache, workers, "evaluation view", precision)
+    kept = _taken(file, paths)
+    if kept is not None:
+        if progress is not None:
+            progress(len(paths))
+        return kept
+    found = embed(encoder, paths, device, precision, batch_size, workers, progress, cache, features=True)
+    keep(file, {"rows": found.rows, "image_ids": found.image_ids}, cache)
+    return found
+
+
+def embed_with(
+    encoders: Mapping[str, Encoder],
+    paths: Sequence[Path],
+    device: torch.device,
+    precision: str,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: Progress | None = None,
+    cache: PixelCache | None = None,
+) -> dict[str, Embeddings]:
+    """Embed files with several encoders. A backbone that several have, or that has no head, is run once and kept;
+    equal encoders are one.
+
+    progress    is called with a number of images for each encoder
+    """
+    prints = {name: encoder.fingerprint() for name, encoder in encoders.items()}
+    alike = {mark: [name for name in encoders if prints[name] == mark] for mark in prints.values()}
+    groups: dict[str, list[str]] = {}
+    for mark, names in alike.items():
+        groups.setdefault(backbone_digest(encoders[names[0]]), []).append(mark)
+    found: dict[str, Embeddings] = {}
+    for marks in groups.values():
+        first = encoders[alike[marks[0]][0]]
+        every = None if progress is None else _times(progress, sum(len(alike[mark]) for mark in marks))
+        if len(marks) == 1 and first.head is not None:
+            found[marks[0]] = embed(first, paths, device, precision, batch_size, workers, every, cache)
+            continue
+        given = backbone_features(first, paths, device, precision, batch_size, workers, every, cache)
+        found |= {mark: _through_head(encoders[alike[mark][0]], given, device, precision) for mark in marks}
+    return {name: found[prints[name]] for name in encoders}
+
+
+def _times(progress: Progress, factor: int) -> Progress:
+    return lambda count: progress(count * factor)
+
+
+def _through_head(encoder: Encoder, features: Embeddings, device: torch.device, precision: str) -> Embeddings:
+    with evaluating(encoder, device), torch.no_grad(), autocast(device, precision):
+        parts = [encoder(part.to(device)).float().cpu() for part in torch.split(features.rows, LARGE)]
+    return Embeddings(torch.cat(parts), features.image_ids, features.unreadable)
+
+
+def backbone_digest(encoder: Encoder) -> str:
+    """Tells the backbones of encoders apart, by their weights and by what decides their input."""
+    digest = hashlib.blake2b(digest_size=20)
+    deciding = {key: value for key, value in asdict(encoder.config).items() if key not in ("start", "hidden", "dim")}
+    digest.update(repr(sorted(deciding.items())).encode())
+    add_tensors(digest, encoder.backbone)
+    return digest.hexdigest()
+
+
+def feature_file(
+    encoder: Encoder, paths: Sequence[Path], cache: PixelCache | None, workers: int, *deciding: object
+) -> Path | None:
+    """Where features of these images by this backbone are kept: named by contents, not by paths. None without a cache."""
+    if cache is None:
+        return None
+    digest = hashlib.blake2b(repr((VERSION, deciding)).encode(), digest_size=20)
+    digest.update(backbone_digest(encoder).encode())
+    for contents in read_ahead(paths, cache.content, CHUNK, workers):
+        for content in contents:
+            digest.update(content if isinstance(content, bytes) else b"unreadable")
+    return cache.folder / "features" / f"{digest.hexdigest()}.safetensors"
+
+
+def kept(file: Path | None) -> dict[str, Tensor] | None:
+    """The tensors that an earlier run left; None where there are none, or damaged ones."""
+    try:
+        if file is None or not file.is_file():
+            return None
+        tensors = load_file(file)
+        os.utime(file)
+    except (SafetensorError, OSError):
+        return None
+    return tensors
+
+
+def keep(file: Path | None, tensors: Mapping[str, Tensor], cache: PixelCache | None) -> None:
+    """Keep tensors for later runs in at most a part of the cache; those used longest ago go. Without room a run is as good."""
+    size, limit = sum(tensor.nbytes for tensor in tensors.values()), 0 if cache is None else cache.limit // SHARE
+    if file is None or size > limit:
+        return
+    with suppress(OSError, UcdirError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        others = sorted(file.parent.glob("*.safetensors"), key=lambda other: other.stat().st_mtime, reverse=True)
+        held = size
+        for other in others:
+            held += other.stat().st_size
+            if held > limit:
+                other.unlink()
+        with atomic_file(file) as draft, clear_write_errors(file):
+            save_file(dict(tensors), draft)
+
+
+def _taken(file: Path | None, paths: Sequence[Path]) -> Embeddings | None:
+    """Features from the file, with the errors of the images that were unreadable then and are now."""
+    tensors = kept(file)
+    if tensors is None or not {"rows", "image_ids"} <= tensors.keys():
+        return None
+    readable = set(tensors["image_ids"].tolist())
+    errors = [_error(path) for row, path in enumerate(paths) if row not in readable]
+    found = tuple(error for error in errors if error is not None)
+    return Embeddings(tensors["rows"], tensors["image_ids"], found) if len(found) == len(errors) else None
+
+
+def _error(path: Path) -> ImageError | None:
+    try:
+        open_rgb(path)
+    except ImageError as error:
+        return error
+    return None

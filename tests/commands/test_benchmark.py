@@ -1,0 +1,415 @@
+"""`ucdir benchmark`: whole tables from small drawn data sets, runs that go on, and tables in every form."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from trees import files_of, smaller, write_tree
+
+from ucdir.commands.benchmark import benchmark, default_settings
+from ucdir.config import Settings, load_settings
+from ucdir.data.datasets import DOMAINNET, OFFICE_HOME, PACS
+from ucdir.data.domain import load_domain, load_domains
+from ucdir.data.prepare import prepare_dataset, preparing
+from ucdir.drawing.collection import draw_collections
+from ucdir.errors import InterruptedRun, UcdirError, UsageError
+from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow, PublishedFigure, read_benchmark
+from ucdir.report.benchmark_tables import benchmark_latex, benchmark_markdown, benchmark_table, seed_values, shown
+from ucdir.report.published import published_figures
+from ucdir.storage import locked
+
+SMALL = {
+    "encoder.backbone": "timm/test_resnet",
+    "encoder.weights": "none",
+    "encoder.image_size": 32,
+    "encoder.dim": 16,
+    "method.num_clusters": [3],
+    "optimiser.epochs": 2,
+    "optimiser.batch_size": 8,
+    "run.device": "cpu",
+    "run.precision": "float32",
+    "data.cache_dir": "none",
+}
+
+
+def small(**changes: Any) -> Settings:
+    return load_settings(assignments=SMALL | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    drawn = draw_collections(tmp_path_factory.mktemp("drawn") / "d", images_per_class=4, size=40)
+    return str(drawn.photo), str(drawn.drawing)
+
+
+@pytest.fixture(scope="module")
+def first(folders: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BenchmarkFacts]:
+    """Two training-free methods and one that is trained, two seeds."""
+    out = tmp_path_factory.mktemp("first") / "out"
+    return out, benchmark(folders, out, ["frozen", "smoothed", "instance"], seeds=2, ks=(1, 3), settings=small())
+
+
+def printed(facts: BenchmarkFacts) -> str:
+    text = io.StringIO()
+    Console(width=200, file=text).print(benchmark_table(facts))
+    return text.getvalue()
+
+
+# Data sets of the real layout
+
+
+def test_one_command_prints_the_table_of_office_home(tmp_path: Path) -> None:
+    """From unpacked folders, as they come, to twelve directions beside what others published."""
+    write_tree(tmp_path / "archives", files_of(smaller(OFFICE_HOME)))
+    prepare = ("data", "prepare", "office-home", "--source", "archives", "--allow-differences")
+    settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    compare = ("benchmark", "office-home", "--methods", "frozen,centred,smoothed,instance", "--seeds", "1", *settings)
+    for command in (prepare, (*compare, "--set", "optimiser.epochs=1", "--set", "method.num_clusters=5")):
+        ended = subprocess.run([sys.executable, "-m", "ucdir", *command], cwd=tmp_path, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+    names = [domain.name for domain in OFFICE_HOME.domains]
+    for query in names:
+        for gallery in names:
+            assert (f" {query} → {gallery} " in ended.stdout) == (query != gallery)
+    for word in ("frozen", "centred", "smoothed", "instance, last", "instance, oracle", "P@15", "mAP@All"):
+        assert word in ended.stdout
+    assert "NOT office-home as it is known" in ended.stdout
+    assert "Published: UCDIR, mean of all directions: mAP@All 48.7" in ended.stdout.replace("\n", " ")
+    assert "cell 12 of 12: product - real_world" in ended.stderr
+    facts = read_benchmark(tmp_path / "benchmark")
+    assert facts.ks == (1, 5, 15)
+    assert len(facts.rows) == 12 * (3 + 4)
+    assert facts.command.startswith("ucdir benchmark office-home --methods")
+    assert (tmp_path / "benchmark" / "results.md").read_text(encoding="utf-8").startswith("# office-home")
+
+
+def test_the_table_of_domainnet(tmp_path: Path) -> None:
+    """Its six pairs, at its cut-offs."""
+    spec = smaller(DOMAINNET)
+    source = write_tree(tmp_path / "source", files_of(spec))
+    with preparing(tmp_path / "domainnet"):
+        prepare_dataset(spec, source, tmp_path / "domainnet")
+    prepared = [str(tmp_path / "domainnet")]
+    assert default_settings(prepared) == load_settings("domainnet")
+    facts = benchmark(prepared, tmp_path / "out", ["frozen", "centred"], settings=small())
+    assert facts.ks == (50, 100, 200)
+    pairs = {frozenset((row.query, row.gallery)) for row in facts.rows}
+    assert pairs == {frozenset(pair) for pair in spec.pairs}
+    assert len(facts.rows) == 12 * 2
+    assert "UEM, mean of all directions: mAP@All 34.4" in printed(facts)
+
+
+def test_a_set_without_a_preset_has_as_many_clusters_as_classes(tmp_path: Path) -> None:
+    spec = smaller(PACS)
+    with preparing(tmp_path / "pacs"):
+        prepare_dataset(spec, write_tree(tmp_path / "source", files_of(spec)), tmp_path / "pacs")
+    prepared = [str(tmp_path / "pacs")]
+    assert default_settings(prepared).method.num_clusters == (7,)
+    assert default_settings(prepared, preset="head") == load_settings("head")
+    assert default_settings(prepared, given={"method.num_clusters": 9}).method.num_clusters == (9,)
+
+
+def test_folders_of_ones_own_have_as_many_clusters_as_classes(folders: tuple[str, str]) -> None:
+    assert default_settings(folders).method.num_clusters == (10,)
+    assert default_settings(folders, preset="quick") == load_settings("quick")
+
+
+def test_published_figures_stand_beside_what_they_are_about() -> None:
+    assert published_figures("domainnet", 345, True) == published_figures("pacs", 7, True) == ()
+    assert {figure.query for figure in published_figures("office-home", 65, False)} == {"product", "clipart"}
+
+
+# Cells
+
+
+def test_every_row_of_every_cell(first: tuple[Path, BenchmarkFacts]) -> None:
+    out, facts = first
+    found = {(row.query, row.method, row.epoch, row.seed) for row in facts.rows}
+    queries = ("photo", "drawing")
+    free = {(query, method, None, 0) for query in queries for method in ("frozen", "smoothed")}
+    epochs = ("last", "label-free", "label-free + smoothed", "oracle")
+    trained = {(query, "instance", epoch, seed) for query in queries for epoch in epochs for seed in (0, 1)}
+    assert found == free | trained
+    assert len(facts.rows) == len(found)
+    assert set(facts.rows[0].metrics) == {"P@1", "P@3", "capped P@1", "capped P@3", "mAP@All", "chance"}
+    assert "Chance, any P@k of a random order: photo → drawing 10.0" in printed(facts)
+    assert facts.notes[0].startswith("Images: drawing ")
+    assert read_benchmark(out) == facts
+    assert facts.choice is not None
+    assert facts.choice.runs == 2
+    assert "Label-free choice of the epoch, 2 runs" in printed(facts)
+    assert "Mean of all directions" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_is_finished_is_not_run_again(
+    first: tuple[Path, BenchmarkFacts], folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, facts = first
+    said: list[str] = []
+    monkeypatch.setattr("ucdir.commands.benchmark_cells.train", None)
+    again = benchmark(folders, out, ["frozen", "smoothed", "instance"], seeds=2, ks=(1, 3), settings=small(), say=said.append)
+    assert again.rows == facts.rows
+    assert said == ["3 of 3 cells were finished before"]
+    fewer = benchmark(folders, out, ["frozen", "instance"], seeds=1, ks=(1, 3), settings=small())
+    assert fewer.rows == tuple(row for row in facts.rows if row.seed == 0 and row.method != "smoothed")
+
+
+def test_a_benchmark_that_broke_off_goes_on(
+    first: tuple[Path, BenchmarkFacts], folders: tuple[str, str], tmp_path: Path
+) -> None:
+    begun: list[str] = []
+
+    @contextmanager
+    def bars(description: str, total: int) -> Iterator[Any]:
+        begun.append(description)
+        if description == "epoch 2/2" and begun.count(description) == 2:
+            raise KeyboardInterrupt
+        yield lambda count: None
+
+    wanted = (["frozen", "smoothed", "instance"], (), 2, ("paper",), (1, 3), small())
+    with pytest.raises(InterruptedRun, match=r"stopped with 2 of 3 cells finished\. The same command goes on"):
+        benchmark(folders, tmp_path / "out", *wanted, bars=bars)
+    assert {row.seed for row in read_benchmark(tmp_path / "out").rows} == {0}
+    said: list[str] = []
+    facts = benchmark(folders, tmp_path / "out", *wanted, say=said.append)
+    assert said[0] == "2 of 3 cells were finished before"
+    assert facts.rows == first[1].rows
+
+
+def test_several_workers_find_the_same(first: tuple[Path, BenchmarkFacts], folders: tuple[str, str], tmp_path: Path) -> None:
+    methods = ["frozen", "smoothed", "instance"]
+    facts = benchmark(folders, tmp_path / "out", methods, seeds=2, ks=(1, 3), settings=small(), devices=("cpu", "cpu"))
+    assert facts.rows == first[1].rows
+
+
+def test_cells_of_other_settings_are_not_mixed_in(first: tuple[Path, BenchmarkFacts], folders: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"seed0' was begun with another optimiser.epochs \(2\) than is asked for \(5\)"):
+        benchmark(folders, first[0], ["instance"], seeds=1, settings=small(optimiser__epochs=5))
+
+
+def test_the_training_free_cell_knows_no_training(first: tuple[Path, BenchmarkFacts], folders: tuple[str, str]) -> None:
+    """Neither its settings nor its sizes: what was scored before goes with any training."""
+    other = small(optimiser__epochs=5, method__num_clusters=500)
+    facts = benchmark(folders, first[0], ["frozen"], ks=(1, 3), settings=other)
+    assert facts.rows == tuple(row for row in first[1].rows if row.method == "frozen")
+    with pytest.raises(UsageError, match=r"begun with another encoder.image_size \(32\)"):
+        benchmark(folders, first[0], ["frozen"], settings=small(encoder__image_size=48))
+
+
+def test_a_smaller_request_says_what_goes_from_the_tables(folders: tuple[str, str], tmp_path: Path) -> None:
+    said: list[str] = []
+    for methods in (["frozen", "centred"], ["frozen"]):
+        benchmark(folders, tmp_path / "out", methods, settings=small(), say=said.append)
+    assert f"2 rows of the tables in '{tmp_path / 'out'}' were not asked for now and go; their cells stay" in said[-2]
+
+
+def test_other_images_are_not_mixed_in(folders: tuple[str, str], tmp_path: Path) -> None:
+    copies = [str(shutil.copytree(folder, tmp_path / Path(folder).name)) for folder in folders]
+    benchmark(copies, tmp_path / "out", ["frozen"], settings=small())
+    gone = next(iter(sorted(Path(copies[0]).rglob("*.jpg"))))
+    gone.unlink()
+    with pytest.raises(UsageError, match=r"domain 'photo' has other images or classes \(\d+\) than the cells"):
+        benchmark(copies, tmp_path / "out", ["frozen"], settings=small())
+
+
+def test_a_cell_goes_on_with_another_device(folders: tuple[str, str], tmp_path: Path) -> None:
+    cell = tmp_path / "out" / "cells" / "photo" / "drawing" / "paper" / "instance-seed0"
+    benchmark(folders, tmp_path / "out", ["instance"], seeds=1, settings=small())
+    config = cell / "config.toml"
+    config.write_text(config.read_text(encoding="utf-8").replace('device = "cpu"', 'device = "cuda:7"'), encoding="utf-8")
+    benchmark(folders, tmp_path / "out", ["instance"], seeds=1, ks=(2,), settings=small(), devices=("cpu",))
+
+
+def test_two_at_once(first: tuple[Path, BenchmarkFacts], folders: tuple[str, str]) -> None:
+    with (
+        locked(first[0], "held by this test"),
+        pytest.raises(UcdirError, match="being written by another ucdir benchmark"),
+    ):
+        benchmark(folders, first[0], ["frozen"], settings=small())
+
+
+# Held-out images
+
+
+def test_held_out_images_are_not_trained_on(folders: tuple[str, str], tmp_path: Path) -> None:
+    facts = benchmark(folders, tmp_path / "out", ["frozen", "instance"], seeds=1, protocols=["held-out"], settings=small())
+    assert {row.protocol for row in facts.rows} == {"held-out"}
+    for name, folder in zip(("photo", "drawing"), folders, strict=True):
+        manifest = tmp_path / "out" / "splits" / f"{name}.csv"
+        sides = {side: set(load_domain(manifest, split=side).paths) for side in ("train", "test")}
+        assert sides["train"] | sides["test"] == {path.absolute() for path in load_domain(Path(folder)).paths}
+        assert not sides["train"] & sides["test"]
+        assert 0.05 < len(sides["test"]) / len(sides["train"]) < 0.6
+        (run,) = (tmp_path / "out" / "cells").glob("*/*/held-out/instance-seed0")
+        trained_on = (run / "images.csv").read_text(encoding="utf-8")
+        assert all(str(path) in trained_on for path in sides["train"])
+        assert not any(str(path) in trained_on for path in sides["test"])
+
+
+def test_what_is_held_out_does_not_depend_on_where_the_data_lies(folders: tuple[str, str], tmp_path: Path) -> None:
+    found = []
+    for place in ("one", "deeper/two"):
+        manifests = []
+        for domain in load_domains(folders):
+            copy = shutil.copytree(domain.source, tmp_path / place / domain.name)
+            lines = [
+                f"{copy / path.relative_to(domain.source)},{name}"
+                for path, name in zip(domain.paths, domain.classes or (), strict=True)
+            ]
+            manifests.append(tmp_path / place / f"{domain.name}.csv")
+            manifests[-1].write_text("\n".join(["path,class", *lines]), encoding="utf-8")
+        benchmark([str(m) for m in manifests], tmp_path / place / "out", ["frozen"], protocols=["held-out"], settings=small())
+        held = load_domain(tmp_path / place / "out" / "splits" / "photo.csv", split="test")
+        found.append([path.relative_to(tmp_path / place) for path in held.paths])
+    assert found[0] == found[1]
+
+
+def test_the_split_of_a_manifest_is_used(folders: tuple[str, str], tmp_path: Path) -> None:
+    manifests = []
+    for domain in load_domains(folders):
+        lines = [
+            f"{path},{name},{'test' if row % 2 else 'train'}"
+            for row, (path, name) in enumerate(zip(domain.paths, domain.classes, strict=True))
+        ]
+        manifests.append(tmp_path / f"{domain.name}.csv")
+        manifests[-1].write_text("\n".join(["path,class,split", *lines]), encoding="utf-8")
+    benchmark([str(m) for m in manifests], tmp_path / "out", ["frozen"], protocols=["held-out"], settings=small())
+    assert not (tmp_path / "out" / "splits").exists()
+
+
+def test_images_that_came_since_the_split(folders: tuple[str, str], tmp_path: Path) -> None:
+    benchmark(folders, tmp_path / "out", ["frozen"], protocols=["held-out"], settings=small())
+    file = tmp_path / "out" / "splits" / "photo.csv"
+    file.write_text(file.read_text(encoding="utf-8").replace("train", "test", 1), encoding="utf-8")
+    with pytest.raises(UsageError, match="images of domain 'photo' are no longer those of"):
+        benchmark(folders, tmp_path / "out", ["frozen"], protocols=["held-out"], settings=small())
+
+
+# What does not exist
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ["ucdri"]}, r"unknown method 'ucdri'\. Did you mean ucdir"),
+        ({"methods": []}, "no method is named"),
+        ({"pairs": ["photo-drawin"]}, r"unknown pair 'photo-drawin'\. Did you mean photo-drawing"),
+        ({"protocols": ["heldout"]}, "Did you mean held-out"),
+        ({"seeds": 0}, "--seeds 0: expected 1 or more"),
+        ({"ks": (0,)}, "k=0: expected 1 or more"),
+        ({"settings": small(run__seed=7)}, "run.seed=7 is decided by --seeds here"),
+        ({"settings": small(method__name="coda")}, "method.name=coda is decided by --methods here"),
+        ({"settings": small(method__num_clusters=500), "methods": ["ucdir"]}, "num_clusters=500 is more than the"),
+        ({"devices": ["cuda:9"]}, "cuda"),
+    ],
+)
+def test_what_does_not_exist(folders: tuple[str, str], tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UcdirError, match=message):
+        benchmark(**{"sources": folders, "out": tmp_path / "out", "settings": small(), **change})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("sources", "message"), [((), "nothing to compare"), (("office-home",), "ucdir data prepare NAME")])
+def test_sources_that_cannot_be_compared(sources: Sequence[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        benchmark(sources, tmp_path / "out")
+
+
+@pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")], ids=["in turn", "side by side"])
+def test_a_cell_that_fails_is_named_and_the_others_go_on(
+    folders: tuple[str, str], tmp_path: Path, devices: tuple[str, ...]
+) -> None:
+    (tmp_path / "out" / "cells" / "photo" / "drawing" / "paper" / "instance-seed0").mkdir(parents=True)
+    (tmp_path / "out" / "cells" / "photo" / "drawing" / "paper" / "instance-seed0" / "mine.txt").write_text("not a run")
+    said: list[str] = []
+    error = r"cell photo - drawing, paper, instance, seed 0: '.*' exists already.* 2 of 3 cells are finished"
+    with pytest.raises(UsageError, match=error):
+        benchmark(
+            folders, tmp_path / "out", ["frozen", "instance"], seeds=2, settings=small(), devices=devices, say=said.append
+        )
+    assert any(sentence.startswith("failed: cell photo - drawing, paper, instance, seed 0") for sentence in said)
+    assert {row.seed for row in read_benchmark(tmp_path / "out").rows if row.method == "instance"} == {1}
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import multiprocessing, os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from ucdir.commands.benchmark_cells import _end_with_the_parent\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_the_parent) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        pool.submit(time.sleep, 100).result()\n"
+    )
+    (tmp_path / "parent.py").write_text(script, encoding="utf-8")
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(300):
+        if not is_running(worker):
+            break
+        time.sleep(0.1)
+    assert not is_running(worker)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there, and no zombie that nobody has asked for yet."""
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+
+
+# Tables, from numbers made by hand
+
+
+def row(query: str, gallery: str, method: str, epoch: str | None, seed: int, value: float) -> BenchmarkRow:
+    return BenchmarkRow(query, gallery, method, epoch, "paper", seed, {"P@5": value, "mAP@All": value / 2})
+
+
+@pytest.fixture
+def by_hand() -> BenchmarkFacts:
+    rows = [row(*way, "frozen", None, 0, value) for way, value in ((("a_1", "b"), 0.2), (("b", "a_1"), 0.4))]
+    for seed, (there, back) in enumerate([(0.5, 0.3), (0.6, 0.4), (0.7, 0.2)]):
+        rows += [row("a_1", "b", "ucdir", "last", seed, there), row("b", "a_1", "ucdir", "last", seed, back)]
+    published = (PublishedFigure("all", "all", "UEM", "mAP@All", 0.344, "a paper"),)
+    return BenchmarkFacts("made", "ucdir benchmark a_1 b", "2026-01-01", "a machine", (5,), tuple(rows), published)
+
+
+def test_means_and_deviations(by_hand: BenchmarkFacts) -> None:
+    assert shown([0.5, 0.6, 0.7]) == "60.0 ± 10.0"
+    assert shown([0.25]) == "25.0"
+    assert shown([]) == shown([float("nan"), 0.1]) == "–"
+    ucdir = [entry for entry in by_hand.rows if entry.method == "ucdir"]
+    assert seed_values(ucdir, [("a_1", "b"), ("b", "a_1")], "P@5") == pytest.approx([0.4, 0.5, 0.45])
+    assert seed_values(ucdir[:5], [("a_1", "b"), ("b", "a_1")], "P@5") == pytest.approx([0.4, 0.5])  # the third lacks a way
+
+
+def test_the_table(by_hand: BenchmarkFacts) -> None:
+    lines = printed(by_hand).splitlines()
+    (last,) = [line.split() for line in lines if line.startswith("ucdir, last") and line.count("±") == 4]
+    assert " ".join(last) == "ucdir, last 60.0 ± 10.0 30.0 ± 10.0 45.0 ± 5.0 22.5 ± 2.5"
+    assert any("Published: UEM, mean of all directions: mAP@All 34.4 (a paper" in line for line in lines)
+
+
+def test_markdown(by_hand: BenchmarkFacts) -> None:
+    text = benchmark_markdown(by_hand)
+    assert "| ucdir, last | 60.0 ± 10.0 | 30.0 ± 10.0 | 45.0 ± 5.0 |" in text
+    assert "| frozen | 20.0 | 40.0 | 30.0 |" in text
+    assert "`ucdir benchmark a_1 b`\n\n2026-01-01: a machine." in text
+
+
+def test_latex(by_hand: BenchmarkFacts) -> None:
+    text = benchmark_latex(by_hand)
+    assert "ucdir, last & 60.0 $\\pm$ 10.0 & 30.0 $\\pm$ 10.0 & 45.0 $\\pm$ 5.0 \\\\" in text
+    assert "a\\_1 $\\to$ b" in text
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 3
