@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench bench-search bench-views bench-serve fuzz clean
+.PHONY: help setup demo test check format bench bench-epoch bench-kernels bench-scale bench-search bench-views bench-serve fuzz clean
 
 DATA ?= ../shared/data/pacs
 WEIGHTS ?= ../shared/weights/mobilenet_v2_imagenet.safetensors
@@ -19,8 +19,8 @@ setup: .venv/.ready ## make .venv from the locked versions
 demo: .venv/.ready ## draw two collections, learn, search: everything in a few minutes
 	@$(BIN)/ucdir demo
 
-test: .venv/.ready ## the whole test suite
-	@$(BIN)/python -m pytest
+test: .venv/.ready ## the whole test suite, files side by side on the cores; one thread each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/.ready ## format, lint, strict types, import rule
 	@$(BIN)/ruff format --check .
@@ -30,6 +30,17 @@ check: .venv/.ready ## format, lint, strict types, import rule
 
 bench: .venv/.ready ## train and score on real images (an hour a seed); DATA=..., WEIGHTS=..., SEEDS="0 1"
 	@$(BIN)/python benchmarks/real_images.py $(DATA) $(WEIGHTS) build/real-images --seeds $(SEEDS)
+
+bench-epoch: .venv/.ready ## an epoch beside the released code's way (a quarter of an hour); FOLDERS="DIR DIR" (default: drawn pictures)
+	@$(BIN)/python benchmarks/epoch.py $(FOLDERS)
+
+bench-scale: .venv/.ready ## memory while 100,000 drawn images are learned from, one epoch (half an hour, 2 GB of disk)
+	@$(BIN)/python benchmarks/scale.py
+
+bench-kernels: .venv/.ready ## k-means, the terms and scoring beside the plain ways (ten minutes)
+	@$(BIN)/python benchmarks/scoring.py
+	@$(BIN)/python benchmarks/kmeans.py
+	@$(BIN)/python benchmarks/terms.py
 
 bench-search: .venv/.ready ## exact search beside faiss, the start of a search, folder beside Milvus Lite (half an hour)
 	@$(BIN)/python benchmarks/search.py
