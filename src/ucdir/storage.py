@@ -47,6 +47,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def is_draft(file: Path, name: str) -> bool:
+    """Whether `file` is what a killed process left of a file or folder that was to be called `name`."""
+    return file.name.startswith(f".{name}.") and file.name.endswith(".tmp")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; it takes the name `path` only when the block ends without an error.

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,15 +14,18 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from safetensors.torch import save_file
 from trees import files_of, smaller, write_tree
 
 from ucdir.commands.benchmark import benchmark, default_settings
+from ucdir.commands.train import train
 from ucdir.config import Settings, load_settings
 from ucdir.data.datasets import DOMAINNET, OFFICE_HOME, PACS
 from ucdir.data.domain import load_domain, load_domains
 from ucdir.data.prepare import prepare_dataset, preparing
 from ucdir.drawing.collection import draw_collections
 from ucdir.errors import InterruptedRun, UcdirError, UsageError
+from ucdir.model.encoder import build_encoder
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow, PublishedFigure, read_benchmark
 from ucdir.report.benchmark_tables import benchmark_latex, benchmark_markdown, benchmark_table, seed_values, shown
 from ucdir.report.published import published_figures
@@ -124,8 +128,35 @@ def test_folders_of_ones_own_have_as_many_clusters_as_classes(folders: tuple[str
 
 
 def test_published_figures_stand_beside_what_they_are_about() -> None:
-    assert published_figures("domainnet", 345, True) == published_figures("pacs", 7, True) == ()
-    assert {figure.query for figure in published_figures("office-home", 65, False)} == {"product", "clipart"}
+    some, other = [frozenset(("art", "clipart"))], [frozenset(("clipart", "product"))]
+    assert published_figures("domainnet", 345, some, True) == published_figures("pacs", 7, some, True) == ()
+    assert published_figures("office-home", 65, some, False) == ()
+    assert {figure.query for figure in published_figures("office-home", 65, other, False)} == {"product", "clipart"}
+    assert {figure.method for figure in published_figures("office-home", 65, some, True)} == {
+        "UCDIR",
+        "CoDA",
+        "DG-UCDIR",
+        "UEM",
+    }
+
+
+def test_published_averages_do_not_stand_beside_a_part_of_the_data_set(tmp_path: Path) -> None:
+    """Neither where domains were left out, nor where pairs were, nor under figures of held-out images."""
+    spec = smaller(DOMAINNET)
+    source = write_tree(tmp_path / "source", files_of(spec))
+    with preparing(tmp_path / "domainnet"):
+        prepare_dataset(spec, source, tmp_path / "domainnet")
+    prepared = [str(tmp_path / "domainnet")]
+    facts = benchmark(prepared, tmp_path / "one", ["frozen"], ["clipart-sketch"], settings=small())
+    assert facts.published == ()
+    facts = benchmark(prepared, tmp_path / "held", ["frozen"], protocols=["held-out"], settings=small())
+    assert facts.published == ()
+    document = tmp_path / "domainnet" / "dataset.json"
+    content = json.loads(document.read_text(encoding="utf-8"))
+    content["pairs"] = content["pairs"][:1]
+    content["domains"] = [domain for domain in content["domains"] if domain["name"] in content["pairs"][0]]
+    document.write_text(json.dumps(content), encoding="utf-8")
+    assert benchmark(prepared, tmp_path / "part", ["frozen"], settings=small()).published == ()
 
 
 # Cells
@@ -143,6 +174,7 @@ def test_every_row_of_every_cell(first: tuple[Path, BenchmarkFacts]) -> None:
     assert set(facts.rows[0].metrics) == {"P@1", "P@3", "capped P@1", "capped P@3", "mAP@All", "chance"}
     assert "Chance, any P@k of a random order: photo → drawing 10.0" in printed(facts)
     assert facts.notes[0].startswith("Images: drawing ")
+    assert facts.notes[1:] == ("Trained with 3 clusters of each domain.",)
     assert read_benchmark(out) == facts
     assert facts.choice is not None
     assert facts.choice.runs == 2
@@ -178,11 +210,14 @@ def test_a_benchmark_that_broke_off_goes_on(
     wanted = (["frozen", "smoothed", "instance"], (), 2, ("paper",), (1, 3), small())
     with pytest.raises(InterruptedRun, match=r"stopped with 2 of 3 cells finished\. The same command goes on"):
         benchmark(folders, tmp_path / "out", *wanted, bars=bars)
-    assert {row.seed for row in read_benchmark(tmp_path / "out").rows} == {0}
+    broken_off = read_benchmark(tmp_path / "out")
+    assert {row.seed for row in broken_off.rows} == {0}
+    assert broken_off.notes[0].startswith("UNFINISHED: 2 of 3 cells.")
     said: list[str] = []
     facts = benchmark(folders, tmp_path / "out", *wanted, say=said.append)
     assert said[0] == "2 of 3 cells were finished before"
     assert facts.rows == first[1].rows
+    assert facts.notes == first[1].notes
 
 
 def test_several_workers_find_the_same(first: tuple[Path, BenchmarkFacts], folders: tuple[str, str], tmp_path: Path) -> None:
@@ -286,6 +321,19 @@ def test_the_split_of_a_manifest_is_used(folders: tuple[str, str], tmp_path: Pat
     assert not (tmp_path / "out" / "splits").exists()
 
 
+def test_too_few_images_to_hold_some_out(tmp_path: Path) -> None:
+    drawn = draw_collections(tmp_path / "d", images_per_class=4, size=40)
+    for folder in (drawn.photo, drawn.drawing):
+        for kind in sorted(folder.iterdir())[2:]:
+            shutil.rmtree(kind)
+        for kept in folder.iterdir():
+            for file in sorted(kept.iterdir())[1:]:
+                file.unlink()
+    wanted = ([str(drawn.photo), str(drawn.drawing)], tmp_path / "out", ["frozen"])
+    with pytest.raises(UsageError, match=r"of the 2 images of domain '\w+' [02] would be held out \(one in 5"):
+        benchmark(*wanted, protocols=["held-out"], settings=small())
+
+
 def test_images_that_came_since_the_split(folders: tuple[str, str], tmp_path: Path) -> None:
     benchmark(folders, tmp_path / "out", ["frozen"], protocols=["held-out"], settings=small())
     file = tmp_path / "out" / "splits" / "photo.csv"
@@ -338,24 +386,79 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
         )
     assert any(sentence.startswith("failed: cell photo - drawing, paper, instance, seed 0") for sentence in said)
     assert {row.seed for row in read_benchmark(tmp_path / "out").rows if row.method == "instance"} == {1}
+    assert "UNFINISHED: 2 of 3 cells" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_whatever_ends_one_training_does_not_end_the_others(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(sources: Sequence[str], out: Path, *given: Any, **named: Any) -> Any:
+        if out.name == "instance-seed0":
+            raise MemoryError
+        return train(sources, out, *given, **named)
+
+    monkeypatch.setattr("ucdir.commands.benchmark_cells.train", failing)
+    with pytest.raises(UcdirError, match=r"instance, seed 0: MemoryError 1 of 2 cells are finished") as caught:
+        benchmark(folders, tmp_path / "out", ["instance"], seeds=2, settings=small())
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
+def test_a_try_without_the_weights_changes_nothing(folders: tuple[str, str], tmp_path: Path) -> None:
+    """Weights that are not there are told once; damaged ones fail each cell. Neither is in the way of the right ones."""
+    wrong, right = tmp_path / "wrong.safetensors", tmp_path / "right.safetensors"
+    with pytest.raises(UcdirError, match=r"pretrained weights not found: '.*wrong.safetensors'"):
+        benchmark(folders, tmp_path / "out", ["frozen"], settings=small(encoder__weights=str(wrong)))
+    assert not (tmp_path / "out").exists()
+    wrong.write_bytes(b"no weights")
+    with pytest.raises(UcdirError, match="cell photo - drawing, paper, training-free, seed 0"):
+        benchmark(folders, tmp_path / "out", ["frozen"], settings=small(encoder__weights=str(wrong)))
+    save_file(build_encoder("timm/test_resnet", "none", 32).backbone.state_dict(), right)
+    rows = benchmark(folders, tmp_path / "out", ["frozen"], settings=small(encoder__weights=str(right))).rows
+    relative = os.path.relpath(right)
+    assert benchmark(folders, tmp_path / "out", ["frozen"], settings=small(encoder__weights=relative)).rows == rows
+
+
+def test_folders_are_listed_once_however_many_cells_there_are(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[tuple[str, ...]] = []
+
+    def counting(sources: Sequence[str], **given: Any) -> Any:
+        listed.append(tuple(sources))
+        return load_domains(sources, **given)
+
+    monkeypatch.setattr("ucdir.commands.benchmark.load_domains", counting)
+    monkeypatch.setattr("ucdir.commands.benchmark.run_cells", lambda *given: pytest.exit("the cells would run now"))
+    with pytest.raises(pytest.exit.Exception):
+        benchmark(folders, tmp_path / "out", ["frozen", "instance", "ucdir", "coda"], seeds=9, settings=small())
+    assert len(listed) == 3  # both together, then each
+
+
+@pytest.mark.parametrize("end", ["killed", "an error"])
+def test_workers_end_with_their_parent(tmp_path: Path, end: str) -> None:
+    """At once, in the middle of their work."""
     script = (
-        "import multiprocessing, os, time\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        "from ucdir.commands.benchmark_cells import _end_with_the_parent\n"
+        "import os, time\n"
+        "from ucdir.commands.benchmark_cells import leashed_workers\n"
         "if __name__ == '__main__':\n"
-        "    context = multiprocessing.get_context('spawn')\n"
-        "    with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_the_parent) as pool:\n"
+        "    with leashed_workers(1) as pool:\n"
         "        print(pool.submit(os.getpid).result(), flush=True)\n"
-        "        pool.submit(time.sleep, 100).result()\n"
+        "        pool.submit(time.sleep, 100)\n"
+        "        input()\n"
+        "        raise SystemExit(7)\n"
     )
     (tmp_path / "parent.py").write_text(script, encoding="utf-8")
-    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, tmp_path / "parent.py"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
-        parent.kill()
+        if end == "killed":
+            parent.kill()
+        else:
+            parent.stdin.write("\n")
+            parent.stdin.flush()
+            assert parent.wait(timeout=60) == 7
     for _ in range(300):
         if not is_running(worker):
             break

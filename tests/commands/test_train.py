@@ -593,7 +593,9 @@ def test_an_existing_run_is_refused(world: Path, whole: TrainResult, tmp_path: P
 
 
 def test_an_empty_folder_is_taken(world: Path, tmp_path: Path) -> None:
+    """Also one that holds no more than a run that was killed in its first moment."""
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.toml.k3x9.tmp").write_text("[enc")
     assert train(sources(world), tmp_path / "run", small(optimiser__epochs=1)).epochs == 1
 
 

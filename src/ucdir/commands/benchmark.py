@@ -1,53 +1,37 @@
 """`ucdir benchmark`: methods x pairs x seeds of a data set, cell by cell, into one table."""
 
-import csv
-import hashlib
-import io
-import json
-import multiprocessing
-import platform
+import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from datetime import date
-from itertools import chain, combinations
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ucdir.commands.benchmark_cells import TRAINED, TRAINING_FREE, Cell, Rows, Task, run_cells
+from ucdir.commands.benchmark_cells import TRAINED, TRAINING_FREE, Cell, Task, run_cells
+from ucdir.commands.benchmark_folder import Tables, refuse_other_images, refuse_other_settings, tell_rows_left_out
 from ucdir.commands.evaluate import check_classes
 from ucdir.commands.report import write_report
-from ucdir.commands.train import with_domains
-from ucdir.config import Settings, did_you_mean, differences, load_settings, value_of
+from ucdir.commands.train import on_domains
+from ucdir.config import Settings, did_you_mean, load_settings, value_of
 from ucdir.data.datasets import DOCUMENT, PreparedSet, load_prepared
 from ucdir.data.domain import Domain, load_domains
+from ucdir.data.held_out import TRAIN, split_source
 from ucdir.errors import UcdirError, UsageError
-from ucdir.learn.run import read_epochs
 from ucdir.learn.trainer import check_sizes
 from ucdir.model.device import choose_device
+from ucdir.model.pretrained import require_weights
 from ucdir.progress import Bars, no_bars, no_words
-from ucdir.report.benchmark_facts import RESULTS, BenchmarkFacts, benchmark_document, read_benchmark
-from ucdir.report.benchmark_tables import benchmark_latex, benchmark_markdown
-from ucdir.report.choice import EpochScores, choice_of
-from ucdir.report.published import published_figures
-from ucdir.storage import locked, write_text
+from ucdir.report.benchmark_facts import BenchmarkFacts
+from ucdir.storage import locked
 
 DEFAULT_METHODS = (*TRAINING_FREE, "instance", "ucdir", "protoot")
 PROTOCOLS = ("paper", "held-out")
-HELD_OUT = 5  # one image of so many is held out, where a data set has no split of its own
 DEFAULT_KS = (1, 5, 15, 50)
-FREE_TO_DIFFER = {"data.cache_dir", "data.cache_gb", "data.workers", "run.device"}
-TRAINING_FREE_KEYS = {
-    "data.domains",
-    "data.classes",
-    "encoder.backbone",
-    "encoder.weights",
-    "encoder.image_size",
-    "run.precision",
-}
 GIVEN_ELSEWHERE = {"run.seed": "--seeds", "method.name": "--methods", "data.split": "--protocol held-out"}
-IMAGES = "images.json"  # beside the cells of a pair: which images they are about
+
+Load = Callable[[str, str | None], Domain]
 
 
 def benchmark(
@@ -82,7 +66,7 @@ def benchmark(
                InterruptedRun on Ctrl-C
     """
     prepared = _prepared(sources)
-    chosen = settings or default_settings(sources)
+    chosen = _with_weights(settings or default_settings(sources))
     _refuse_given_elsewhere(chosen)
     manifests = [f"{name}={manifest}" for name, manifest in prepared.domains] if prepared else sources
     domains = load_domains(manifests, classes=chosen.data.classes)
@@ -98,27 +82,41 @@ def benchmark(
     cutoffs = _cutoffs(ks or (prepared.ks if prepared else DEFAULT_KS))
     workers = _workers(devices)
     whole = {domain.name: f"{domain.name}={domain.source}" for domain in domains}
-    held = {domain.name: _split(out, domain) for domain in domains} if "held-out" in protocols else {}
+    held = {domain.name: split_source(domain, out / "splits") for domain in domains} if "held-out" in protocols else {}
     free = tuple(method for method in wanted if method in TRAINING_FREE)
-    tasks = [_task(cell, out, chosen, free, cutoffs, held if cell.protocol == "held-out" else whole) for cell in plan]
+
+    @cache  # each is in many cells, and may be a slow disk's
+    def load(source: str, split: str | None) -> Domain:
+        return load_domains([source], classes=chosen.data.classes, split=split)[0]
+
+    tasks = [_task(cell, out, chosen, free, cutoffs, held if cell.protocol == "held-out" else whole, load) for cell in plan]
     for task in tasks:
-        _refuse_other_settings(task)
-    for task in {task.folder.parent: task for task in tasks if task.cell.is_trained}.values():
-        check_sizes(task.settings, load_domains(task.sources, classes="none", split=task.settings.data.split))
+        refuse_other_settings(task)
+    for task in _one_of_each_pair([task for task in tasks if task.cell.is_trained]):
+        check_sizes(task.settings, [load(source, task.settings.data.split) for source in task.sources])
     with locked(out, "being written by another ucdir benchmark"):
-        for task in {task.folder.parent: task for task in tasks}.values():
-            _refuse_other_images(task, out)
-        _tell_rows_left_out(out, tasks, say)
-
-        def written(found: Mapping[Cell, Rows]) -> BenchmarkFacts:
-            return _written(out, found, tasks, cutoffs, prepared, command)
-
-        facts = written(run_cells(tasks, workers, bars, say, lambda found: show(written(found))))
-        try:
-            write_report(out)
-        except UcdirError as error:
-            say(f"no report: {error}")
+        for task in _one_of_each_pair(tasks):
+            refuse_other_images(task, [load(source, None) for source in task.sources], out)
+        tell_rows_left_out(out, tasks, say)
+        tables = Tables(out, tasks, cutoffs, prepared, command)
+        outcome = run_cells(tasks, workers, bars, say, lambda found: show(tables.write(found)))
+        outcome.refuse_nothing()
+        facts = tables.write(outcome.found)
+        _report(out, say)
+        outcome.refuse_failures()
         return facts
+
+
+def _report(out: Path, say: Callable[[str], None]) -> None:
+    try:
+        write_report(out)
+    except UcdirError as error:
+        say(f"no report: {error}")
+
+
+def _one_of_each_pair(tasks: Sequence[Task]) -> list[Task]:
+    """One task for each pair and protocol."""
+    return list({task.folder.parent: task for task in tasks}.values())
 
 
 # What is asked for
@@ -153,6 +151,16 @@ def _prepared(sources: Sequence[str]) -> PreparedSet | None:
             f"(ucdir data prepare NAME --source DIR --out {folder}), or two or more folders."
         )
     return load_prepared(folder)
+
+
+def _with_weights(settings: Settings) -> Settings:
+    """The same with an absolute path of the weights, seen to be there before sixty cells fail for want of them."""
+    weights = settings.encoder.weights
+    if weights in ("default", "none"):
+        return settings
+    require_weights(Path(weights))
+    absolute = os.path.abspath(weights)  # noqa: PTH100 (keeps the name of a link, resolve() would not)
+    return settings.model_copy(update={"encoder": settings.encoder.model_copy(update={"weights": absolute})})
 
 
 def _refuse_given_elsewhere(settings: Settings) -> None:
@@ -204,162 +212,21 @@ def _workers(devices: Sequence[str]) -> tuple[str, ...]:
 
 
 def _task(
-    cell: Cell, out: Path, settings: Settings, free: tuple[str, ...], ks: tuple[int, ...], sources: Mapping[str, str]
+    cell: Cell,
+    out: Path,
+    settings: Settings,
+    free: tuple[str, ...],
+    ks: tuple[int, ...],
+    sources: Mapping[str, str],
+    load: Load,
 ) -> Task:
     pair = (sources[cell.pair[0]], sources[cell.pair[1]])
+    split = None if cell.protocol == "paper" else TRAIN
     update: dict[str, Any] = {
-        "data": settings.data.model_copy(update={"split": None if cell.protocol == "paper" else "train"}),
+        "data": settings.data.model_copy(update={"split": split}),
         "run": settings.run.model_copy(update={"seed": cell.seed}),
     }
     if cell.is_trained:
         update["method"] = settings.method.model_copy(update={"name": cell.method})
-    resolved = with_domains(settings.model_copy(update=update), pair)
+    resolved = on_domains(settings.model_copy(update=update), [load(source, split) for source in pair])
     return Task(cell, out / cell.place, pair, resolved, (cell.method,) if cell.is_trained else free, ks)
-
-
-# What is there already
-
-
-def _refuse_other_settings(task: Task) -> None:
-    """A cell that was begun with other settings is not mixed into this table."""
-    file = task.folder / "config.toml"
-    if not file.is_file():
-        return
-    stored = load_settings(file=file)
-    matters = TRAINING_FREE_KEYS.__contains__ if not task.cell.is_trained else (lambda key: key not in FREE_TO_DIFFER)
-    differing = [key for key in differences(task.settings, stored) if matters(key)]
-    if differing:
-        key = differing[0]
-        raise UsageError(
-            f"'{task.folder}' was begun with another {key} ({value_of(stored, key)}) than is asked for "
-            f"({value_of(task.settings, key)}). Give another --out, or leave the setting as it was."
-        )
-
-
-def _refuse_other_images(task: Task, out: Path) -> None:
-    """Cells of a pair are all about the same images: what they are is noted before the first."""
-    file = task.folder.parent / IMAGES
-    domains = load_domains(task.sources, classes=task.settings.data.classes)
-    found = {domain.name: {"images": len(domain), "digest": _digest(domain)} for domain in domains}
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else found
-    for name, now in found.items():
-        if known.get(name) != now:
-            raise UsageError(
-                f"domain '{name}' has other images or classes ({now['images']:,}) than the cells in '{out}' were begun with "
-                f"({known.get(name, {}).get('images', 0):,}). Give another --out, or put them back."
-            )
-    if not file.is_file():
-        write_text(file, json.dumps(found, indent=1) + "\n")
-
-
-def _digest(domain: Domain) -> str:
-    """Tells lists of images and classes apart."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path, name in zip(domain.paths, domain.classes or [None] * len(domain), strict=True):
-        digest.update(f"{_name_of(path, domain)}\0{name}\0".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _name_of(path: Path, domain: Domain) -> str:
-    """What an image is called wherever the data lies: its place in the folder, or its last two parts in a manifest."""
-    return str(path.relative_to(domain.source)) if domain.source.is_dir() else "/".join(path.parts[-2:])
-
-
-def _tell_rows_left_out(out: Path, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
-    """Say when the tables that lie in `out` have rows that were not asked for now."""
-    with suppress(UcdirError):
-        asked = {(frozenset(task.cell.pair), task.cell.protocol, method) for task in tasks for method in task.methods}
-        rows = read_benchmark(out).rows
-        others = sum((frozenset((row.query, row.gallery)), row.protocol, row.method) not in asked for row in rows)
-        if others:
-            say(f"{others} rows of the tables in '{out}' were not asked for now and go; their cells stay, for when they are")
-
-
-# Held-out images
-
-
-def _split(out: Path, domain: Domain) -> str:
-    """A domain as a manifest with the splits train and test: its own where it has them, or one that is drawn here."""
-    own = f"{domain.name}={domain.source}"
-    if domain.source.is_file() and _has_splits(own):
-        return own
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(("path", "class", "split"))
-    for path, name in zip(domain.paths, domain.classes or [None] * len(domain), strict=True):
-        rows.writerow((path.absolute(), name or "", "test" if _is_held_out(path, domain) else "train"))
-    file = out / "splits" / f"{domain.name}.csv"
-    if file.is_file() and file.read_text(encoding="utf-8") != table.getvalue():
-        raise UsageError(f"the images of domain '{domain.name}' are no longer those of '{file}'. Give another --out.")
-    try:
-        write_text(file, table.getvalue())
-    except UnicodeEncodeError as error:
-        raise UcdirError(f"domain '{domain.name}' holds a file name that is no UTF-8. Rename it.") from error
-    return f"{domain.name}={file}"
-
-
-def _has_splits(source: str) -> bool:
-    try:
-        return all(load_domains([source], classes="none", split=split) for split in ("train", "test"))
-    except UcdirError:
-        return False
-
-
-def _is_held_out(path: Path, domain: Domain) -> bool:
-    """By the name of the image alone: the same on every machine, and images that are added later move no other."""
-    name = _name_of(path, domain).encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) % HELD_OUT == 0
-
-
-# What is written
-
-
-def _written(
-    out: Path,
-    found: Mapping[Cell, Rows],
-    tasks: Sequence[Task],
-    ks: tuple[int, ...],
-    prepared: PreparedSet | None,
-    command: str,
-) -> BenchmarkFacts:
-    """The results so far, as a document and as tables."""
-    done = [task for task in tasks if task.cell in found]
-    rows = tuple(chain.from_iterable(found[task.cell] for task in done))
-    choice = choice_of([_epochs(task.folder) for task in done if task.cell.is_trained])
-    whole = prepared is not None and {task.cell.pair for task in tasks} == set(prepared.pairs)
-    published = published_figures(prepared.name, prepared.num_clusters, whole) if prepared else ()
-    name = prepared.name if prepared else out.absolute().name
-    notes = _notes(tasks, prepared)
-    facts = BenchmarkFacts(name, command, str(date.today()), _machine(), ks, rows, published, choice, notes)
-    write_text(out / RESULTS, json.dumps(benchmark_document(facts), indent=1, ensure_ascii=False) + "\n")
-    write_text(out / "results.md", benchmark_markdown(facts))
-    write_text(out / "results.tex", benchmark_latex(facts))
-    return facts
-
-
-def _notes(tasks: Sequence[Task], prepared: PreparedSet | None) -> tuple[str, ...]:
-    """Which images the figures are of, and what differs from the data set as it is known."""
-    counts: dict[str, int] = {}
-    for folder in {task.folder.parent for task in tasks}:
-        noted = json.loads((folder / IMAGES).read_text(encoding="utf-8"))
-        counts |= {name: found["images"] for name, found in noted.items()}
-    notes = [f"Images: {', '.join(f'{name} {count:,}' for name, count in sorted(counts.items()))}."]
-    if prepared is not None and prepared.differences:
-        notes.append(
-            f"NOT {prepared.name} as it is known: {prepared.differences} counts differ, listed in its {DOCUMENT}. These "
-            "figures are not those of the data set."
-        )
-    return tuple(notes)
-
-
-def _epochs(run: Path) -> list[EpochScores]:
-    """The label-free score and the oracle's of each epoch of a finished run; none where classes were not scored."""
-    scored = [epoch for epoch in read_epochs(run) if "oracle" in epoch]
-    return [EpochScores(epoch["label_free"]["score"], epoch["oracle"]["mAP@All"]) for epoch in scored]
-
-
-def _machine() -> str:
-    """The machine in one line."""
-    cards = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())) or "no GPU"
-    cores = f"{multiprocessing.cpu_count()} cores, {cards}"
-    return f"{platform.system()} {platform.machine()}, {cores}; Python {platform.python_version()}, torch {torch.__version__}"

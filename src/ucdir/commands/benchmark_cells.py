@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import get_args
@@ -76,7 +78,29 @@ class Task:
 
 
 Rows = list[BenchmarkRow]
-Failures = dict[Cell, UcdirError]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of `planned` cells: the rows of those that were finished, and why others failed."""
+
+    planned: int
+    found: dict[Cell, Rows]
+    failures: dict[Cell, UcdirError]
+
+    def refuse_nothing(self) -> None:
+        """Raise what `refuse_failures` does where there is not a single row."""
+        if not self.found:
+            self.refuse_failures()
+
+    def refuse_failures(self) -> None:
+        """UcdirError that tells the first failure, when there is one."""
+        if not self.failures:
+            return
+        first = next(iter(self.failures.values()))
+        more = f" {len(self.failures) - 1} others failed too." if len(self.failures) > 1 else ""
+        done = f"{len(self.found)} of {self.planned} cells are finished; the same command tries again."
+        raise type(first)(f"{first}{more} {done}") from first.__cause__
 
 
 def run_cells(
@@ -85,14 +109,14 @@ def run_cells(
     bars: Bars,
     say: Callable[[str], None],
     report: Callable[[Mapping[Cell, Rows]], None],
-) -> dict[Cell, Rows]:
-    """The rows of all cells. One that fails is told at once and the others go on; at the end UcdirError says so.
+) -> Outcome:
+    """Run all cells that are not finished. One that fails is told at once and the others go on.
 
     report    is given what is finished, after each cell
     """
     found = {task.cell: rows for task in tasks if (rows := finished(task)) is not None}
     waiting = [task for task in tasks if task.cell not in found]
-    failures: Failures = {}
+    failures: dict[Cell, UcdirError] = {}
     if found:
         say(f"{len(found)} of {len(tasks)} cells were finished before")
     started = time.monotonic()
@@ -117,18 +141,15 @@ def run_cells(
         raise InterruptedRun(
             f"stopped with {len(found)} of {len(tasks)} cells finished. The same command goes on where this one stopped."
         ) from error
-    if failures:
-        first = next(iter(failures.values()))
-        more = f" {len(failures) - 1} others failed too." if len(failures) > 1 else ""
-        raise type(first)(f"{first}{more} {len(found)} of {len(tasks)} cells are finished; the same command tries again.")
-    return found
+    return Outcome(len(tasks), found, failures)
 
 
 def _told(task: Task, error: Exception) -> UcdirError:
     """The error with the name of its cell."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    kind = UsageError if isinstance(error, UsageError) else UcdirError
-    return kind(f"cell {task.cell}: {reason}")
+    told = (UsageError if isinstance(error, UsageError) else UcdirError)(f"cell {task.cell}: {reason}")
+    told.__cause__ = error
+    return told
 
 
 Done = Callable[[Task, Rows], None]
@@ -141,7 +162,7 @@ def _run_in_turn(tasks: Sequence[Task], device: str, bars: Bars, done: Done, fai
             rows = run_cell(task, device, bars)
         except InterruptedRun:
             raise
-        except (UcdirError, RuntimeError) as error:  # torch has RuntimeErrors for memory that is full
+        except Exception as error:  # whatever ends one training, memory that is full or a file that is damaged
             failed(task, error)
         else:
             done(task, rows)
@@ -149,9 +170,8 @@ def _run_in_turn(tasks: Sequence[Task], device: str, bars: Bars, done: Done, fai
 
 def _run_side_by_side(tasks: Sequence[Task], devices: Sequence[str], done: Done, failed: Failed) -> None:
     """One process for each device; each takes the next cell when it has finished one."""
-    context = multiprocessing.get_context("spawn")
     waiting, running = list(tasks), dict[Future[Rows], tuple[Task, str]]()
-    with ProcessPoolExecutor(len(devices), mp_context=context, initializer=_end_with_the_parent) as pool:
+    with leashed_workers(len(devices)) as pool:
         free = list(devices)
         while waiting or running:
             while free and waiting:
@@ -167,19 +187,33 @@ def _run_side_by_side(tasks: Sequence[Task], devices: Sequence[str], done: Done,
                 except BrokenProcessPool as error:
                     reason = "a worker was killed, perhaps for memory. The same command goes on where this one stopped."
                     raise _told(task, UcdirError(reason)) from error
-                except (UcdirError, RuntimeError) as error:
+                except Exception as error:  # as above
                     failed(task, error)
                 else:
                     done(task, rows)
 
 
-def _end_with_the_parent() -> None:
-    """A worker whose parent was killed ends at once: it must not hold a device, or write what another run now writes."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+@contextmanager
+def leashed_workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end at once, whatever they do, when this one is killed or the block ends with an error.
+
+    They must not hold a device, or write what another run now writes; what a cell has finished is safe at any moment.
+    """
+    context = multiprocessing.get_context("spawn")
+    leash, held = context.Pipe(duplex=False)
+    with held, leash, ProcessPoolExecutor(count, mp_context=context, initializer=_on_leash, initargs=(leash,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            held.close()
+            raise
+
+
+def _on_leash(leash: Connection) -> None:
+    """End this process when the other end of `leash` is closed, which the system does for one that is killed."""
 
     def watch() -> None:
-        wait_for([parent.sentinel])
+        wait_for([leash])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -192,9 +226,9 @@ def run_cell(task: Task, device: str = "auto", bars: Bars = no_bars) -> Rows:
         if task.cell.is_trained:
             begun = (task.folder / "config.toml").is_file()
             train([] if begun else task.sources, task.folder, settings, resume=begun, bars=bars, report=False)
-        else:
-            write_text(task.folder / "config.toml", settings.to_toml())
         rows = _score(task, settings, bars)
+        if not task.cell.is_trained:
+            write_text(task.folder / "config.toml", settings.to_toml())
         document = {"ks": task.ks, "rows": [row_document(row) for row in rows]}
         write_text(task.folder / SCORES, json.dumps(document, indent=1) + "\n")
     return _wanted(task, rows)

@@ -46,7 +46,7 @@ from ucdir.model.encoder import Encoder, build_encoder, with_start
 from ucdir.model.processes import Processes, joined, own_device
 from ucdir.progress import Bars, no_bars, no_words
 from ucdir.retrieval.metrics import score
-from ucdir.storage import write_text
+from ucdir.storage import is_draft, write_text
 
 CHANGEABLE = {"data.domains", "data.cache_dir", "data.cache_gb", "data.workers", "run.device"}  # domains are compared
 
@@ -165,7 +165,8 @@ def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resum
 
 
 def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+    """Whether a folder holds nothing but the draft of a run that was killed while it wrote its first file."""
+    return folder.is_dir() and all(is_draft(file, "config.toml") for file in folder.iterdir())
 
 
 def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | None) -> Settings:
@@ -192,8 +193,12 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
 
 
 def with_domains(settings: Settings, sources: Sequence[str]) -> Settings:
-    """The settings of a run on these sources, named and absolute; UcdirError where one cannot be used."""
-    domains = load_domains(sources, classes=settings.data.classes, split=settings.data.split)
+    """The settings of a run on these sources; UcdirError where one cannot be used."""
+    return on_domains(settings, load_domains(sources, classes=settings.data.classes, split=settings.data.split))
+
+
+def on_domains(settings: Settings, domains: Sequence[Domain]) -> Settings:
+    """The settings of a run on these domains, named and absolute."""
     named = tuple(f"{domain.name}={domain.source.absolute()}" for domain in domains)
     for text in named:
         if text != text.encode("utf-8", "replace").decode("utf-8"):

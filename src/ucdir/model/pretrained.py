@@ -86,11 +86,16 @@ def load_weights(path: Path, backbone: nn.Module, head: nn.Module | None) -> Mat
     )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    if path.is_dir():
-        return _read_encoder_folder(path)
+def require_weights(path: Path) -> None:
+    """UcdirError when there is nothing at `path`."""
     if not path.exists():
         raise UcdirError(f"pretrained weights not found: '{path}'. Give an existing file or encoder folder to --weights.")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    require_weights(path)
+    if path.is_dir():
+        return _read_encoder_folder(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

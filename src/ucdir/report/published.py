@@ -1,5 +1,7 @@
 """Figures that others published for the public data sets, each with its source. They start from MoCo v2 and a ResNet-50."""
 
+from collections.abc import Collection
+
 from ucdir.report.benchmark_facts import ALL, PublishedFigure
 
 UEM = "mean of 3 seeds, as reported by UEM (NeurIPS 2024)"
@@ -15,16 +17,17 @@ OFFICE_HOME_RERUN = {
 }
 
 
-def published_figures(name: str, num_classes: int, all_pairs: bool) -> tuple[PublishedFigure, ...]:
-    """What is known of a data set: single directions, and averages over all its directions where `all_pairs` are there."""
+def published_figures(
+    name: str, num_classes: int, pairs: Collection[frozenset[str]], whole: bool
+) -> tuple[PublishedFigure, ...]:
+    """What is known of a data set: single directions of `pairs`, and the averages where these are the `whole` data set."""
     if CLASSES.get(name) != num_classes:
         return ()
-    averages = [
-        PublishedFigure(ALL, ALL, method, "mAP@All", value, UEM) for method, value in AVERAGES[name].items() if all_pairs
-    ]
+    averages = [PublishedFigure(ALL, ALL, method, "mAP@All", value, UEM) for method, value in AVERAGES[name].items() if whole]
     single = [
         PublishedFigure(query, gallery, "UCDIR", metric, value, RERUN)
         for (query, gallery), figures in (OFFICE_HOME_RERUN if name == "office-home" else {}).items()
         for metric, value in figures.items()
+        if frozenset((query, gallery)) in pairs
     ]
     return (*averages, *single)
