@@ -133,6 +133,20 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(url: str, behav
     assert download(url, tmp_path / "set.zip", pause=0).path.read_bytes() == CONTENT[::-1]
 
 
+def test_killed_when_it_began_anew(url: str, behaviour: Behaviour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after the new tag was kept: what had arrived of the old file is not continued with bytes of the new one."""
+    behaviour.cuts = [100_000, 0, 0, 0]
+    with pytest.raises(UcdirError):
+        download(url, tmp_path / "set.zip", pause=0)
+    behaviour.content, behaviour.etag = CONTENT[::-1], '"two"'
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_receive", lambda answer, part, mode, advance: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            download(url, tmp_path / "set.zip", pause=0)
+    assert (tmp_path / "set.zip.part.tag").read_text(encoding="latin-1") == '"two"'
+    assert download(url, tmp_path / "set.zip", pause=0).path.read_bytes() == CONTENT[::-1]
+
+
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
 def test_a_part_that_is_complete(url: str, tmp_path: Path, size: int | None) -> None:
     (tmp_path / "set.zip.part").write_bytes(CONTENT)

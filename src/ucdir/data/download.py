@@ -117,6 +117,8 @@ def _fetch_once(fetch: _Fetch, bars: Bars) -> bool:
     with answer:
         goes_on = answer.status == http.client.PARTIAL_CONTENT
         total = _total(answer, start, fetch)
+        if not goes_on:
+            fetch.part.unlink(missing_ok=True)  # before the tag: old bytes never lie under a new one
         _remember_tag(fetch, answer)
         with bars(f"fetching {fetch.path.name}", total or 0) as advance:
             advance(start if goes_on else 0)
