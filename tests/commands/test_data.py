@@ -152,6 +152,27 @@ def test_fetched_and_prepared(server: tuple[str, Path], archive: Path, tmp_path:
     assert said[0].endswith(", nothing known to compare it with")
 
 
+def test_on_a_disk_with_room_for_the_rest_alone(server: tuple[str, Path], small_disk: Path) -> None:
+    """Of 64 kB that the disk has, 48 are filled by what has arrived: the last 8 kB still fit."""
+    address, folder = server
+    content = bytes(range(256)) * 224
+    (folder / "PACS.zip").write_bytes(content)
+    (small_disk / "PACS.zip.part").write_bytes(content[:49_152])
+    remote = RemoteFile("PACS.zip", f"{address}/PACS.zip", len(content))
+    said: list[str] = []
+    fetch_files(replace(PACS, files=(remote,)), small_disk, say=said.append)
+    assert (small_disk / "PACS.zip").read_bytes() == content
+    assert said[0].startswith("Fetching 1 file, 0.0 GB (0.0 GB have arrived), into ")
+
+
+def test_on_a_disk_without_room_for_the_rest(small_disk: Path) -> None:
+    (small_disk / "PACS.zip.part").write_bytes(b"0" * 49_152)
+    remote = RemoteFile("PACS.zip", "http://127.0.0.1/never-asked", 2_000_049_152)
+    with pytest.raises(UcdirError, match=r"fetching needs 2\.0 GB, but the disk of '.*' has 0\.0 GB left"):
+        fetch_files(replace(PACS, files=(remote,)), small_disk)
+    assert (small_disk / "PACS.zip.part").stat().st_size == 49_152
+
+
 def test_the_addresses_are_those_of_one_server() -> None:
     for spec in (DOMAINNET, VISDA):
         assert all(file.url is not None and file.url.startswith("http://csr.bu.edu/ftp/visda") for file in spec.files)

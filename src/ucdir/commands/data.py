@@ -1,11 +1,11 @@
 """`ucdir data`: from the files of public data sets to manifests, and what is known of these data sets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ucdir.data.archives import require_space
-from ucdir.data.datasets import DATASETS, DatasetSpec, dataset
-from ucdir.data.download import Downloaded
+from ucdir.data.datasets import DATASETS, DatasetSpec, RemoteFile, dataset
+from ucdir.data.download import Downloaded, arrived_of
 from ucdir.data.download import download as fetch
 from ucdir.data.prepare import Prepared, prepare_dataset, preparing
 from ucdir.errors import UcdirError, UsageError
@@ -64,11 +64,9 @@ def fetch_files(
     """Fetch the files of a data set into a folder; those that are there already are kept."""
     lacking = [file for file in spec.files if not (folder / file.name).exists()]
     if lacking:
-        size = sum(file.size or 0 for file in lacking)
-        require_space(folder, size, "fetching")
-        how_much = f"{size / 1e9:,.1f} GB" if all(file.size for file in lacking) else "of unknown size"
+        require_space(folder, sum(_still_to_come(file, folder) for file in lacking), "fetching")
         files = f"{len(lacking)} file{'' if len(lacking) == 1 else 's'}"
-        say(f"Fetching {files}, {how_much}, into {folder}. Terms of {spec.title}: {spec.licence}.")
+        say(f"Fetching {files}, {_how_much(lacking, folder)}, into {folder}. Terms of {spec.title}: {spec.licence}.")
     fetched: list[Downloaded] = []
     for file in sorted(spec.files, key=lambda file: file.size or 0):
         assert file.url is not None
@@ -77,3 +75,16 @@ def fetch_files(
         say(f"{got.path}: SHA-256 {got.sha256}, {compared}")
         fetched.append(got)
     return tuple(fetched)
+
+
+def _still_to_come(file: RemoteFile, folder: Path) -> int:
+    """Bytes that fetching a file still adds to the disk; 0 where its size is not known."""
+    return max((file.size or 0) - arrived_of(folder / file.name), 0)
+
+
+def _how_much(files: Sequence[RemoteFile], folder: Path) -> str:
+    if not all(file.size for file in files):
+        return "of unknown size"
+    size = sum(file.size or 0 for file in files)
+    arrived = size - sum(_still_to_come(file, folder) for file in files)
+    return f"{size / 1e9:,.1f} GB{f' ({arrived / 1e9:,.1f} GB have arrived)' if arrived else ''}"

@@ -54,6 +54,12 @@ def download(
         return Downloaded(path, _known_sha256(path), "" if size is None else "size")
 
 
+def arrived_of(path: Path) -> int:
+    """Bytes of a file that an earlier call has fetched and that the next one need not fetch again."""
+    part = _part_of(path)
+    return part.stat().st_size if part.exists() else 0
+
+
 @dataclass(frozen=True)
 class _Fetch:
     url: str
@@ -63,7 +69,7 @@ class _Fetch:
 
     @property
     def part(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.part")
+        return _part_of(self.path)
 
     @property
     def tag(self) -> Path:
@@ -72,7 +78,7 @@ class _Fetch:
     @property
     def arrived(self) -> int:
         """Bytes in the part."""
-        return self.part.stat().st_size if self.part.exists() else 0
+        return arrived_of(self.path)
 
     def forget(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -246,6 +252,10 @@ def _known_sha256(path: Path) -> str:
 
 def _keep_sha256(path: Path, sha256: str) -> None:
     write_text(_sum_file(path), f"{sha256}  {path.name}\n")
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def _sum_file(path: Path) -> Path:
