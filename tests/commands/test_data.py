@@ -152,6 +152,23 @@ def test_fetched_and_prepared(server: tuple[str, Path], archive: Path, tmp_path:
     assert said[0].endswith(", nothing known to compare it with")
 
 
+def test_what_arrived_incomplete_is_deleted_and_fetched_again(
+    server: tuple[str, Path], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known of the file; what the error says to do works."""
+    address, folder = server
+    (folder / "PACS.zip").write_bytes(archive.read_bytes()[:-100])
+    spec = replace(PACS, files=(RemoteFile("PACS.zip", f"{address}/PACS.zip"),))
+    monkeypatch.setattr(data, "dataset", lambda name, classes: spec)
+    fetched = tmp_path / "out" / "archives" / "PACS.zip"
+    with pytest.raises(UcdirError, match=rf"cannot be read: .* Delete '{fetched}', then run again with --download"):
+        prepare("pacs", out=tmp_path / "out", download=True, allow_differences=True)
+    (folder / "PACS.zip").write_bytes(archive.read_bytes())
+    fetched.unlink()
+    result = prepare("pacs", out=tmp_path / "out", download=True, allow_differences=True)
+    assert [domain.images for domain in result.domains] == [14] * 4
+
+
 def test_on_a_disk_with_room_for_the_rest_alone(server: tuple[str, Path], small_disk: Path) -> None:
     """Of 64 kB that the disk has, 48 are filled by what has arrived: the last 8 kB still fit."""
     address, folder = server

@@ -58,7 +58,7 @@ def test_an_archive_that_is_cut_off(tmp_path: Path, name: str, share: float) -> 
     archive = packed(tmp_path / name)
     whole = archive.read_bytes()
     archive.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(UcdirError, match=rf"archive '.*{name}' cannot be read: .+\. Fetch it again\.$"):
+    with pytest.raises(UcdirError, match=rf"archive '.*{name}' cannot be read: .+\. Delete '{archive}', then run again with"):
         unpack(archive, {member.name: tmp_path / "x" for member in list_members(archive)}, nothing)
 
 
@@ -85,6 +85,14 @@ def test_a_web_page_saved_as_an_archive(tmp_path: Path) -> None:
     archive = tmp_path / "set.zip"
     archive.write_text("\n<!DOCTYPE html><title>Virus scan warning</title>", encoding="utf-8")
     with pytest.raises(UcdirError, match="it is a web page, saved in its place"):
+        list_members(archive)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_archive_that_may_not_be_read(tmp_path: Path) -> None:
+    archive = packed(tmp_path / "set.zip")
+    archive.chmod(0)
+    with pytest.raises(UcdirError, match=r"cannot be read: Permission denied\. Allow reading it\.$"):
         list_members(archive)
 
 

@@ -28,6 +28,7 @@ class Behaviour:
     ranges: bool = True
     etag: str = '"one"'
     length: bool = True
+    kind: str = "application/zip"
     cuts: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     asked: list[str | None] = field(default_factory=list)
@@ -58,6 +59,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         if how.etag:
             self.send_header("ETag", how.etag)
+        if how.kind:
+            self.send_header("Content-Type", how.kind)
         if how.length:
             self.send_header("Content-Length", str(total - start))
         self.end_headers()
@@ -175,6 +178,38 @@ def test_another_content_is_dropped(url: str, tmp_path: Path) -> None:
     with pytest.raises(UcdirError, match=rf"arrived with MD5 {MD5}, expected {'0' * 32}\. It was dropped"):
         download(url, tmp_path / "set.zip", md5="0" * 32)
     assert names(tmp_path) == []
+
+
+PAGE = b"<!DOCTYPE html><title>Log in</title>"
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream", ""])
+def test_a_web_page_in_place_of_an_archive(url: str, behaviour: Behaviour, tmp_path: Path, kind: str) -> None:
+    """Nothing is known of the file. The page is told by what the server says of it, or by how it begins."""
+    behaviour.content, behaviour.kind = PAGE if "html" not in kind else b"<!-- later --><title>Log in</title>", kind
+    with pytest.raises(UcdirError, match=r"answered with a web page, perhaps a login, .* by hand into '.*set\.zip'\.$"):
+        download(url, tmp_path / "set.zip")
+    assert names(tmp_path) == []
+    behaviour.content, behaviour.kind = CONTENT, "application/zip"
+    assert download(url, tmp_path / "set.zip").sha256 == SHA256
+
+
+def test_a_web_page_takes_nothing_of_what_had_arrived(url: str, behaviour: Behaviour, tmp_path: Path) -> None:
+    """The login page of a network, halfway."""
+    behaviour.cuts = [100_000, 0, 0, 0]
+    with pytest.raises(UcdirError):
+        download(url, tmp_path / "set.zip", pause=0)
+    behaviour.content, behaviour.kind, behaviour.etag = PAGE * 9_000, "text/html", '"page"'
+    with pytest.raises(UcdirError, match=r"answered with a web page.* 100,000 bytes that arrived before are kept\."):
+        download(url, tmp_path / "set.zip", pause=0)
+    behaviour.content, behaviour.kind, behaviour.etag = CONTENT, "application/zip", '"one"'
+    assert download(url, tmp_path / "set.zip", pause=0).sha256 == SHA256
+    assert behaviour.asked[-1] == "bytes=100000-"
+
+
+def test_a_web_page_that_is_no_archive_by_name(url: str, behaviour: Behaviour, tmp_path: Path) -> None:
+    behaviour.content, behaviour.kind = PAGE, "text/html"
+    assert download(url, tmp_path / "page.html").path.read_bytes() == PAGE
 
 
 def test_a_file_there_of_another_length_is_refused(url: str, tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_a_damaged_archive_leaves_nothing(tmp_path: Path) -> None:
     content = bytearray(archive.read_bytes())
     content[content.rfind(b"IDAT") + 6] ^= 0xFF
     archive.write_bytes(content)
-    with pytest.raises(UcdirError, match=r"archive '.*PACS\.zip' cannot be read: .*CRC.*Fetch it again"):
+    with pytest.raises(UcdirError, match=r"archive '.*PACS\.zip' cannot be read: .*CRC.*Delete '.*PACS\.zip', then run again"):
         prepared(small, source, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["source"]
 

@@ -1,5 +1,6 @@
 """Archives (.zip, .tar, .tar.gz): what is in them, and unpacking chosen files so that nothing lands elsewhere."""
 
+import codecs
 import shutil
 import stat
 import tarfile
@@ -37,6 +38,16 @@ def archive_stem(name: str) -> str:
     """The name of an archive without its suffix."""
     suffix = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix))
     return name[: -len(suffix)]
+
+
+def is_web_page(file: Path) -> bool:
+    """Does a file begin like HTML? A login or a notice is often saved in place of an archive."""
+    try:
+        with file.open("rb") as opened:
+            begins = opened.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    except OSError:
+        return False
+    return begins.startswith((b"<!doctype", b"<html"))
 
 
 def list_members(archive: Path) -> list[Member]:
@@ -96,19 +107,15 @@ def _clear_read_errors(archive: Path) -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise UcdirError(f"archive '{archive}' is packed in a way that cannot be read here: {error}. Unpack it.") from error
+    except PermissionError as error:
+        raise UcdirError(f"archive '{archive}' cannot be read: {error.strerror}. Allow reading it.") from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UcdirError(f"archive '{archive}' cannot be read: {_page_or(reason, archive)}. Fetch it again.") from error
-
-
-def _page_or(reason: str, archive: Path) -> str:
-    """The reason, or that a web page was saved in place of the archive."""
-    try:
-        with archive.open("rb") as opened:
-            begins = opened.read(64).lstrip().lower()
-    except OSError:
-        return reason
-    return "it is a web page, saved in its place" if begins.startswith((b"<!doctype", b"<html")) else reason
+        found = "it is a web page, saved in its place" if is_web_page(archive) else reason
+        raise UcdirError(
+            f"archive '{archive}' cannot be read: {found}. "
+            f"Delete '{archive}', then run again with --download or fetch it by hand."
+        ) from error
 
 
 def _zip_members(opened: zipfile.ZipFile, archive: Path) -> Iterator[Member]:

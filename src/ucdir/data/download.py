@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucdir import __version__
+from ucdir.data.archives import is_archive, is_web_page
 from ucdir.errors import UcdirError
 from ucdir.progress import Bars, no_bars
 from ucdir.storage import clear_write_errors, locked, write_text
@@ -20,6 +21,7 @@ CHUNK = 1 << 20
 SECONDS = 60.0  # without a byte, then the connection counts as lost
 ATTEMPTS = 4  # in a row that bring nothing new
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better a moment later
+PAGES = ("text/html", "application/xhtml+xml")  # content types of an answer that is no archive
 
 Answer = http.client.HTTPResponse
 
@@ -44,6 +46,7 @@ def download(
     raises      UcdirError; what has arrived stays in PATH.part, and the same call goes on from there
 
     The server's ETag or date is kept in PATH.part.tag: a file that changed in the meantime is fetched from its start.
+    A web page that comes in place of an archive is refused, also where neither size nor MD5 is known.
     """
     with locked(path, "being fetched by another ucdir data prepare"):
         if not path.exists():
@@ -121,6 +124,8 @@ def _fetch_once(fetch: _Fetch, bars: Bars) -> bool:
         with error:
             return _after_refusal(fetch, error, start)
     with answer:
+        if is_archive(fetch.path.name) and answer.headers.get_content_type() in PAGES:
+            raise _web_page(fetch)
         goes_on = answer.status == http.client.PARTIAL_CONTENT
         total = _total(answer, start, fetch)
         if not goes_on:
@@ -215,8 +220,19 @@ def _not_reached(fetch: _Fetch, error: _ConnectionLostError) -> UcdirError:
     )
 
 
+def _web_page(fetch: _Fetch) -> UcdirError:
+    kept = f" {fetch.arrived:,} bytes that arrived before are kept." if fetch.arrived else ""
+    return UcdirError(
+        f"{fetch.url} answered with a web page, perhaps a login, where an archive was expected. "
+        f"Look at it in a browser, then run again or fetch it by hand into '{fetch.path}'.{kept}"
+    )
+
+
 def _checked_sha256(fetch: _Fetch) -> str:
     """SHA-256 of what arrived; a part that is not the known file is dropped and refused."""
+    if is_archive(fetch.path.name) and is_web_page(fetch.part):
+        fetch.forget()
+        raise _web_page(fetch)
     sha256, md5 = _digests(fetch.part)
     if fetch.size is not None and fetch.arrived != fetch.size:
         found, expected = f"{fetch.arrived:,} bytes", f"{fetch.size:,}"
