@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ucdir.data import archives
-from ucdir.data.archives import archive_stem, is_archive, list_members, require_space, unpack
+from ucdir.data.archives import Archive, archive_stem, is_archive, list_members, require_space, unpack
 from ucdir.errors import UcdirError
 
 FILES = {"set/a/one.png": b"1" * 2000, "set/b/two.png": os.urandom(3000), "set/read.txt": b"hello"}
@@ -38,13 +38,13 @@ def nothing(count: int) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_in_it_and_unpacking_a_part(tmp_path: Path, name: str) -> None:
     archive = packed(tmp_path / name)
-    members = list_members(archive)
+    members = list_members(Archive(archive))
     assert {member.parts: member.size for member in members} == {tuple(n.split("/")): len(c) for n, c in FILES.items()}
     assert is_archive(name)
     assert archive_stem(name) == "set"
     told: list[int] = []
     targets = {name: tmp_path / "out" / name.rsplit("/", 1)[1] for name in FILES if name.endswith(".png")}
-    unpack(archive, targets, told.append)
+    unpack(Archive(archive), targets, told.append)
     assert told == [1, 1]
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == {
         "one.png": FILES["set/a/one.png"],
@@ -59,7 +59,7 @@ def test_an_archive_that_is_cut_off(tmp_path: Path, name: str, share: float) -> 
     whole = archive.read_bytes()
     archive.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(UcdirError, match=rf"archive '.*{name}' cannot be read: .+\. Delete '{archive}', then run again with"):
-        unpack(archive, {member.name: tmp_path / "x" for member in list_members(archive)}, nothing)
+        unpack(Archive(archive), {member.name: tmp_path / "x" for member in list_members(Archive(archive))}, nothing)
 
 
 def test_a_tar_that_lacks_its_end(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_tar_that_lacks_its_end(tmp_path: Path) -> None:
     archive = packed(tmp_path / "set.tar")
     archive.write_bytes(archive.read_bytes()[: 512 + 2048])
     with pytest.raises(UcdirError, match="it is cut off"):
-        list_members(archive)
+        list_members(Archive(archive))
 
 
 @pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
@@ -78,14 +78,14 @@ def test_an_archive_with_damaged_content(tmp_path: Path, name: str) -> None:
     content[where] ^= 0xFF
     archive.write_bytes(content)
     with pytest.raises(UcdirError, match="cannot be read"):
-        unpack(archive, {member.name: tmp_path / "out" for member in list_members(archive)}, nothing)
+        unpack(Archive(archive), {member.name: tmp_path / "out" for member in list_members(Archive(archive))}, nothing)
 
 
 def test_a_web_page_saved_as_an_archive(tmp_path: Path) -> None:
     archive = tmp_path / "set.zip"
     archive.write_text("\n<!DOCTYPE html><title>Virus scan warning</title>", encoding="utf-8")
     with pytest.raises(UcdirError, match="it is a web page, saved in its place"):
-        list_members(archive)
+        list_members(Archive(archive))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -93,14 +93,14 @@ def test_an_archive_that_may_not_be_read(tmp_path: Path) -> None:
     archive = packed(tmp_path / "set.zip")
     archive.chmod(0)
     with pytest.raises(UcdirError, match=r"cannot be read: Permission denied\. Allow reading it\.$"):
-        list_members(archive)
+        list_members(Archive(archive))
 
 
 @pytest.mark.parametrize("bad", ["../out.png", "a/../../out.png", "/etc/out.png", "..\\out.png", "C:\\out.png", "C:/o.png"])
 @pytest.mark.parametrize("name", ["set.zip", "set.tar"])
 def test_names_that_lead_out_of_it(tmp_path: Path, name: str, bad: str) -> None:
     with pytest.raises(UcdirError, match="a name that leads out of it"):
-        list_members(packed(tmp_path / name, {"fine.png": b"", bad: b"evil"}))
+        list_members(Archive(packed(tmp_path / name, {"fine.png": b"", bad: b"evil"})))
 
 
 def test_links_are_no_files(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_links_are_no_files(tmp_path: Path) -> None:
         link = zipfile.ZipInfo("link.png")
         link.external_attr = 0o120777 << 16
         packing.writestr(link, "/etc/passwd")
-    assert list_members(tmp_path / "set.tar") == list_members(tmp_path / "set.zip") == []
+    assert list_members(Archive(tmp_path / "set.tar")) == list_members(Archive(tmp_path / "set.zip")) == []
 
 
 def test_an_encrypted_zip(tmp_path: Path) -> None:
@@ -121,14 +121,14 @@ def test_an_encrypted_zip(tmp_path: Path) -> None:
     content = archive.read_bytes()
     archive.write_bytes(content.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"))
     with pytest.raises(UcdirError, match="is encrypted"):
-        list_members(archive)
+        list_members(Archive(archive))
 
 
 def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
     for name in ("set.zip", "set.tar"):
         with pytest.raises(UcdirError, match="holds more than 2 entries"):
-            list_members(packed(tmp_path / name))
+            list_members(Archive(packed(tmp_path / name)))
 
 
 def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
 def test_a_full_disk_is_not_a_damaged_archive(tmp_path: Path, small_disk: Path) -> None:
     archive = packed(tmp_path / "set.zip", {"a.png": os.urandom(200_000)})
     with pytest.raises(UcdirError, match="the disk is full"):
-        unpack(archive, {"a.png": small_disk / "a.png"}, nothing)
+        unpack(Archive(archive), {"a.png": small_disk / "a.png"}, nothing)
 
 
 def test_the_size_a_member_claims_bounds_what_is_written(tmp_path: Path) -> None:
@@ -149,5 +149,5 @@ def test_the_size_a_member_claims_bounds_what_is_written(tmp_path: Path) -> None
     content = archive.read_bytes()
     archive.write_bytes(content.replace((1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
     with pytest.raises(UcdirError, match="cannot be read"):
-        unpack(archive, {"a.png": tmp_path / "a.png"}, nothing)
+        unpack(Archive(archive), {"a.png": tmp_path / "a.png"}, nothing)
     assert (tmp_path / "a.png").stat().st_size <= 10

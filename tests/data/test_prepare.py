@@ -298,11 +298,84 @@ def test_again_after_one_that_was_killed(tmp_path: Path, monkeypatch: pytest.Mon
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["OfficeHomeDataset_10072016.zip", "art.zip", "office (1).zip"])
+def test_broken_archives_of_something_else(name: str, tmp_path: Path) -> None:
+    """In a folder of downloads, one looked at before the data set and one after, and one within another."""
+    small, source = smaller(OFFICE_HOME), tmp_path / "source"
+    zipped(source / name, files_of(small))
+    for broken in ("a.tar.gz", "zoo.zip"):
+        (source / broken).write_bytes(b"broken")
+    zipped(source / "holiday.zip", {"beach/photos.zip": b"broken", "beach/sea.png": picture("sea")})
+    result = prepared(small, source, tmp_path / "out")
+    check_manifests(result, small)
+    assert {domain.place for domain in result.domains} == {str(source / name)}
+    assert leftovers(tmp_path) == []
+
+
+def test_likely_archives_come_first(tmp_path: Path) -> None:
+    """The clipart of DomainNet has classes of Office-Home too, but is not looked at where the official file is."""
+    small, source = smaller(OFFICE_HOME), tmp_path / "source"
+    zipped(source / "OfficeHomeDataset_10072016.zip", files_of(small))
+    zipped(source / "clipart.zip", {"clipart/bike/1.png": picture("bike")})
+    zipped(source / "a.zip", {"Art/Bike/1.png": picture("art")})
+    check_manifests(prepared(small, source, tmp_path / "out"), small)
+
+
+def test_a_broken_archive_where_something_is_missing(tmp_path: Path) -> None:
+    """The one that is called like a domain is named first."""
+    small, source = smaller(PACS), tmp_path / "source"
+    for domain in small.domains:
+        inside = {name: content for name, content in files_of(small).items() if f"/{domain.name}/" in name}
+        zipped(source / f"{domain.name}.zip", inside)
+    (source / "a.zip").write_bytes(b"broken")
+    check_manifests(prepared(small, source, tmp_path / "whole"), small)
+    (source / "sketch.zip").write_bytes(b"broken")
+    with pytest.raises(UcdirError, match=r"^archive '.*/sketch\.zip' cannot be read: .* Delete '.*/sketch\.zip', then"):
+        prepared(small, source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_archive_where_counts_differ(tmp_path: Path) -> None:
+    """An archive for each class: one that cannot be read explains what is absent."""
+    small, source = smaller(PACS), tmp_path / "source"
+    write_tree(source, files_of(small))
+    shutil.rmtree(source / "kfold" / "photo")
+    for name in PACS.classes:
+        inside = {key.rpartition("/")[2]: content for key, content in files_of(small).items() if f"/photo/{name}/" in key}
+        zipped(source / "photo" / f"{name}.zip", inside)
+    check_manifests(prepared(small, source, tmp_path / "whole"), small)
+    (source / "photo" / "dog.zip").write_bytes(b"broken")
+    with pytest.raises(UcdirError, match=r"photo: class 'dog': found 0(?s:.*)\n  not looked into: archive '.*/photo/dog\.zip'"):
+        prepared(small, source, tmp_path / "out")
+
+
+def test_archives_within_archives_are_called_by_the_files_that_people_have(tmp_path: Path) -> None:
+    small, source = smaller(PACS), tmp_path / "source"
+    inner = zipped(tmp_path / "x", files_of(small)).read_bytes()
+    zipped(source / "outer.zip", {"deep/inner.zip": inner})
+    result = prepared(small, source, tmp_path / "out")
+    assert {domain.place for domain in result.domains} == {f"{source}/outer.zip/deep/inner.zip"}
+    zipped(source / "outer.zip", {"deep/inner.zip": inner[:-100]})
+    with pytest.raises(UcdirError) as caught:
+        prepared(small, source, tmp_path / "out")
+    assert str(caught.value).startswith(f"archive '{source}/outer.zip/deep/inner.zip' cannot be read: ")
+    assert f"Delete '{source}/outer.zip', then run again" in str(caught.value)
+
+
+def test_a_damaged_list_in_an_archive_within_another(tmp_path: Path) -> None:
+    small, source = smaller(DOMAINNET), tmp_path / "source"
+    files = files_of(small) | {"real_test.txt": b"no line of a list\n"}
+    zipped(source / "outer.zip", {"inner.zip": zipped(tmp_path / "x", files).read_bytes()})
+    with pytest.raises(UcdirError) as caught:
+        prepared(small, source, tmp_path / "out")
+    assert str(caught.value).startswith(f"list '{source}/outer.zip/inner.zip (real_test.txt)' has 'no line of a list'")
+
+
 def test_archives_within_archives_end_somewhere(tmp_path: Path) -> None:
     inner = zipped(tmp_path / "x", {"a.png": b""}).read_bytes()
     for _ in range(3):
         inner = zipped(tmp_path / "x", {"x.zip": inner}).read_bytes()
-    with pytest.raises(UcdirError, match="is an archive within 2 others and holds more"):
+    with pytest.raises(UcdirError, match=r"'.*/y\.zip/z\.zip/x\.zip' is an archive within 2 others and holds more"):
         prepared(PACS, zipped(tmp_path / "source" / "y.zip", {"z.zip": inner}), tmp_path / "out")
 
 

@@ -22,6 +22,28 @@ BLOCK = 512  # of a tar
 
 
 @dataclass(frozen=True)
+class Archive:
+    """An archive to look into; as text the place where people find it, for example outer.zip/inner.zip.
+
+    file     its bytes
+    outer    the archive it was taken out of, None for one that the user put there
+    name     its name in `outer`
+    """
+
+    file: Path
+    outer: "Archive | None" = None
+    name: str = ""
+
+    def __str__(self) -> str:
+        return str(self.file) if self.outer is None else f"{self.outer}/{self.name}"
+
+    @property
+    def kept(self) -> Path:
+        """The file that the user has: its own, or that of the outermost archive."""
+        return self.file if self.outer is None else self.outer.kept
+
+
+@dataclass(frozen=True)
 class Member:
     """A file in an archive: its name as the archive spells it, the same name as checked parts, its size in bytes."""
 
@@ -50,7 +72,7 @@ def is_web_page(file: Path) -> bool:
     return begins.startswith((b"<!doctype", b"<html"))
 
 
-def list_members(archive: Path) -> list[Member]:
+def list_members(archive: Archive) -> list[Member]:
     """The regular files of an archive; links, devices and folders are passed over.
 
     raises    UcdirError for an archive that is damaged, encrypted, too long, or holds a name that leads out of it
@@ -60,7 +82,7 @@ def list_members(archive: Path) -> list[Member]:
         return list({member.parts: member for member in found}.values())
 
 
-def unpack(archive: Path, targets: Mapping[str, Path], advance: Callable[[int], None]) -> None:
+def unpack(archive: Archive, targets: Mapping[str, Path], advance: Callable[[int], None]) -> None:
     """Write some members of an archive to files of a folder that nobody else writes.
 
     targets   name of a member, as `list_members` gives it -> file to write
@@ -92,16 +114,16 @@ Opened = zipfile.ZipFile | tarfile.TarFile
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[Opened]:
-    is_zip = archive.name.lower().endswith(".zip")
+def _opened(archive: Archive) -> Iterator[Opened]:
+    is_zip = archive.file.name.lower().endswith(".zip")
     with _clear_read_errors(archive):
-        opened: Opened = zipfile.ZipFile(archive) if is_zip else tarfile.open(archive, "r:*")  # noqa: SIM115 (closed below)
+        opened: Opened = zipfile.ZipFile(archive.file) if is_zip else tarfile.open(archive.file, "r:*")  # noqa: SIM115 (closed below)
     with opened:
         yield opened
 
 
 @contextmanager
-def _clear_read_errors(archive: Path) -> Iterator[None]:
+def _clear_read_errors(archive: Archive) -> Iterator[None]:
     """Turn what damaged archives raise into one sentence."""
     try:
         yield
@@ -111,14 +133,14 @@ def _clear_read_errors(archive: Path) -> Iterator[None]:
         raise UcdirError(f"archive '{archive}' cannot be read: {error.strerror}. Allow reading it.") from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        found = "it is a web page, saved in its place" if is_web_page(archive) else reason
+        found = "it is a web page, saved in its place" if is_web_page(archive.file) else reason
         raise UcdirError(
             f"archive '{archive}' cannot be read: {found}. "
-            f"Delete '{archive}', then run again with --download or fetch it by hand."
+            f"Delete '{archive.kept}', then run again with --download or fetch it by hand."
         ) from error
 
 
-def _zip_members(opened: zipfile.ZipFile, archive: Path) -> Iterator[Member]:
+def _zip_members(opened: zipfile.ZipFile, archive: Archive) -> Iterator[Member]:
     for number, info in enumerate(opened.infolist()):
         _refuse_more(number, archive)
         kind = stat.S_IFMT(info.external_attr >> 16)
@@ -129,7 +151,7 @@ def _zip_members(opened: zipfile.ZipFile, archive: Path) -> Iterator[Member]:
         yield Member(info.filename, _checked_parts(info.filename, archive), info.file_size)
 
 
-def _tar_members(opened: tarfile.TarFile, archive: Path) -> Iterator[Member]:
+def _tar_members(opened: tarfile.TarFile, archive: Archive) -> Iterator[Member]:
     for number, info in enumerate(opened):
         _refuse_more(number, archive)
         if info.isreg():
@@ -142,19 +164,19 @@ def _tar_members(opened: tarfile.TarFile, archive: Path) -> Iterator[Member]:
         pass
 
 
-def _refuse_more(number: int, archive: Path) -> None:
+def _refuse_more(number: int, archive: Archive) -> None:
     if number >= MAX_MEMBERS:
         raise UcdirError(f"archive '{archive}' holds more than {MAX_MEMBERS:,} entries. Unpack it and give the folder.")
 
 
-def _checked_parts(name: str, archive: Path) -> tuple[str, ...]:
+def _checked_parts(name: str, archive: Archive) -> tuple[str, ...]:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.parts or path.parts[0].endswith(":") or "\0" in name:
         raise UcdirError(f"archive '{archive}' holds {name!r}, a name that leads out of it. Fetch it again.")
     return path.parts
 
 
-def _streams(opened: Opened, names: Collection[str], archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _streams(opened: Opened, names: Collection[str], archive: Archive) -> Iterator[tuple[str, IO[bytes]]]:
     """Members by name, open for reading, in the order in which they lie there: a compressed tar is read once."""
     streams = _zip_streams(opened, names) if isinstance(opened, zipfile.ZipFile) else _tar_streams(opened, names)
     while True:
@@ -175,6 +197,6 @@ def _tar_streams(opened: tarfile.TarFile, names: Collection[str]) -> Iterator[tu
             yield info.name, reading
 
 
-def _read(reading: IO[bytes], archive: Path) -> bytes:
+def _read(reading: IO[bytes], archive: Archive) -> bytes:
     with _clear_read_errors(archive):
         return reading.read(CHUNK)

@@ -130,7 +130,7 @@ def _any_of(classes: set[str], entries: Sequence[Entry]) -> bool:
 
 def _place_of(entries: Sequence[Entry]) -> str:
     first = entries[0]
-    return str(first.file if first.member is not None else first.file.parents[1])
+    return str(first.archive or first.file.parents[1])
 
 
 def _sorted(pictures: Iterator[Picture]) -> tuple[Picture, ...]:

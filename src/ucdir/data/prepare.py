@@ -13,8 +13,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ucdir.data.archives import require_space, unpack
-from ucdir.data.datasets import DOCUMENT, FORMAT_VERSION, DatasetSpec
+from ucdir.data.archives import Archive, archive_stem, is_archive, require_space, unpack
+from ucdir.data.datasets import DOCUMENT, FORMAT_VERSION, DatasetSpec, plain
 from ucdir.data.layout import Difference, FoundDomain, Picture, by_domain, differences, find_domains, list_names, recognise
 from ucdir.data.sources import Entry, Listing, list_archives, list_source
 from ucdir.errors import UcdirError, UsageError
@@ -74,10 +74,10 @@ def prepare_dataset(
         scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
     try:
         found = _find(spec, source, out, scratch)
-        differing = differences(found, spec)
+        differing = differences(found.domains, spec)
         if differing and not allow_differences:
-            raise UcdirError(_listing_of(differing, spec))
-        return _write(spec, [domain for domain in found if domain.pictures], differing, out, bars)
+            raise UcdirError(_listing_of(differing, found.unread, spec))
+        return _write(spec, [domain for domain in found.domains if domain.pictures], differing, out, bars)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -98,18 +98,43 @@ def _refuse_foreign(out: Path, spec: DatasetSpec) -> None:
 # Finding
 
 
-def _find(spec: DatasetSpec, source: Path, out: Path, scratch: Path) -> tuple[FoundDomain, ...]:
-    """The domains in a source. Archives are opened where something does not lie there unpacked."""
+@dataclass(frozen=True)
+class _Found:
+    """The domains in a source, and why some of its archives could not be looked into."""
+
+    domains: tuple[FoundDomain, ...]
+    unread: tuple[UcdirError, ...]
+
+
+def _find(spec: DatasetSpec, source: Path, out: Path, scratch: Path) -> _Found:
+    """Find the domains in a source. Archives are opened, likely ones first, while something does not lie there.
+
+    An archive that cannot be read ends this only when something is missing after all of them.
+    """
     listing = list_source(source, skip=out / IMAGES)
     seen = listing.images
-    if listing.archives and _is_incomplete(listing, spec):
-        packed = list_archives(listing.archives, scratch)
-        seen += packed.images
-        listing = _completed(listing, packed, spec)
+    for archives in _likely_first(listing.archives, spec):
+        if archives and _is_incomplete(listing, spec):
+            packed = list_archives(archives, scratch)
+            seen += packed.images
+            listing = _completed(listing, packed, spec)
+    if listing.unread and _is_incomplete(listing, spec):
+        raise listing.unread[0]
     found = find_domains(listing, spec, lambda entry: _read_text(entry, scratch))
     if len([domain for domain in found if domain.pictures]) < 2:
         raise _another(spec, source, seen)
-    return found
+    return _Found(found, listing.unread)
+
+
+def _likely_first(archives: Sequence[Entry], spec: DatasetSpec) -> tuple[list[Entry], ...]:
+    """Archives that are called like a file of the data set, those called like a domain, and the others."""
+    files = {plain(archive_stem(file.name)) for file in spec.files if is_archive(file.name)}
+    domains = {plain(name) for domain in spec.domains for name in (domain.name, *domain.folders)}
+    groups: tuple[list[Entry], ...] = ([], [], [])
+    for archive in archives:
+        name = plain(archive_stem(archive.parts[-1]))
+        groups[0 if name in files else 1 if name in domains else 2].append(archive)
+    return groups
 
 
 def _is_incomplete(listing: Listing, spec: DatasetSpec) -> bool:
@@ -127,7 +152,7 @@ def _completed(listing: Listing, packed: Listing, spec: DatasetSpec) -> Listing:
         for entry in entries
     ]
     texts = tuple(entry for entry in packed.texts if entry.parts[-1].lower() not in names)
-    return Listing(listing.images + tuple(images), listing.texts + texts, ())
+    return Listing(listing.images + tuple(images), listing.texts + texts, (), listing.unread + packed.unread)
 
 
 def _lists_of(spec: DatasetSpec) -> set[str]:
@@ -140,9 +165,9 @@ def _names(texts: Sequence[Entry]) -> set[str]:
 
 def _read_text(entry: Entry, scratch: Path) -> str:
     file = entry.file
-    if entry.member is not None:
+    if entry.archive is not None:
         file = Path(tempfile.mkdtemp(dir=scratch)) / "text"
-        unpack(entry.file, {entry.member: file}, lambda count: None)
+        unpack(entry.archive, {entry.member: file}, lambda count: None)
     try:
         return file.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
@@ -162,10 +187,11 @@ def _another(spec: DatasetSpec, source: Path, images: Sequence[Entry]) -> UcdirE
     )
 
 
-def _listing_of(differing: Sequence[Difference], spec: DatasetSpec) -> str:
+def _listing_of(differing: Sequence[Difference], unread: Sequence[UcdirError], spec: DatasetSpec) -> str:
     lines = [f"  {difference}" for difference in differing[:LISTED]]
     if len(differing) > LISTED:
         lines.append(f"  and {len(differing) - LISTED:,} more")
+    lines += [f"  not looked into: {error}" for error in unread]
     return "\n".join(
         (
             f"these files are not {spec.title} as it is known, so nothing was written:",
@@ -181,7 +207,7 @@ def _listing_of(differing: Sequence[Difference], spec: DatasetSpec) -> str:
 def _write(
     spec: DatasetSpec, found: Sequence[FoundDomain], differing: tuple[Difference, ...], out: Path, bars: Bars
 ) -> Prepared:
-    packed = [(domain, picture) for domain in found for picture in domain.pictures if picture.entry.member is not None]
+    packed = [(domain, picture) for domain in found for picture in domain.pictures if picture.entry.archive is not None]
     require_space(out, sum(picture.entry.size for _, picture in packed))
     is_new = not out.exists()
     write_text(out / MARK, f"{spec.name}\n")
@@ -204,11 +230,11 @@ def _write(
 def _unpack(packed: Sequence[tuple[FoundDomain, Picture]], out: Path, bars: Bars) -> None:
     """Unpack images into OUT/images/<domain>/<class>/, which changes as a whole."""
     with atomic_folder(out / IMAGES) as draft, bars("unpacking", len(packed)) as advance:
-        targets: dict[Path, dict[str, Path]] = {}
+        targets: dict[Archive, dict[str, Path]] = {}
         for domain, picture in packed:
-            assert picture.entry.member is not None
+            assert picture.entry.archive is not None
             target = draft.joinpath(domain.spec.name, *picture.entry.parts[-2:])
-            targets.setdefault(picture.entry.file, {})[picture.entry.member] = target
+            targets.setdefault(picture.entry.archive, {})[picture.entry.member] = target
         for archive, wanted in targets.items():
             unpack(archive, wanted, advance)
 
@@ -229,13 +255,13 @@ def _write_manifest(domain: FoundDomain, out: Path) -> PreparedDomain:
             f"'{domain.place}' holds a file name that is no UTF-8. Rename it or unpack the archive anew."
         ) from error
     classes = {picture.class_name for picture in domain.pictures}
-    unpacked = any(picture.entry.member is not None for picture in domain.pictures)
+    unpacked = any(picture.entry.archive is not None for picture in domain.pictures)
     return PreparedDomain(domain.spec.name, manifest, len(domain.pictures), len(classes), domain.place, unpacked)
 
 
 def _path(picture: Picture, domain: FoundDomain, out: Path) -> str:
     """Relative to the manifest for a file below `out`, so that the folder may move; else absolute."""
-    if picture.entry.member is not None:
+    if picture.entry.archive is not None:
         return Path(IMAGES, domain.spec.name, *picture.entry.parts[-2:]).as_posix()
     file, folder = picture.entry.file.absolute(), out.absolute()
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
