@@ -476,6 +476,44 @@ def test_a_write_that_was_killed_is_noticed_and_completed(tmp_path, first, step,
         assert np.array_equal(milvus.embedding(image.id), rows[image.width])
 
 
+WRITTEN = """
+import sys
+from pathlib import Path
+import numpy as np
+import pyarrow.parquet as pq
+from ucdir.retrieval.engines import GalleryInfo
+from ucdir.retrieval.milvus import MilvusPlace
+folder = Path(sys.argv[1])
+rows, images = np.load(folder / "rows.npy"), pq.read_table(folder / "images.parquet")
+info = GalleryInfo("3f9c" * 8, "e", "float32", rows.shape[1], len(rows), "", "", {"left": "/pictures/left"}, ())
+MilvusPlace(str(folder / "shop.db"), "gallery").write(info, images, lambda positions: rows[positions])
+"""
+
+
+@pytest.mark.parametrize("index", ["embedding", "domain"])
+def test_half_an_index_is_made_anew(tmp_path, index):
+    """Milvus Lite writes its indexes in place; a process that is killed meanwhile leaves one that it refuses for ever."""
+    rows, images = rng_rows(8, 8), drawn_images(8)
+    np.save(tmp_path / "rows.npy", rows)
+    pq.write_table(image_table(images), tmp_path / "images.parquet")
+    process = in_a_process(WRITTEN, tmp_path)
+    assert (process.communicate()[1], process.returncode) == ("", 0)
+    (sidecar,) = (tmp_path / "shop.db" / "collections" / "gallery").rglob(f"indexes/*.{index}.*")
+    sidecar.write_bytes(sidecar.read_bytes()[:7])
+    milvus = MilvusGallery.load(str(tmp_path / "shop.db"), "gallery")
+    (hits,) = milvus.search(rows[3:4], 2).hits
+    assert hits[0].image.id == images[3].id
+    assert len(milvus.search(rows, 8, Where("left")).hits[0]) == 8
+    assert sidecar.stat().st_size > 7
+
+
+def test_what_milvus_refuses_ends_in_a_sentence(tmp_path):
+    """pymilvus raises errors that are their own cause: looking for the first cause must end."""
+    store = Store.connect(Address.read(str(tmp_path / "shop.db")), "gallery")
+    with pytest.raises(UcdirError, match=r"^Milvus at '.*shop.db' refused: .*gallery.* See its log, or index into another"):
+        store.count()
+
+
 INDEXED = """
 import os, signal, sys
 from pathlib import Path

@@ -126,9 +126,31 @@ class Milvus:
         if name not in self._ready:
             if not self("has_collection", name):
                 return False
-            self("load_collection", name, seconds=WAIT_SECONDS)
+            self._load(name)
             self._ready.add(name)
         return True
+
+    def _load(self, name: str) -> None:
+        """Load a collection, with new indexes where Milvus Lite refuses those that a killed process left half-written."""
+        try:
+            self("load_collection", name, seconds=WAIT_SECONDS)
+        except UcdirError:
+            if self.address.file is None:
+                raise
+            self._index_anew(name)
+            self("load_collection", name, seconds=WAIT_SECONDS)
+
+    def _index_anew(self, name: str) -> None:
+        """Make the indexes of a collection again; they hold nothing that its rows do not."""
+        known = [self("describe_index", name, index) for index in self("list_indexes", name)]
+        indexes = self._client.prepare_index_params()
+        for index in known:
+            metric = {} if index["metric_type"] == "NONE" else {"metric_type": index["metric_type"]}
+            indexes.add_index(index["field_name"], index_type=index["index_type"], **metric)
+        self("release_collection", name)
+        while left := self("list_indexes", name):  # Milvus Lite drops all at once
+            self("drop_index", name, left[0])
+        self("create_index", name, indexes)
 
     def create(self, name: str, dim: int, texts: Sequence[str] = (), numbers: Mapping[str, str] | None = None) -> None:
         """Make an empty collection; one of that name that is `ready` goes.
@@ -406,11 +428,13 @@ def _refused(address: Address) -> UcdirError:
 
 def _grpc_code(error: BaseException | None) -> str:
     """Name of the first gRPC status among the causes of an error; "" when there is none."""
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:  # pymilvus makes errors that are their own cause
         code: Any = getattr(error, "code", None)
         code = code() if callable(code) else code
         if hasattr(code, "name"):
             return str(code.name)
+        seen.append(error)
         error = error.__cause__
     return ""
 
