@@ -19,8 +19,8 @@ setup: .venv/.ready ## make .venv from the locked versions
 demo: .venv/.ready ## draw two collections, learn, search: everything in a few minutes
 	@$(BIN)/ucdir demo
 
-test: .venv/.ready ## the whole test suite, files side by side on the cores; one thread each; what hangs is told and tried once more
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --reruns 1 --only-rerun "from pytest-timeout"
+test: .venv/.ready ## the whole test suite, files side by side on the cores; one thread each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/.ready ## format, lint, strict types, import rule
 	@$(BIN)/ruff format --check .
