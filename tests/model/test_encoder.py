@@ -286,6 +286,12 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
     assert (tmp_path / "encoder").read_text() == "mine"
 
 
+def test_a_full_disk_is_said(small_disk: Path) -> None:
+    with pytest.raises(UcdirError, match=r"could not write .*model\.safetensors.*Is the disk full"):
+        build_encoder("timm/test_resnet", "none", 32).save(small_disk / "encoder")
+    assert not list(small_disk.iterdir())
+
+
 def test_unknown_start_is_refused_before_anything_is_built() -> None:
     with pytest.raises(UcdirError, match=r"pretrained weights not found: 'nowhere\.pth'"):
         build_encoder(SMALL, "nowhere.pth", 32, 8)

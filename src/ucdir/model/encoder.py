@@ -16,7 +16,7 @@ from ucdir.errors import UcdirError
 from ucdir.model.backbones import Backbone, build_backbone
 from ucdir.model.folder import FORMAT_VERSION, EncoderConfig, read_config
 from ucdir.model.pretrained import MatchReport, load_weights
-from ucdir.storage import atomic_file, atomic_folder, clear_write_errors, write_text
+from ucdir.storage import atomic_file, atomic_folder, write_text
 
 
 class Encoder(nn.Module):
@@ -61,12 +61,12 @@ class Encoder(nn.Module):
         """Write model.safetensors, config.json and README.md; over an existing encoder folder each file is replaced whole."""
         files = _encoder_files(self, card)
         if folder.exists():
-            _save_weights(self, folder / "model.safetensors")
+            save_tensors(folder / "model.safetensors", self.state_dict())
             for name, text in files.items():
                 write_text(folder / name, text)
             return
         with atomic_folder(folder) as draft:
-            _save_weights(self, draft / "model.safetensors")
+            save_tensors(draft / "model.safetensors", self.state_dict())
             for name, text in files.items():
                 (draft / name).write_text(text, encoding="utf-8")
 
@@ -88,6 +88,16 @@ def add_tensors(digest: hashlib.blake2b, module: nn.Module) -> None:
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by their names as safetensors, whole or not at all; UcdirError when the disk takes no more."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_file(file) as draft:
+        try:
+            save_file(plain, draft)
+        except SafetensorError as error:
+            raise UcdirError(f"could not write '{file}': {error}. Is the disk full?") from error
 
 
 def projection_head(config: EncoderConfig) -> nn.Sequential | None:
@@ -132,15 +142,6 @@ def with_start(encoder: Encoder, start: str) -> Encoder:
 def _config(backbone: str, image_size: int, built: Backbone, dim: int | None, hidden: int | None, start: str) -> EncoderConfig:
     width = None if dim is None else hidden or built.feature_dim
     return EncoderConfig(backbone, image_size, built.mean, built.std, built.feature_dim, width, dim, start)
-
-
-def _save_weights(encoder: Encoder, file: Path) -> None:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    with atomic_file(file) as draft, clear_write_errors(file):
-        try:
-            save_file(tensors, draft)
-        except SafetensorError as error:
-            raise UcdirError(f"could not write '{file}': {error}. Is the disk full?") from error
 
 
 def _encoder_files(encoder: Encoder, card: str) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ucdir.data.cache import PixelCache
@@ -17,9 +17,8 @@ from ucdir.data.image import open_rgb
 from ucdir.data.reading import read_ahead
 from ucdir.errors import ImageError, UcdirError
 from ucdir.model.device import autocast
-from ucdir.model.encoder import Encoder, add_tensors
+from ucdir.model.encoder import Encoder, add_tensors, save_tensors
 from ucdir.retrieval.embed import Embeddings, embed, evaluating
-from ucdir.storage import atomic_file, clear_write_errors
 
 VERSION = "2"  # of how features are computed and stored
 CHUNK = 64
@@ -144,8 +143,7 @@ def keep(file: Path | None, tensors: Mapping[str, Tensor], cache: PixelCache | N
             held += other.stat().st_size
             if held > limit:
                 other.unlink()
-        with atomic_file(file) as draft, clear_write_errors(file):
-            save_file(dict(tensors), draft)
+        save_tensors(file, tensors)
 
 
 def _taken(file: Path | None, paths: Sequence[Path]) -> Embeddings | None:
