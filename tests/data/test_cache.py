@@ -197,10 +197,11 @@ def test_an_entry_that_another_run_removed_is_made_again(picture: Path, folder: 
     assert len(entries(folder)) == 1
 
 
-def test_drafts_of_killed_runs_go_and_strangers_stay(picture: Path, folder: Path) -> None:
-    PixelCache(folder, 10**9).pixels(picture, "whole", np.array)
-    (entry,) = entries(folder)
-    old, new, stranger = (entry.with_name(name) for name in (f".{'a' * 32}.tmp", f".{'b' * 32}.tmp", "thesis.txt"))
+@pytest.mark.parametrize(("place", "draft"), [("7f", ".{}.tmp"), ("features", ".01234567{}.safetensors.q_7x1z0a.tmp")])
+def test_drafts_of_killed_runs_go_and_strangers_stay(place: str, draft: str, folder: Path) -> None:
+    (folder / place).mkdir()
+    names = (draft.format("a" * 32), draft.format("b" * 32), "thesis.txt")
+    old, new, stranger = (folder / place / name for name in names)
     for file in (old, new, stranger):
         file.write_bytes(b"x" * 100)
     for file in (old, stranger):
@@ -291,6 +292,34 @@ def test_runs_share_a_folder(pictures: list[Path], folder: Path) -> None:
     running = [subprocess.Popen(command) for command in commands]
     assert [process.wait() for process in running] == [0, 0, 0]
     fill(PixelCache(folder, 10**9), pictures)
+
+
+def test_features_count_against_the_limit_and_go_when_used_longest_ago(pictures: list[Path], folder: Path) -> None:
+    (folder / "features").mkdir()
+    old, new = (folder / "features" / f"{letter * 40}.safetensors" for letter in "ab")
+    for file, days in ((old, 9), (new, 5)):
+        file.write_bytes(bytes(2 * EACH))
+        age(file, days)
+    cache = PixelCache(folder, 5 * EACH)
+    assert cache.held == 4 * EACH
+    fill(cache, pictures[:3])
+    assert not old.exists()
+    assert new.exists()
+    assert cache.held == 5 * EACH
+
+
+def test_what_is_worth_more_displaces_pixels_of_this_run(pictures: list[Path], folder: Path) -> None:
+    """And the account is right: afterwards as much fits as was left."""
+    cache = PixelCache(folder, 4 * EACH)
+    fill(cache, pictures[:4])
+    assert not cache.make_room(EACH)
+    assert cache.displace(2 * EACH)
+    assert len(entries(folder)) == 2
+    assert cache.held == 4 * EACH
+    assert cache.make_room(-2 * EACH)
+    fill(cache, pictures)
+    assert len(entries(folder)) == 4
+    assert cache.held == 4 * EACH
 
 
 # Errors of the disk

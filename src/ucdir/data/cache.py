@@ -6,6 +6,7 @@ or deleted is only a miss. What is in the cache never decides what is learned: a
 
 import hashlib
 import io
+import math
 import os
 import re
 import shutil
@@ -32,8 +33,9 @@ SHARE = 4  # at most this part of the free space
 FORMAT = f"ucdir pixels 1, Pillow {PIL.__version__}"  # another Pillow may decode or scale a bit differently
 HEADER = struct.Struct("<8s3I4xQ")  # magic, three lengths, sum of the 8-byte words
 MAGIC = b"ucdirpx1"
-NAMES = re.compile(r"[0-9a-f]{38}")
-DRAFTS = re.compile(r"\.[0-9a-f]{32}\.tmp")
+FEATURES = "features"  # where retrieval/features.py keeps what backbones gave, within the same limit
+NAMES = re.compile(r"[0-9a-f]{38}|[0-9a-f]{40}\.safetensors")
+DRAFTS = re.compile(r"\.([0-9a-f]{32}|[0-9a-f]{40}\.safetensors\.\w+)\.tmp")
 ABANDONED = 3600.0  # seconds after which nobody writes a draft any more
 
 
@@ -75,7 +77,7 @@ def open_cache(setting: str, limit_gb: float, say: Callable[[str], None]) -> "Pi
 
 
 class PixelCache:
-    """Arrays (A, B, C) uint8 in 256 folders, one file each.
+    """Arrays (A, B, C) uint8 in 256 folders, one file each; a folder more for what backbones gave.
 
     folder    exists
     limit     bytes; entries that nobody has used since this object was made go, those used longest ago first, to make
@@ -91,9 +93,7 @@ class PixelCache:
         self._opened = time.time() - 1  # clocks of file systems are coarse
         self._lock = threading.Lock()
         self._contents: dict[tuple[str, int, int], bytes] = {}
-        found = sorted(_entries(folder, self._opened))
-        self.held = sum(size for _, size, _ in found)
-        self._old = deque(found)
+        self._count()
 
     def pixels(self, path: Path, what: str, make: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
         """`make` of the image in a file, from disk if any run has made it before.
@@ -125,17 +125,34 @@ class PixelCache:
         return self._read(path, stamp)[1] if known is None else known
 
     def make_room(self, size: int) -> bool:
-        """Whether `size` more bytes fit, after entries that are not in use have gone for them. If so, they count as held."""
+        """Whether `size` more bytes fit, after entries that are not in use have gone for them. If so, they count as held.
+
+        Fewer than none are room given back.
+        """
         with self._lock:
-            while self.held + size > self.limit and self._old:
-                _, freed, entry = self._old.popleft()
-                with suppress(OSError):
-                    if _last_use(entry) < self._opened:
-                        entry.unlink(missing_ok=True)
-                        self.held -= freed
-            fits = self.held + size <= self.limit
-            self.held += size if fits else 0
-            return fits
+            return self._make_room(size, self._opened)
+
+    def displace(self, size: int) -> bool:
+        """The same for what is worth more than pixels: what this run has used goes too. The folder is counted anew."""
+        with self._lock:
+            self._count()
+            return self._make_room(size, math.inf)
+
+    def _count(self) -> None:
+        found = sorted(_entries(self.folder, self._opened))
+        self.held = sum(size for _, size, _ in found)
+        self._old = deque(found)
+
+    def _make_room(self, size: int, before: float) -> bool:
+        while self.held + size > self.limit and self._old:
+            _, freed, entry = self._old.popleft()
+            with suppress(OSError):
+                if _last_use(entry) < before:
+                    entry.unlink(missing_ok=True)
+                    self.held -= freed
+        fits = self.held + size <= self.limit
+        self.held += size if fits else 0
+        return fits
 
     def _read(self, path: Path, stamp: tuple[str, int, int] | None) -> tuple[bytes, bytes]:
         """What is in a file, and its digest."""
@@ -169,8 +186,8 @@ class PixelCache:
 
 def _entries(folder: Path, now: float) -> Iterator[tuple[float, int, Path]]:
     """Time of last use, size and path of every entry. Drafts of killed runs are removed on the way."""
-    for number in range(256):
-        with suppress(FileNotFoundError), os.scandir(folder / f"{number:02x}") as found:
+    for name in (*(f"{number:02x}" for number in range(256)), FEATURES):
+        with suppress(FileNotFoundError), os.scandir(folder / name) as found:
             for file in found:
                 with suppress(FileNotFoundError):
                     status = file.stat(follow_symlinks=False)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ucdir.data.cache import PixelCache
+from ucdir.data.cache import FEATURES, PixelCache
 from ucdir.data.image import open_rgb
 from ucdir.data.reading import read_ahead
 from ucdir.errors import ImageError, UcdirError
@@ -24,6 +24,7 @@ VERSION = "2"  # of how features are computed and stored
 CHUNK = 64
 LARGE = 4096
 SHARE = 4  # of the limit of the cache, at most
+BEGINNING = 1024  # bytes, at most, that stand before the numbers in a file
 
 Progress = Callable[[int], None]
 
@@ -115,7 +116,7 @@ def feature_file(
     for contents in read_ahead(paths, cache.content, CHUNK, workers):
         for content in contents:
             digest.update(content if isinstance(content, bytes) else b"unreadable")
-    return cache.folder / "features" / f"{digest.hexdigest()}.safetensors"
+    return cache.folder / FEATURES / f"{digest.hexdigest()}.safetensors"
 
 
 def kept(file: Path | None) -> dict[str, Tensor] | None:
@@ -131,19 +132,29 @@ def kept(file: Path | None) -> dict[str, Tensor] | None:
 
 
 def keep(file: Path | None, tensors: Mapping[str, Tensor], cache: PixelCache | None) -> None:
-    """Keep tensors for later runs in at most a part of the cache; those used longest ago go. Without room a run is as good."""
-    size, limit = sum(tensor.nbytes for tensor in tensors.values()), 0 if cache is None else cache.limit // SHARE
-    if file is None or size > limit:
+    """Keep tensors for later runs in at most a part of the cache; those used longest ago go, and pixels where it is full.
+
+    Without room a run is as good.
+    """
+    size = BEGINNING + sum(tensor.nbytes for tensor in tensors.values())
+    if file is None or cache is None or size > cache.limit // SHARE:
         return
-    with suppress(OSError, UcdirError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        others = sorted(file.parent.glob("*.safetensors"), key=lambda other: other.stat().st_mtime, reverse=True)
-        held = size
-        for other in others:
-            held += other.stat().st_size
-            if held > limit:
-                other.unlink()
-        save_tensors(file, tensors)
+    with suppress(OSError):
+        _drop_oldest(file.parent, cache.limit // SHARE - size)
+        if cache.displace(size):
+            try:
+                save_tensors(file, tensors)
+            except UcdirError:
+                cache.make_room(-size)
+
+
+def _drop_oldest(folder: Path, room: int) -> None:
+    """Remove what was used longest ago, until the rest takes at most `room` bytes."""
+    held = 0
+    for file in sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True):
+        held += file.stat().st_size
+        if held > room:
+            file.unlink()
 
 
 def _taken(file: Path | None, paths: Sequence[Path]) -> Embeddings | None:
