@@ -210,14 +210,17 @@ def transport(similarity: Tensor, shares: Tensor, smoothing: float, iterations: 
     iterations   >= 1. Paper: 3
     returns      (M, C) >= 0; each row adds up to 1 / M, and columns to `shares` as far as `iterations` reach
 
-    Cuturi 2013; Li et al. 2024 (ProtoOT).
+    Cuturi 2013; Li et al. 2024 (ProtoOT). Columns are scaled first, then rows; the first time by logarithms, so that no
+    row is lost however small `smoothing` is; from then on only a factor for each row and column changes.
     """
-    plan = torch.exp((similarity - similarity.amax()) / smoothing)
+    logits = similarity / smoothing
+    plan = F.softmax(logits.add_(shares.log() - logits.logsumexp(dim=0)), dim=1)  # (M, C), rows adding up to 1
+    rows, columns = torch.full_like(plan[:, 0], 1 / len(plan)), torch.ones_like(shares)  # (M,), (C,)
     tiny = torch.finfo(plan.dtype).tiny
-    for _ in range(iterations):
-        plan = plan * (shares / plan.sum(dim=0).clamp_min(tiny))
-        plan = plan / plan.sum(dim=1, keepdim=True).clamp_min(tiny) / len(plan)
-    return plan
+    for _ in range(iterations - 1):
+        columns = (shares / (rows @ plan).clamp_min(tiny)).clamp(tiny**0.5, tiny**-0.5)  # no overflow in many iterations
+        rows = 1 / (plan @ columns) / len(plan)
+    return plan.mul_(columns).mul_(rows[:, None])
 
 
 # Rivals: terms with classifiers that learn
