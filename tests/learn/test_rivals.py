@@ -235,6 +235,41 @@ def test_prototypes_of_protoot_start_an_epoch_where_its_shares_belong() -> None:
     assert_close(published.prototypes, drifted)
 
 
+def test_one_plan_of_a_domain_assigns_its_images_and_moves_its_prototypes() -> None:
+    """The terms take the prototypes that the plan is for; those across domains take the moved ones."""
+    steps = drawn_steps()
+    method = begun("protoot", steps)
+    before, shares = method.prototypes.clone(), method.shares.clone()
+    parts = method(steps, method.weights(9)).parts
+    for domain, step in enumerate(steps):
+        plan = torch.tensor(slow.transport(array(step.bank @ before[domain].T), array(shares[domain]), 0.05, 3))
+        own = array(plan[step.image_ids].argmax(dim=1))
+        warm = method.method.temperature
+        expected = slow.contrast_with_prototypes(array(step.query), array(step.key), array(before[domain]), own, warm)
+        assert_close(parts["instance"][domain].item(), expected, rtol=1e-12, atol=0)
+        assert_close(method.prototypes[domain], F.normalize(plan.T @ step.bank, dim=1), rtol=1e-12, atol=1e-15)
+    for (domain, other), found in zip(((0, 1), (1, 0)), parts["cross"], strict=True):
+        step, rows = steps[domain], method.prototypes[other]
+        plan = torch.tensor(slow.transport(array(step.bank @ rows.T), array(shares[other]), 0.05, 3))
+        own = array(plan[step.image_ids].argmax(dim=1))
+        expected = slow.prototype_contrast(array(step.query), array(rows), own, [warm] * len(rows))
+        assert_close(found.item(), expected, rtol=1e-12, atol=0)
+
+
+def test_a_step_of_protoot_solves_each_transport_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved: list[tuple[int, ...]] = []
+
+    def counting(similarity: Tensor, *rest: object) -> Tensor:
+        solved.append(tuple(similarity.shape))
+        return transport(similarity, *rest)
+
+    monkeypatch.setattr("ucdir.learn.methods.protoot.transport", counting)
+    steps = drawn_steps(counts=(4, 3))
+    method = begun("protoot", steps, num_clusters=(4, 3))
+    method(steps, method.weights(9))
+    assert sorted(solved) == [(11, 3)] * 2 + [(11, 4)] * 2 + [(12, 3)] * 2 + [(12, 4)] * 2  # own and other prototypes
+
+
 def test_shares_of_another_domain_divide_its_prototypes() -> None:
     """The published way takes the shares of the images' own domain: only the cross-domain term knows the difference."""
     steps = drawn_steps()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise, permutations, product
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ucdir.config import MethodSettings
@@ -54,12 +55,8 @@ class ProtoOT(Objective):
                 self.prototypes[domain] = torch.cat([c.prototypes for c in found])
 
     def parts(self, steps: Sequence[DomainStep], weights: Mapping[str, float]) -> dict[str, tuple[Tensor, ...]]:
-        """See `Objective`. The prototypes of each domain move first."""
-        places = list(product(range(len(steps)), self._counts()))
-        for domain, count in places:
-            plan = self._transport(steps[domain].bank, domain, domain, count)
-            self.prototypes[domain, count] = torch.nn.functional.normalize(plan.T @ steps[domain].bank, dim=1)
-        inside = [self._inside(steps[domain], domain, count) for domain, count in places]
+        """See `Objective`. The prototypes of a domain move after its own terms and before those across domains."""
+        inside = [self._inside(steps[domain], domain, count) for domain, count in product(range(len(steps)), self._counts())]
         instance, neighbour, prototype = zip(*inside, strict=True)
         crossing = self._crossing(steps) if weights["cross"] else [torch.zeros_like(instance[0])]
         return {"instance": instance, "neighbour": neighbour, "prototype": prototype, "cross": tuple(crossing)}
@@ -69,8 +66,11 @@ class ProtoOT(Objective):
         return [slice(start, end) for start, end in pairwise(self.ends)]
 
     def _inside(self, step: DomainStep, domain: int, count: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """The three terms of a domain; the plan that assigns its images also moves its prototypes."""
         rows, warm = self.prototypes[domain, count].clone(), self.method.temperature
-        assigned = self._transport(step.bank, domain, domain, count)[step.image_ids].argmax(dim=1)
+        plan = self._transport(step.bank, domain, domain, count)
+        assigned = plan[step.image_ids].argmax(dim=1)
+        self.prototypes[domain, count] = F.normalize(plan.T @ step.bank, dim=1)
         near = step.bank[nearest_others(step.key, step.bank, step.image_ids)]
         return (
             contrast_with_prototypes(step.query, step.key, rows, assigned, warm),
