@@ -233,6 +233,18 @@ def test_garbage(tmp_path: Path, suffix: str, content: bytes) -> None:
     unchanged(tmp_path / f"w{suffix}", r"weights '.*' (cannot be read|hold no state dict)")
 
 
+@pytest.mark.parametrize("name", ["weights", "weights.bin", "weights.pth"])
+def test_safetensors_are_known_by_what_they_hold(tmp_path: Path, name: str) -> None:
+    """Model hubs and links call them anything."""
+    save_file(fresh().state_dict(), tmp_path / name)
+    assert load_weights(tmp_path / name, fresh(), None).matched == 100
+
+
+def test_a_pickle_of_something_else_is_told_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"\x80\x02garbage")
+    unchanged(tmp_path / "w.pth", r"w\.pth' cannot be read: it is no checkpoint of tensors alone, and .* can run code\. Fetch")
+
+
 def test_a_truncated_file(moco: tuple[Path, dict[str, Tensor]]) -> None:
     file = moco[0]
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

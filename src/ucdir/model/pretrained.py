@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -97,11 +98,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     if path.is_dir():
         return _read_encoder_folder(path)
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _unreadable(path, error) from error
     except Exception as error:  # torch raises pickle's own errors, of a module that may not be imported for them
         raise _unreadable(path, error) from error
     for wrapper in ("state_dict", "model", "model_state_dict"):
@@ -110,6 +109,12 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise UcdirError(f"weights '{path}' hold no state dict. Give a checkpoint with named tensors to --weights.")
     return content
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its name, or because it begins as one: with the length of a list of tensors, then the list."""
+    with path.open("rb") as opened:
+        return path.suffix == ".safetensors" or opened.read(9)[8:] == b"{"
 
 
 def _read_encoder_folder(path: Path) -> Mapping[str, Tensor]:
@@ -127,7 +132,9 @@ def _read_encoder_folder(path: Path) -> Mapping[str, Tensor]:
 
 
 def _unreadable(path: Path, error: Exception) -> UcdirError:
-    reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    reason = str(error).strip().splitlines()[0][:160].rstrip(".") if str(error).strip() else type(error).__name__
+    if isinstance(error, UnpicklingError):  # of which torch says how to run whatever code the file holds
+        reason = "it is no checkpoint of tensors alone, and other pickles are not opened because they can run code"
     return UcdirError(f"weights '{path}' cannot be read: {reason}. Fetch the file again, or give another to --weights.")
 
 
