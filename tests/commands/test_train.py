@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 
 from ucdir import cli
 from ucdir.commands import train as module
+from ucdir.commands.evaluate import evaluate
 from ucdir.commands.train import TrainResult
 from ucdir.config import Settings, load_settings
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
@@ -575,6 +576,15 @@ def test_an_image_that_vanishes_during_the_run(world: Path, tmp_path: Path) -> N
     with pytest.raises(ImageError, match=r"01\.png': file not found"):
         train(sources(tmp_path / "world"), tmp_path / "run", small(), say=say)
     assert len(figures(tmp_path / "run")) == 1
+
+
+def test_an_epoch_is_scored_as_evaluate_scores_it(world: Path, tmp_path: Path) -> None:
+    """To the digit, in bfloat16 and with the convolutions that a training keeps in float32."""
+    settings = small(encoder__backbone="torchvision/mobilenet_v2", run__precision="bfloat16", optimiser__epochs=1)
+    run = train(sources(world), tmp_path / "run", settings).folder
+    report = evaluate(run, ks=(50,), device="cpu", precision="bfloat16", resamples=0)
+    scores = [report.scores("trained", *direction)["mAP@All"].value for direction in report.directions]
+    assert figures(run)[-1]["oracle"]["mAP@All"] == pytest.approx(sum(scores) / len(scores), rel=1e-12)
 
 
 # Run folders that exist

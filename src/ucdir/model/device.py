@@ -65,9 +65,11 @@ def reuse_buffers(device: torch.device) -> None:
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution that stays in float32 inside autocast."""
+    """A convolution that stays in float32 inside autocast where a gradient may be asked for."""
 
     def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super()._conv_forward(images, weight, bias)
         with torch.autocast(images.device.type, enabled=False):
             convolved: Tensor = super()._conv_forward(images.float(), weight, bias)
             return convolved
@@ -77,6 +79,7 @@ def avoid_slow_kernels(network: nn.Module, device: torch.device, precision: str)
     """Keep strided depthwise convolutions in float32 on a CPU that trains in bfloat16.
 
     oneDNN has no fast bfloat16 kernel for the gradient of their input: in MobileNetV2 four layers took half of a step.
+    Without a gradient they are as they were: an encoder embeds the same in a training and after it.
     """
     if device.type != "cpu" or precision != "bfloat16":
         return
