@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -17,9 +18,18 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = "--backbone timm/test_resnet --weights none --image-size 32 --epochs 1 --batch-size 4 --num-clusters 3"
 
 
-def commands() -> list[list[str]]:
-    blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
-    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.startswith("ucdir ")]
+BLOCKS = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands(names_an_engine: bool = False) -> list[list[str]]:
+    """Of the blocks for folders of one's own, or of the one for a gallery that is not a folder."""
+    chosen = [block for block in BLOCKS if ("ENGINE" in block) == names_an_engine and "data prepare" not in block]
+    return [
+        shlex.split(line.replace("$ENGINE", "milvus:shop.db"), comments=True)
+        for block in chosen
+        for line in block.splitlines()
+        if line.startswith("ucdir ")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_there_are_the_five_commands_of_use() -> None:
     assert [command[1] for command in commands()] == ["check", "train", "evaluate", "index", "search", "serve"]
+    assert [command[1] for command in commands(names_an_engine=True)] == ["index", "search", "serve"]
 
 
 def test_they_run_one_after_the_other(folder: Path) -> None:
@@ -53,12 +64,30 @@ def test_they_run_one_after_the_other(folder: Path) -> None:
         address = next(found[1] for line in process.stdout if (found := re.match(r"Open (http://\S+)", line)))
         with urllib.request.urlopen(f"{address}health") as answer:
             assert json.load(answer)["galleries"] == 1
+        if shutil.which("curl"):
+            assert len(json.loads(asked_by_curl(address, folder))["hits"]) == 5
         process.terminate()
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def asked_by_curl(address: str, folder: Path) -> str:
+    found = re.search(r"`(curl .*?)http://127.0.0.1:8000/(.*?)`", README)
+    assert found
+    return subprocess.run(
+        [*shlex.split(found[1]), "--silent", f"{address}{found[2]}"], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_the_same_in_milvus(folder: Path) -> None:
+    """After the commands above."""
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip install 'ucdir[milvus]'")
+    for command in commands(names_an_engine=True)[:2]:
+        finished = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=240)
+        assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, flags=re.MULTILINE))
