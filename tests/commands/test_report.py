@@ -1,5 +1,6 @@
 """`ucdir report` on real runs: what it says, what it refuses, and the page in a real browser from a file."""
 
+import io
 import json
 import re
 import shutil
@@ -7,11 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ucdir.commands import report as module
 from ucdir.commands.report import write_report
@@ -19,7 +23,10 @@ from ucdir.commands.train import train
 from ucdir.config import Settings, load_settings
 from ucdir.drawing.collection import draw_collections
 from ucdir.errors import UcdirError, UsageError
+from ucdir.learn.label_free import LabelFreeScores
 from ucdir.progress import no_bars
+from ucdir.report.page.curves import MEANINGS
+from ucdir.report.plots.svg import plain
 
 SMALL = {
     "encoder.backbone": "timm/test_resnet",
@@ -72,9 +79,10 @@ def unlabelled(sources: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two directions, three ways, two seeds; one published figure."""
+    """Two directions, four ways, two seeds; one published figure."""
     folder = tmp_path_factory.mktemp("benchmark")
-    methods = (("frozen", None, 0.20), ("ours", "last", 0.40), ("ours", "oracle", 0.45))
+    epochs = ("last", "oracle", "label-free + smoothed")
+    methods = (("frozen", None, 0.20), *(("ours", epoch, base) for epoch, base in zip(epochs, (0.40, 0.45, 0.42), strict=True)))
     rows = [
         {"query": a, "gallery": b, "method": name, "epoch": epoch, "protocol": "paper", "seed": seed}
         | {"metrics": {"P@50": base + 0.1 * seed, "mAP@All": base / 2}}
@@ -162,11 +170,73 @@ def test_a_benchmark_has_spreads_seeds_and_published_figures(benchmark: Path, tm
     page = text_of(result.page)
     assert "45.0 ± 7.1" in page  # 40 and 50
     assert 'frozen <span class="tag">training-free</span>' in page
-    assert "oracle epoch" in page
     assert "Table 1 &lt;b&gt;" in page
-    assert page.count("ours, last, seed 1: 50.0 %") == 2  # one direction each
+    assert page.count("ours, last, seed 1: 50.0 %") == 4  # in each direction, wide and narrow
     assert "ucdir benchmark DATA" in page
     assert {file.name for file in result.plots} >= {"P@50-photo-sketch-paper.svg", "mAP@All-sketch-photo-paper.svg"}
+
+
+def test_a_benchmark_names_its_rows_as_the_terminal_does(benchmark: Path, tmp_path: Path) -> None:
+    page = text_of(write_report(benchmark, tmp_path / "page.html").page)
+    tables = re.findall(r"<tbody>(.*?)</tbody>", page)
+    assert len(tables) == 3
+    for body in tables:  # the means too
+        names = re.findall(r'<th scope="row">(.*?)</th>', body)
+        assert names[:4] == [
+            'frozen <span class="tag">training-free</span>',
+            "ours, last",
+            "ours, label-free + smoothed",
+            'ours, oracle <span class="tag oracle">uses labels</span>',
+        ]
+    labels = re.findall(r">(ours, [^<]*)</text>", page)
+    assert labels[:3] == ["ours, last", "ours, label-free + smoothed", "ours, oracle"]
+
+
+def test_a_benchmark_explains_its_figures_and_protocols(benchmark: Path, tmp_path: Path) -> None:
+    content = json.loads((benchmark / "results.json").read_text())
+    held = [{**row, "protocol": "held-out"} for row in content["rows"]]
+    (tmp_path / "results.json").write_text(json.dumps({**content, "rows": [*content["rows"], *held]}))
+    page = text_of(write_report(tmp_path).page)
+    assert page.count("Paper protocol: all images are trained on without labels") == 1
+    assert page.count("Held-out protocol: the images that ask and are searched were not trained on.") == 1
+    assert "Capped P@k: hits among the first min(k, relevant), over min(k, relevant), over all queries." in page
+
+
+def test_an_epoch_of_another_version_is_still_shown(benchmark: Path, tmp_path: Path) -> None:
+    text = (benchmark / "results.json").read_text().replace("label-free + smoothed", "first")
+    (tmp_path / "results.json").write_text(text)
+    assert "ours, first" in text_of(write_report(tmp_path).page)
+
+
+def test_a_run_says_what_its_rows_and_curves_are(run: Path) -> None:
+    page = text_of(run / "report.html")
+    assert '<th scope="row">trained (last epoch)</th>' in page
+    assert '<th scope="row">trained</th>' not in page
+    assert '<th scope="row">oracle <span class="tag oracle">uses labels</span></th>' in page
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    for name, value in last["oracle"].items():
+        assert f'aria-label="{name}, last value {100 * value:.1f} %"' in page
+    for name, meaning in MEANINGS.items():
+        assert f"{name.replace('_', ' ')}, last value" in page
+        assert page.count(f'<p class="meaning">{plain(meaning)}</p>') == 1
+
+
+def test_every_label_free_score_has_its_line() -> None:
+    assert list(MEANINGS) == [field.name for field in fields(LabelFreeScores)]
+    assert {name for name, line in MEANINGS.items() if "Larger is better" in line} == {
+        "cycle_agreement",
+        "cluster_information",
+        "score",
+    }
+
+
+def test_what_scrolls_can_be_reached_and_has_a_name(run: Path, benchmark: Path, tmp_path: Path) -> None:
+    for page in (text_of(run / "report.html"), text_of(write_report(benchmark, tmp_path / "page.html").page)):
+        assert len(
+            re.findall(r'<div class="scroll" tabindex="0" role="region" aria-label="[^"]+"><table>', page)
+        ) == page.count("<table>")
+        assert 'aria-label="table"' not in page
+        assert 'aria-label="photo → ' in page
 
 
 def test_of_very_many_images_a_part_is_taken_and_said(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,6 +326,25 @@ def test_the_command(benchmark: Path, tmp_path: Path) -> None:
 # The page
 
 
+def wide_benchmark(folder: Path) -> Path:
+    """Nine methods, four epochs of each trained one, three seeds: the widest table without published figures."""
+    free = [(name, None) for name in ("frozen", "centred", "smoothed")]
+    trained = ("instance", "cluster", "ucdir", "prototype", "coda", "protoot")
+    lines = [*free, *((name, epoch) for name in trained for epoch in ("last", "label-free", "label-free + smoothed", "oracle"))]
+    ks = (1, 5, 15, 50)
+    names = [*(f"P@{k}" for k in ks), *(f"capped P@{k}" for k in ks), "mAP@All"]
+    rows = [
+        {"query": a, "gallery": b, "method": name, "epoch": epoch, "protocol": "paper", "seed": seed}
+        | {"metrics": dict.fromkeys(names, 0.5 + 0.02 * seed + (0.4 if name == "smoothed" else 0))}
+        for a, b in (("photo", "sketch"), ("sketch", "photo"))
+        for name, epoch in lines
+        for seed in ((0,) if epoch is None else (0, 1, 2))
+    ]
+    content = {"command": "ucdir benchmark DATA", "date": "2026-11-24", "machine": "2 cores", "ks": ks, "rows": rows}
+    (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    return write_report(folder).page
+
+
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Any]:
     if not (CHROMIUM and DRIVER):
@@ -300,6 +389,52 @@ def test_a_page_is_quiet_and_fits(driver: Any, request: pytest.FixtureRequest, k
     assert driver.execute_script(broken) == 0
     SHOTS.mkdir(parents=True, exist_ok=True)
     driver.save_screenshot(str(SHOTS / f"report-{kind}-{width}.png"))
+
+
+CUT = """return [...document.querySelectorAll(arguments[0])].filter(box => box.clientWidth && box.scrollWidth > box.clientWidth)
+  .length"""
+
+
+def test_nothing_of_a_wide_benchmark_is_cut(driver: Any, tmp_path: Path) -> None:
+    page = wide_benchmark(tmp_path)
+    opened(driver, page, 1280)
+    assert driver.execute_script(CUT, ".scroll") == 0
+    assert driver.execute_script("return document.querySelectorAll('table').length") == 3
+
+
+def test_dots_fit_a_telephone_and_tables_show_that_they_go_on(driver: Any, tmp_path: Path) -> None:
+    page = wide_benchmark(tmp_path)
+    opened(driver, page, 390)
+    outside = """const seen = [...document.querySelectorAll('.drawing svg')].filter(svg => svg.clientWidth);
+      const marks = seen.flatMap(svg => [...svg.querySelectorAll('.mark, text')].map(mark => [svg.parentElement, mark]));
+      return [seen.length, marks.filter(([box, mark]) => mark.getBoundingClientRect().right > box.getBoundingClientRect().right
+        || mark.getBoundingClientRect().left < box.getBoundingClientRect().left).length]"""
+    assert driver.execute_script(outside) == [4, 0]
+    assert driver.execute_script(CUT, ".scroll:has(table)") == 3  # the shades at their edges say so
+    row = "const c = getComputedStyle(document.querySelector('tbody th')); return [c.borderTopWidth, c.position]"
+    assert driver.execute_script(row) == ["1px", "sticky"]
+    # Collapsed borders belong to the table and do not stay with a cell that does.
+    assert driver.execute_script("return getComputedStyle(document.querySelector('table')).borderCollapse") == "separate"
+
+
+def edges(driver: Any, selector: str) -> tuple[float, float]:
+    """How far a pixel at the right edge of a box is from one of its ground: before and after it was scrolled to its end."""
+    found = []
+    for place in (0, 10_000):
+        look = """const box = document.querySelector(arguments[0]); box.scrollLeft = arguments[1];
+          box.scrollIntoView({block: 'center'}); const r = box.getBoundingClientRect();
+          return [Math.floor(r.right) - 4, Math.floor(r.top) + 14]"""
+        x, y = driver.execute_script(look, selector, place)
+        with Image.open(io.BytesIO(driver.get_screenshot_as_png())) as shot:
+            found.append(float(np.abs(np.array(shot.convert("L"))[y, x - 20 : x : 19].astype(float) @ [1, -1])))
+    return found[0], found[1]
+
+
+def test_an_edge_is_shaded_until_all_is_seen(driver: Any, run: Path) -> None:
+    opened(driver, run / "report.html", 390)
+    before, after = edges(driver, "#scores .scroll")
+    assert before > 20
+    assert after < 2
 
 
 def test_pointing_at_a_map_shows_the_image_in_both(driver: Any, run: Path) -> None:

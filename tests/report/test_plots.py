@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +13,8 @@ import pytest
 from ucdir.errors import UcdirError
 from ucdir.report.plots.axes import Scale, percent, short, ticks
 from ucdir.report.plots.bars import ClassBar, class_bars, most_changed
-from ucdir.report.plots.curves import curve
+from ucdir.report.plots.curves import curve, said
+from ucdir.report.plots.dots import DotPlot, DotRow, dot_plot, narrow_dot_plot
 from ucdir.report.plots.heat import heat_map
 from ucdir.report.plots.marks import DARK, LIGHT, Box, Drawing, Line, Shape, Words
 from ucdir.report.plots.png import png_file
@@ -72,6 +74,41 @@ def test_larger_values_stand_higher_and_the_only_epoch_in_the_middle() -> None:
     heights = [mark.y for mark in drawing.marks if isinstance(mark, Shape)]
     assert heights[1] < heights[2] < heights[0]
     assert [mark for mark in curve(Series("x", "y", (4.0,)), (1,), {"last": 1}).marks if isinstance(mark, Shape)]
+
+
+def test_scores_are_drawn_in_percent_as_in_the_tables() -> None:
+    series = Series("oracle", "mAP@All", (0.1992, 0.25))
+    drawing = curve(series, (1, 2), {})
+    assert [dict(mark.data)["value"] for mark in drawing.marks if isinstance(mark, Shape)] == ["19.9 %", "25.0 %"]
+    assert {mark.text for mark in drawing.marks if isinstance(mark, Words)} >= {"15", "20", "25"}
+    assert drawing.title == "oracle: mAP@All over epochs, percent"
+    same = curve(Series("label_free", "score", (0.1992, 0.25)), (1, 2), {})
+    heights = [[mark.y for mark in found.marks if isinstance(mark, Shape)] for found in (drawing, same)]
+    assert heights[0] == heights[1]
+    assert said(Series("label_free", "score", ()), 0.1992) == "0.1992"
+
+
+@pytest.mark.parametrize("draw", [dot_plot, narrow_dot_plot])
+def test_dots_names_and_figures_stay_inside(draw: Callable[[DotPlot], Drawing]) -> None:
+    best = DotRow("prototype, label-free + smoothed", "trained", (("seed 0", 1.0), ("seed 1", 0.9)))
+    drawing = draw(DotPlot("x", "title", (DotRow("frozen", "training-free", (("seed 0", 0.5),)), best)))
+    shapes = [mark for mark in drawing.marks if isinstance(mark, Shape)]
+    assert [mark.title for mark in shapes[1:]] == [f"{best.name}, seed 0: 100.0 %", f"{best.name}, seed 1: 90.0 %"]
+    assert all(mark.size <= mark.x <= drawing.width - mark.size and mark.y < drawing.height for mark in shapes)
+    for mark in drawing.marks:
+        if isinstance(mark, Words):
+            wide = 6.5 / 12 * mark.size * len(mark.text)
+            start = mark.x - wide * {"start": 0, "middle": 0.5, "end": 1}[mark.anchor]
+            assert 0 <= start <= start + wide <= drawing.width, mark
+
+
+def test_narrow_dots_have_their_names_above_and_fit_a_telephone() -> None:
+    drawing = narrow_dot_plot(DotPlot("x", "title", (DotRow("frozen", "training-free", (("seed 0", 0.5),)),)))
+    (name,) = (mark for mark in drawing.marks if isinstance(mark, Words) and mark.text == "frozen")
+    (dot,) = (mark for mark in drawing.marks if isinstance(mark, Shape))
+    assert name.y < dot.y - dot.size
+    assert name.size >= 12
+    assert drawing.width <= 330  # 390 less what stands around it: drawn at its size
 
 
 def test_kinds_that_share_an_epoch_share_its_line() -> None:

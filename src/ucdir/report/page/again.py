@@ -22,7 +22,7 @@ def again_section(again: Again, notes: tuple[str, ...]) -> Section:
         f'<div class="card"><h3>Where the weights came from</h3><p class="wrap">{plain(again.start)}.</p>'
         f'<p class="said">{plain(again.labels_said)}</p></div>'
         f'<div class="card"><h3>More of this run</h3>{"".join(map(command, again.others))}</div></div>'
-        f"{table(('encoder', 'what it is', 'epoch', 'fingerprint'), rows)}"
+        f"{table('encoders of the run', ('encoder', 'what it is', 'epoch', 'fingerprint'), rows)}"
         f'<p class="small">{when}This report was made with {versions}.</p>'
         f"{folded('All settings of the run', f'<pre class=settings tabindex=0>{plain(again.settings)}</pre>')}"
     )
@@ -35,5 +35,5 @@ def _encoder(fact: EncoderFact) -> list[str]:
     same = f' <span class="tag">same as {fact.same_as}</span>' if fact.same_as else ""
     mark = f"<code>{fact.fingerprint[:12]}</code>"
     epoch = str(fact.epoch) if fact.epoch is not None else "–"
-    tag = ' <span class="tag oracle">oracle</span>' if fact.kind == "oracle" else ""
+    tag = ' <span class="tag oracle">uses labels</span>' if fact.kind == "oracle" else ""
     return [f"{fact.kind}{tag}", MEANING[fact.kind], epoch, f'<span title="{fact.fingerprint}">{mark}</span>{same}']

@@ -3,15 +3,21 @@
 from collections.abc import Iterator, Sequence
 
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow, PublishedFigure
-from ucdir.report.benchmark_tables import CHANCE, how_to_read, means_grid, protocols_of, remarks, shown
+from ucdir.report.benchmark_tables import CHANCE, Line, how_to_read, lines_of, means_grid, protocols_of, remarks, shown
 from ucdir.report.page.shell import Section, command, page, plot_card, table
 from ucdir.report.plots.axes import percent
-from ucdir.report.plots.dots import DotRow, dot_plot
+from ucdir.report.plots.dots import DotPlot, DotRow, dot_plot, narrow_dot_plot
 from ucdir.report.plots.marks import Drawing
 from ucdir.report.plots.svg import plain
+from ucdir.report.scores import ALL as ALL_SAID
+from ucdir.report.scores import EXPLANATIONS
 
 ALL = "mAP@All"
 PAPER = "paper"  # the protocol of published figures
+PROTOCOLS = {
+    "paper": "Paper protocol: all images are trained on without labels, and the same images ask and are searched.",
+    "held-out": "Held-out protocol: the images that ask and are searched were not trained on.",
+}
 Key = tuple[str, str, str]  # query, gallery, protocol
 
 
@@ -31,7 +37,7 @@ def benchmark_page(facts: BenchmarkFacts) -> str:
 def benchmark_drawings(facts: BenchmarkFacts) -> Iterator[Drawing]:
     """Every plot of the page."""
     for key in _keys(facts):
-        yield from _plots(facts, key)
+        yield from map(dot_plot, _plots(facts, key))
 
 
 def _keys(facts: BenchmarkFacts) -> list[Key]:
@@ -47,17 +53,17 @@ def _means(facts: BenchmarkFacts) -> Iterator[Section]:
     """The mean of all directions, for each protocol, and what is to be said about all of it."""
     for number, protocol in enumerate(protocols_of(facts)):
         grid = means_grid(facts, protocol)
-        lines = [[plain(name), *map(plain, cells)] for name, cells in grid.rows]
-        said = [] if number else remarks(facts)
-        more = "".join(f'<p class="small">{plain(line)}</p>' for line in said)
-        yield Section(
-            f"means-{number}", grid.title, table(["method", *map(plain, grid.columns)], lines) + more, how_to_read(facts)
-        )
+        named = zip(lines_of(facts, protocol), grid.rows, strict=True)
+        lines = [[_named(line), *map(plain, cells)] for line, (_, cells) in named]
+        said = [EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL_SAID, *([] if number else remarks(facts))]
+        more = "".join(f'<p class="small">{plain(line)}</p>' for line in [*_protocol(protocol), *said])
+        body = table(grid.title, ["method", *map(_head, grid.columns)], lines) + more
+        yield Section(f"means-{number}", grid.title, body, how_to_read(facts))
 
 
 def _direction(facts: BenchmarkFacts, number: int, key: Key) -> Section:
     query, gallery, protocol = key
-    plots = "".join(map(plot_card, _plots(facts, key)))
+    plots = "".join(plot_card(dot_plot(plot), narrow_dot_plot(plot)) for plot in _plots(facts, key))
     lead = f"Protocol: {protocol}. Percent, mean ± standard deviation over the seeds. Rows with oracle were chosen with labels."
     body = f'{_table(facts, key)}<div class="two">{plots}</div>'
     return Section(f"way-{number}", f"{query} → {gallery}{'' if protocol == 'paper' else f' ({protocol})'}", body, lead)
@@ -70,17 +76,18 @@ def _table(facts: BenchmarkFacts, key: Key) -> str:
     names = sorted((name for name in known if name != CHANCE), key=lambda name: name.startswith("capped"))
     names += [name for name in dict.fromkeys(figure.metric for figure in published) if name not in names]
     lines = []
-    for (method, epoch), group in rows.items():
+    for line, group in rows.items():
         cells = [shown([row.metrics[name] for row in group if name in row.metrics]) for name in names]
-        lines.append([_named(method, epoch), *cells, str(len(group)), *([""] if published else [])])
+        lines.append([_named(line), *cells, str(len(group)), *([""] if published else [])])
     for method, source in dict.fromkeys((figure.method, figure.source) for figure in published):
         found = {f.metric: f.value for f in published if (f.method, f.source) == (method, source)}
         cells = [percent(found[name]) if name in found else "–" for name in names]
         lines.append([f'{plain(method)} <span class="tag">published</span>', *cells, "–", plain(source)])
-    return table(["method", *map(plain, names), "seeds", *(["source"] if published else [])], lines)
+    label = f"{key[0]} → {key[1]}, {key[2]} protocol"
+    return table(label, ["method", *map(_head, names), "seeds", *(["source"] if published else [])], lines)
 
 
-def _plots(facts: BenchmarkFacts, key: Key) -> Iterator[Drawing]:
+def _plots(facts: BenchmarkFacts, key: Key) -> Iterator[DotPlot]:
     """mAP@All and P at the largest k, where there are such."""
     groups, query, gallery = _grouped(facts, key), key[0], key[1]
     known = {name for group in groups.values() for row in group for name in row.metrics}
@@ -88,36 +95,44 @@ def _plots(facts: BenchmarkFacts, key: Key) -> Iterator[Drawing]:
     for name in (ALL, largest):
         if name not in known:
             continue
-        dots = [_dots(method, epoch, group, name) for (method, epoch), group in groups.items()]
+        dots = [_dots(line, group, name) for line, group in groups.items()]
         dots += [
             DotRow(f"{found.method}, published", "published", ((found.source, found.value),))
             for found in _of(facts.published, key)
             if found.metric == name
         ]
         title = f"{query} → {gallery}, {key[2]}: {name}, a dot for each seed"
-        yield dot_plot(f"{name}-{query}-{gallery}-{key[2]}", title, [row for row in dots if row.values])
+        yield DotPlot(f"{name}-{query}-{gallery}-{key[2]}", title, tuple(row for row in dots if row.values))
 
 
-def _dots(method: str, epoch: str | None, group: Sequence[BenchmarkRow], name: str) -> DotRow:
-    kind = "training-free" if epoch is None else "oracle" if epoch == "oracle" else "trained"
-    label = method if epoch is None else f"{method}, {epoch}"
-    return DotRow(label, kind, tuple((f"seed {row.seed}", row.metrics[name]) for row in group if name in row.metrics))
+def _dots(line: Line, group: Sequence[BenchmarkRow], name: str) -> DotRow:
+    kind = "training-free" if line.epoch is None else "oracle" if line.epoch == "oracle" else "trained"
+    return DotRow(str(line), kind, tuple((f"seed {row.seed}", row.metrics[name]) for row in group if name in row.metrics))
 
 
-def _grouped(facts: BenchmarkFacts, key: Key) -> dict[tuple[str, str | None], list[BenchmarkRow]]:
-    groups: dict[tuple[str, str | None], list[BenchmarkRow]] = {}
+def _grouped(facts: BenchmarkFacts, key: Key) -> dict[Line, list[BenchmarkRow]]:
+    """The rows of a direction by line, in the order of the terminal's tables."""
+    groups: dict[Line, list[BenchmarkRow]] = {line: [] for line in lines_of(facts, key[2])}
     for row in facts.rows:
         if (row.query, row.gallery, row.protocol) == key:
-            groups.setdefault((row.method, row.epoch), []).append(row)
-    return groups
+            groups.setdefault(Line(row.method, row.epoch), []).append(row)
+    return {line: group for line, group in groups.items() if group}
 
 
 def _of(figures: Sequence[PublishedFigure], key: Key) -> list[PublishedFigure]:
     return [figure for figure in figures if (figure.query, figure.gallery, PAPER) == key]
 
 
-def _named(method: str, epoch: str | None) -> str:
-    if epoch is None:
-        return f'{plain(method)} <span class="tag">training-free</span>'
-    tag = ' <span class="tag oracle">uses labels</span>' if epoch == "oracle" else ""
-    return f"{plain(method)}, {plain(epoch)} epoch{tag}"
+def _protocol(protocol: str) -> list[str]:
+    return [PROTOCOLS[protocol]] if protocol in PROTOCOLS else []
+
+
+def _head(name: str) -> str:
+    """`capped` above its P@k: such a column is as narrow as its figures."""
+    return plain(name).replace("capped ", "capped<br>")
+
+
+def _named(line: Line) -> str:
+    if line.epoch is None:
+        return f'{plain(line.method)} <span class="tag">training-free</span>'
+    return plain(str(line)) + (' <span class="tag oracle">uses labels</span>' if line.epoch == "oracle" else "")

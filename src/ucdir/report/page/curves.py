@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from ucdir.report.page.shell import Section, folded
-from ucdir.report.plots.axes import short
-from ucdir.report.plots.curves import curve
+from ucdir.report.plots.curves import curve, said
 from ucdir.report.plots.marks import Drawing
 from ucdir.report.plots.svg import inline_svg, plain
 from ucdir.report.run_facts import Curves, Series
@@ -16,6 +15,14 @@ HEADINGS = {
     "weights": ("Weights of the terms", "What each term counts in the total."),
     "speed": ("Learning rate and speed", ""),
 }
+MEANINGS = {
+    "cycle_agreement": "Share of images whose nearest image across domains leads back to their own cluster. Larger is better.",
+    "cluster_stability": "Share of image pairs that are together or apart as in the epoch before. Near 1: settled.",
+    "centre_similarity": "How near the mean embeddings of the domains are. Large when the domains overlap.",
+    "cluster_information": "What the cluster of the nearest image across domains tells of one's own (nats). Larger is better.",
+    "training_free_agreement": "Share of first hits that the frozen backbone, smoothed, finds too. Small: they contradict it.",
+    "score": "Cluster information × training-free agreement. Larger is better: the largest is the label-free epoch.",
+}  # of the label-free scores
 FOLDED = ("weights", "speed")
 FIRST = ("learning_rate",)
 
@@ -50,13 +57,15 @@ def _group(section: str, curves: Curves) -> str:
 def _figure(series: Series, curves: Curves) -> str:
     found = [value for value in series.values if value is not None]
     last = series.values[-1]
-    shown = short(last) if last is not None else "off"
+    shown = said(series, last) if last is not None else "off"
     drawn = (
         inline_svg(curve(series, curves.epochs, curves.chosen)) if found else '<p class="off">Its weight was 0 all along.</p>'
     )
     name = plain(series.name.replace("_", " "))
+    meaning = MEANINGS.get(series.name, "") if series.section == "label_free" else ""
+    about = f'<p class="meaning">{plain(meaning)}</p>' if meaning else ""
     return (
         f'<figure class="card curve" tabindex="0" role="group" aria-label="{name}, last value {plain(shown)}" '
         f'data-last="{plain(shown)}">'
-        f'<figcaption><span>{name}</span><span class="value">{plain(shown)}</span></figcaption>{drawn}</figure>'
+        f'<figcaption><span>{name}</span><span class="value">{plain(shown)}</span></figcaption>{about}{drawn}</figure>'
     )

@@ -46,4 +46,4 @@ def _classes(domains: Sequence[DomainFacts]) -> str:
         return '<p class="small">No classes are known, so nothing below tells right hits from wrong ones.</p>'
     head = ["class", *(plain(domain.name) for domain in domains)]
     rows = [[plain(name), *(f"{(domain.classes or {}).get(name, 0):,}" for domain in domains)] for name in names]
-    return folded(f"Images of each class ({len(names):,} classes)", table(head, rows))
+    return folded(f"Images of each class ({len(names):,} classes)", table("images of each class", head, rows))

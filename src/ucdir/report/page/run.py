@@ -9,16 +9,17 @@ from ucdir.report.page.data import data_section
 from ucdir.report.page.grids import changes_section, grids_section
 from ucdir.report.page.map import map_drawings, map_section
 from ucdir.report.page.pictures import Pictures
-from ucdir.report.page.scores import scores_section
+from ucdir.report.page.scores import mean_figure, scores_section, without_training
 from ucdir.report.page.shell import Section, page
 from ucdir.report.plots.axes import percent, short
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.run_facts import RunFacts
+from ucdir.report.run_facts import FROZEN, TRAINED, RunFacts
 
 
 def run_page(facts: RunFacts, pictures: Pictures) -> str:
     """The whole HTML file."""
-    return page(facts.name, "Report of a training", _summary(facts), list(_sections(facts, pictures)))
+    verdict = without_training(facts.scores) if facts.scores is not None else ""
+    return page(facts.name, "Report of a training", _summary(facts), list(_sections(facts, pictures)), verdict)
 
 
 def run_drawings(facts: RunFacts) -> Iterator[Drawing]:
@@ -54,8 +55,5 @@ def _summary(facts: RunFacts) -> list[tuple[str, str]]:
         last = next((series for series in facts.curves.series if series.name == "cycle_agreement"), None)
         value = last.values[-1] if last is not None else None
         return found if value is None else [*found, ("cycle agreement (label-free)", short(value))]
-    pairs = scores.directions[::2]
-    before, after = (
-        sum(scores.pair_mean(name, *pair, "mAP@All") for pair in pairs) / len(pairs) for name in ("frozen", "trained")
-    )
-    return [*found, ("mean mAP@All, frozen → trained", f"{percent(before)} → {percent(after)} %")]
+    before, after = (mean_figure(scores, name) for name in (FROZEN, TRAINED))
+    return [*found, ("mean mAP@All, frozen → last epoch", f"{percent(before)} → {percent(after)} %")]

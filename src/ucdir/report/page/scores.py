@@ -9,7 +9,9 @@ from ucdir.report.scores import ALL, EXPLANATIONS
 from ucdir.retrieval.evaluate import EvaluationReport
 from ucdir.retrieval.metrics import Metric
 
-FREE = {"frozen", "centred", "smoothed"}
+FREE = ("frozen", "centred", "smoothed")
+FIGURE = "mAP@All"
+CHOSEN = {"trained": "last epoch", "trained (label-free epoch)": "label-free epoch"}  # trained rows that no label chose
 
 
 def scores_section(report: EvaluationReport | None, unscored: str) -> Section:
@@ -25,6 +27,24 @@ def scores_section(report: EvaluationReport | None, unscored: str) -> Section:
     return Section("scores", "Scores", body, lead)
 
 
+def mean_figure(report: EvaluationReport, method: str) -> float:
+    """mAP@All of a row, the mean of all directions."""
+    pairs = report.directions[::2]
+    return sum(report.pair_mean(method, *pair, FIGURE) for pair in pairs) / len(pairs)
+
+
+def without_training(report: EvaluationReport) -> str:
+    """A sentence where the best training-free row finds more than trained rows, as far as one decimal tells; else empty."""
+    found = {method: mean_figure(report, method) for method in report.methods}
+    known = {method: round(100 * value, 1) for method, value in found.items() if math.isfinite(value)}
+    best = max((method for method in FREE if method in known), key=lambda method: known[method], default=None)
+    beaten = [method for method in CHOSEN if best in known and known.get(method, math.inf) < known[best]]
+    if best is None or not beaten:
+        return ""
+    against = " and ".join(f"{known[method]} % ({CHOSEN[method]})" for method in beaten)
+    return f"Without training, {best} finds more here: a mean {FIGURE} of {known[best]} % against {against}."
+
+
 def _direction(report: EvaluationReport, names: list[str], query: str, gallery: str) -> str:
     scores = report.scores(report.methods[0], query, gallery)
     sizes = f"{len(scores.relevant):,} queries, {scores.gallery_size:,} images, chance {percent(scores.chance)}"
@@ -32,7 +52,7 @@ def _direction(report: EvaluationReport, names: list[str], query: str, gallery: 
     for method in report.methods:
         found = report.scores(method, query, gallery)
         rows.append([_method(method), *(percent(found[name].value) for name in names), _interval(found["mAP@All"])])
-    return _table(report, [*names, "mAP@All, 95 %"], rows, f"{plain(query)} → {plain(gallery)} <small>{sizes}</small>")
+    return _table(report, [*names, "mAP@All, 95 %"], rows, f"{query} → {gallery}", f" <small>{sizes}</small>")
 
 
 def _mean(report: EvaluationReport, names: list[str], first: str, second: str) -> str:
@@ -40,11 +60,12 @@ def _mean(report: EvaluationReport, names: list[str], first: str, second: str) -
         [_method(method), *(percent(report.pair_mean(method, first, second, name)) for name in names)]
         for method in report.methods
     ]
-    return _table(report, names, rows, f"mean of {plain(first)} ↔ {plain(second)}")
+    return _table(report, names, rows, f"mean of {first} ↔ {second}")
 
 
-def _table(report: EvaluationReport, names: list[str], rows: list[list[str]], caption: str) -> str:
-    return table(["", *names], rows, caption, strong=(len(report.methods) - 1,))
+def _table(report: EvaluationReport, names: list[str], rows: list[list[str]], title: str, more: str = "") -> str:
+    head = ["", *(name.replace("capped ", "capped<br>") for name in names)]
+    return table(title, head, rows, f"{plain(title)}{more}", strong=(len(report.methods) - 1,))
 
 
 def _method(name: str) -> str:
@@ -52,7 +73,7 @@ def _method(name: str) -> str:
         return f'{name} <span class="tag">training-free</span>'
     if name.startswith("trained (oracle"):
         return f'{plain(name)} <span class="tag oracle">uses labels</span>'
-    return plain(name)
+    return "trained (last epoch)" if name == "trained" else plain(name)
 
 
 def _interval(metric: Metric) -> str:

@@ -20,11 +20,12 @@ class Section:
     lead: str = ""
 
 
-def page(title: str, kind: str, summary: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+def page(title: str, kind: str, summary: Sequence[tuple[str, str]], sections: Sequence[Section], verdict: str = "") -> str:
     """The whole file.
 
     kind      what is reported on, in a word or two
     summary   (name, value) pairs at the top
+    verdict   a plain sentence below them
     """
     style, script = f"{scheme_css()}{mark_css()}{_asset('report.css')}", _asset("report.js")
     policy = (
@@ -33,6 +34,7 @@ def page(title: str, kind: str, summary: Sequence[tuple[str, str]], sections: Se
     )
     links = "".join(f'<li><a href="#{part.anchor}">{plain(part.title)}</a></li>' for part in sections)
     facts = "".join(f"<div><dt>{plain(name)}</dt><dd>{plain(value)}</dd></div>" for name, value in summary)
+    said = f'<p class="verdict">{plain(verdict)}</p>' if verdict else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -48,7 +50,7 @@ def page(title: str, kind: str, summary: Sequence[tuple[str, str]], sections: Se
 <header class="top">
 <p class="kind">{plain(kind)}</p>
 <h1>{plain(title)}</h1>
-<dl class="facts">{facts}</dl>
+<dl class="facts">{facts}</dl>{said}
 </header>
 <nav class="bar" aria-label="Sections"><ul>{links}</ul></nav>
 <main id="content" tabindex="-1">
@@ -65,15 +67,20 @@ def _section(part: Section) -> str:
     return f'<section id="{part.anchor}">\n<h2>{plain(part.title)}</h2>{lead}\n{part.body}\n</section>\n'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", strong: Sequence[int] = ()) -> str:
-    """A table in a box that scrolls by itself. Cells are HTML, the first of each row is its name; `strong` rows are bold."""
+def table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", strong: Sequence[int] = ()) -> str:
+    """A table in a box that scrolls by itself. Cells are HTML, the first of each row is its name; `strong` rows are bold.
+
+    label   plain words for those who cannot see it
+    """
     said = f"<caption>{caption}</caption>" if caption else ""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join(_row(row, number in strong) for number, row in enumerate(rows))
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table>{said}<thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return scrolled(label, f"<table>{said}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def scrolled(label: str, body: str) -> str:
+    """A box that scrolls by itself, by keyboard too; its edge is shaded where there is more to see."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{plain(label)}">{body}</div>'
 
 
 def command(text: str) -> str:
@@ -84,13 +91,12 @@ def command(text: str) -> str:
     )
 
 
-def plot_card(drawing: Drawing) -> str:
-    """A plot on a card, wide ones scroll inside it."""
-    title = plain(drawing.title)
-    return (
-        f'<figure class="card drawing"><figcaption><span>{title}</span></figcaption>'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">{inline_svg(drawing)}</div></figure>'
-    )
+def plot_card(drawing: Drawing, narrow: Drawing | None = None) -> str:
+    """A plot on a card, wide ones scroll inside it. `narrow` takes its place where the screen is."""
+    body = scrolled(drawing.title, inline_svg(drawing))
+    if narrow is not None:
+        body = f'<div class="wide">{body}</div><div class="narrow">{inline_svg(narrow)}</div>'
+    return f'<figure class="card drawing"><figcaption><span>{plain(drawing.title)}</span></figcaption>{body}</figure>'
 
 
 def folded(title: str, body: str) -> str:

@@ -1,36 +1,47 @@
 """One quantity over the epochs, with the epochs that were kept marked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from ucdir.report.plots.axes import Scale, short, ticks
+from ucdir.report.plots.axes import Scale, percent, short, ticks
 from ucdir.report.plots.marks import Drawing, Line, Mark, Shape, Words
 from ucdir.report.run_facts import Series
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330.0, 168.0, 46.0, 14.0, 20.0, 24.0
 KEPT = {"last": "ink", "label-free": "accent", "oracle": "oracle"}
 LETTER = 5.4  # px, about
+PERCENT = ("oracle",)  # sections whose values are shares, as the tables' are, and drawn as percent
 MANY = 60  # epochs from which on points are not drawn
 
 
 def curve(series: Series, epochs: tuple[int, ...], chosen: Mapping[str, int]) -> Drawing:
     """The values of `series` over `epochs`; gaps where there is none."""
     role = "oracle" if series.section == "oracle" else "accent"
-    across, down = _scales(series, epochs)
+    times = 100.0 if series.section in PERCENT else 1.0
+    across, down = _scales([times * value for value in series.values if value is not None], epochs)
     marks: list[Mark] = [*_frame(down, across, epochs), *_kept(across, chosen)]
     points = list(zip(epochs, series.values, strict=True))
-    marks += [Line(tuple((across(e), down(v)) for e, v in piece), role, 2.0) for piece in _pieces(points)]
+    marks += [Line(tuple((across(e), down(times * v)) for e, v in piece), role, 2.0) for piece in _pieces(points)]
     hidden = len(epochs) > MANY
     for epoch, value in points:
         if value is not None:
-            title, data = f"epoch {epoch}: {short(value)}", (("epoch", str(epoch)), ("value", short(value)))
-            marks.append(Shape(across(epoch), down(value), role, 2.6, title=title, data=data, opacity=0.0 if hidden else 1.0))
+            shown = said(series, value)
+            title, data = f"epoch {epoch}: {shown}", (("epoch", str(epoch)), ("value", shown))
+            marks.append(
+                Shape(across(epoch), down(times * value), role, 2.6, title=title, data=data, opacity=0.0 if hidden else 1.0)
+            )
     name = f"{series.section}-{series.name}"
-    return Drawing(f"curve-{name}", f"{series.section}: {series.name} over epochs", WIDTH, HEIGHT, tuple(marks))
+    unit = ", percent" if series.section in PERCENT else ""
+    return Drawing(f"curve-{name}", f"{series.section}: {series.name} over epochs{unit}", WIDTH, HEIGHT, tuple(marks))
 
 
-def _scales(series: Series, epochs: tuple[int, ...]) -> tuple[Scale, Scale]:
-    values = [value for value in series.values if value is not None] or [0.0, 1.0]
-    steps = ticks(min(values), max(values), 3)
+def said(series: Series, value: float) -> str:
+    """A value of `series` as a reader meets it: 23.7 % of a score, else a number."""
+    return f"{percent(value)} %" if series.section in PERCENT else short(value)
+
+
+def _scales(values: Sequence[float], epochs: tuple[int, ...]) -> tuple[Scale, Scale]:
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    steps = ticks(low, high, 3)
     across = Scale(epochs[0], epochs[-1], LEFT + 6, WIDTH - RIGHT)
     return across, Scale(steps[0], steps[-1], HEIGHT - BOTTOM, TOP)
 
