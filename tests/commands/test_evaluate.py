@@ -1,7 +1,9 @@
 """`evaluate`: the rows it always prints, what it refuses, and that its figures can be produced again."""
 
 import json
+import re
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -162,6 +164,17 @@ def test_the_table_reads_well_in_100_columns(report, figure):
         assert len(lines) == 3, method
     assert "bootstrap over queries, 50 resamples, seed 0" in shown
     assert f"{100 * report.scores('trained', 'photo', 'drawing')['mAP@All'].value:.1f}" in shown
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_no_figure_is_cut_in_a_narrow_terminal(work, width):
+    """Columns that do not fit go on below: each figure and interval stands there whole, as often as in a wide one."""
+    report = evaluate(work / "run", ks=(1, 5, 10, 12), device="cpu", precision="float32", resamples=50)
+    wide, narrow = (text_of(score_table(report), columns).partition("Percent.")[0] for columns in (200, width))
+    for pattern in (r"[\d.]+ to [\d.]+", r"(?<!\S)\d+\.\d(?!\S)"):
+        assert Counter(re.findall(pattern, narrow)) == Counter(re.findall(pattern, wide))
+    assert "…" not in narrow
+    assert (width >= 80) == (narrow.count("trained (label-free epoch)  ") == 3)
 
 
 def test_the_command_line_prints_a_table_or_json(work, monkeypatch, capsys):

@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from ucdir.report.columns import Columns, Row
 from ucdir.retrieval.evaluate import EvaluationReport
 from ucdir.retrieval.metrics import Metric, RetrievalScores
 
@@ -75,31 +75,26 @@ def _heading(query: str, gallery: str, scores: RetrievalScores) -> Text:
 
 
 def _direction(report: EvaluationReport, query: str, gallery: str, figure: str) -> RenderableType:
-    headline = _headline(report, figure)
-    table = _empty_table(report, figure, interval=f"{headline}, 95 %")
+    headline, names = _headline(report, figure), _columns(report, figure)
+    rows = []
     for method in report.methods:
         scores = report.scores(method, query, gallery)
-        cells = [_percent(scores[name].value) for name in _columns(report, figure)]
-        table.add_row(method, *cells, _interval(scores[headline]), style=_style(report, method))
-    return Padding(table, (0, 0, 0, 2))
+        cells = (*(_percent(scores[name].value) for name in names), _interval(scores[headline]))
+        rows.append(Row(method, cells, _style(report, method)))
+    return _table((*names, f"{headline}, 95 %"), rows)
 
 
 def _pair(report: EvaluationReport, first: str, second: str, figure: str) -> RenderableType:
-    table = _empty_table(report, figure)
+    names = _columns(report, figure)
+    rows = []
     for method in report.methods:
-        values = (report.pair_mean(method, first, second, name) for name in _columns(report, figure))
-        table.add_row(method, *map(_percent, values), style=_style(report, method))
-    return Padding(table, (0, 0, 0, 2))
+        cells = tuple(_percent(report.pair_mean(method, first, second, name)) for name in names)
+        rows.append(Row(method, cells, _style(report, method)))
+    return _table(tuple(names), rows)
 
 
-def _empty_table(report: EvaluationReport, figure: str, interval: str | None = None) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", no_wrap=True, min_width=max(len(method) for method in report.methods))
-    for name in _columns(report, figure):
-        table.add_column(name, justify="right", min_width=7)
-    if interval is not None:
-        table.add_column(interval, justify="right", no_wrap=True)
-    return table
+def _table(headings: tuple[str, ...], rows: list[Row]) -> RenderableType:
+    return Padding(Columns(headings, tuple(rows), least=len("100.0")), (0, 0, 0, 2))
 
 
 def _style(report: EvaluationReport, method: str) -> str:
