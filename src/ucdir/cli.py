@@ -379,13 +379,13 @@ def _listed(text: str | None) -> tuple[str, ...]:
 def live_table() -> Iterator[tuple[Any, Callable[[str], None], Callable[[Any], None]]]:
     """A table on stderr that grows with each cell, above a line that says what is going on: (bars, say, show).
 
-    Where stderr is no terminal, only the sentences are said.
+    It is gone at the end, however long it was. Where stderr is no terminal, only the sentences are said.
     """
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
 
-    from ucdir.report.benchmark_tables import benchmark_table
+    from ucdir.report.benchmark_tables import benchmark_figures
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -407,10 +407,13 @@ def live_table() -> Iterator[tuple[Any, Callable[[str], None], Callable[[Any], N
 
         def show_facts(facts: Any) -> None:
             nonlocal table
-            table = benchmark_table(facts)
+            table = benchmark_figures(facts)
             live.update(table)
 
-        yield bars, live.console.print, show_facts
+        try:
+            yield bars, live.console.print, show_facts
+        finally:
+            live.update(Text(""), refresh=True)  # what is taller than the screen would stay at the end
 
 
 @app.command()

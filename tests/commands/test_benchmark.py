@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from trees import files_of, smaller, write_tree
 
+from ucdir.cli import live_table
 from ucdir.commands.benchmark import benchmark, default_settings
 from ucdir.commands.train import train
 from ucdir.config import Settings, load_settings
@@ -27,7 +30,7 @@ from ucdir.drawing.collection import draw_collections
 from ucdir.errors import InterruptedRun, UcdirError, UsageError
 from ucdir.model.encoder import build_encoder
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow, PublishedFigure, read_benchmark
-from ucdir.report.benchmark_tables import benchmark_latex, benchmark_markdown, benchmark_table, seed_values, shown
+from ucdir.report.benchmark_tables import EPOCHS, benchmark_latex, benchmark_markdown, benchmark_table, seed_values, shown
 from ucdir.report.published import published_figures
 from ucdir.storage import locked
 
@@ -62,9 +65,9 @@ def first(folders: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     return out, benchmark(folders, out, ["frozen", "smoothed", "instance"], seeds=2, ks=(1, 3), settings=small())
 
 
-def printed(facts: BenchmarkFacts) -> str:
+def printed(facts: BenchmarkFacts, width: int = 200) -> str:
     text = io.StringIO()
-    Console(width=200, file=text).print(benchmark_table(facts))
+    Console(width=width, file=text).print(benchmark_table(facts))
     return text.getvalue()
 
 
@@ -502,6 +505,66 @@ def test_the_table(by_hand: BenchmarkFacts) -> None:
     (last,) = [line.split() for line in lines if line.startswith("ucdir, last") and line.count("±") == 4]
     assert " ".join(last) == "ucdir, last 60.0 ± 10.0 30.0 ± 10.0 45.0 ± 5.0 22.5 ± 2.5"
     assert any("Published: UEM, mean of all directions: mAP@All 34.4 (a paper" in line for line in lines)
+
+
+@pytest.fixture
+def wide() -> BenchmarkFacts:
+    """Three pairs, five lines, four cut-offs, two seeds: means too wide for 80 characters."""
+    metrics = {"P@1": 0.4, "P@5": 0.3, "P@15": 0.2, "P@50": 0.1, "mAP@All": 0.05, "chance": 0.02}
+    rows = [
+        BenchmarkRow(*way, method, epoch, "paper", seed, {name: value + seed / 10 for name, value in metrics.items()})
+        for way in permutations(("art", "real_world", "clipart"), 2)
+        for method, epoch in (("frozen", None), *(("ucdir", epoch) for epoch in EPOCHS[1:]))
+        for seed in ((0, 1) if epoch else (0,))
+    ]
+    return BenchmarkFacts("made", "ucdir benchmark", "2026-01-01", "a machine", (1, 5, 15, 50), tuple(rows), ())
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(60, "P@1, P@5, P@15"), (80, "P@1"), (100, "")])
+def test_no_cell_breaks_in_a_narrow_terminal(wide: BenchmarkFacts, width: int, left_out: str) -> None:
+    text = printed(wide, width)
+    tables = text[: text.index("Percent")]
+    assert re.findall(r"^(.+) did not fit; results.md has all\.", text, re.MULTILINE) == ([left_out] if left_out else [])
+    cells = 4 * (3 * 4 + 5 - len(left_out.split()))  # of four trained lines: four columns a pair, and the means
+    assert tables.count("±") == len(re.findall(r"\d\d?\.\d ± 7\.1(?!\S)", tables)) == cells
+    assert "…" not in tables
+
+
+def test_one_pair_has_no_table_of_means(by_hand: BenchmarkFacts, wide: BenchmarkFacts) -> None:
+    assert "Mean of all directions" not in printed(by_hand)
+    assert "Mean of all directions" in printed(wide)
+    assert "Mean of all directions" in benchmark_markdown(by_hand)
+
+
+def test_the_live_table_leaves_nothing_behind(
+    wide: BenchmarkFacts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even one that is taller than the terminal; what was said stays, and footnotes are no part of it."""
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "LINES": "10", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    with live_table() as (_, say, show_facts):
+        show_facts(wide)
+        say("cell 1 of 2")
+        time.sleep(0.6)  # it is drawn four times a second
+    told = capsys.readouterr().err
+    assert "real_world" in told
+    assert "Chance" not in told
+    assert [line for line in left_on_screen(told, height=10) if line] == ["cell 1 of 2"]
+
+
+def left_on_screen(told: str, height: int) -> list[str]:
+    """The lines of a terminal, and those that have left it at the top, after text with the control codes of rich."""
+    lines, row = [""], 0
+    for code, text in re.findall(r"(\x1b\[\??[\d;]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", told):
+        if code == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif code == "\x1b[1A":
+            row = max(row - 1, len(lines) - height, 0)
+        elif code == "\x1b[2K":
+            lines[row] = ""
+        lines[row] += text
+    return [line.strip() for line in lines]
 
 
 def test_markdown(by_hand: BenchmarkFacts) -> None:

@@ -5,11 +5,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow
+from ucdir.report.columns import Columns, Row
 
 MEAN = "mean"
 EPOCHS = (None, "last", "label-free", "label-free + smoothed", "oracle")
@@ -119,14 +119,37 @@ def _without_capped(grid: Grid) -> Grid:
 
 
 def benchmark_table(facts: BenchmarkFacts) -> RenderableType:
-    """The last P@k and mAP@All by pair, and the means of all directions, for a terminal."""
+    """`benchmark_figures`, then how to read them and what is to be said of them."""
+    return Group(benchmark_figures(facts), *(Text(line, style="dim") for line in [how_to_read(facts), *remarks(facts)]))
+
+
+def benchmark_figures(facts: BenchmarkFacts) -> RenderableType:
+    """The last P@k and mAP@All by pair and, of several pairs, the means of all directions, for a terminal."""
     headline = f"P@{facts.ks[-1]}"
+    pairs = directions_of(facts)[::2]
     parts: list[RenderableType] = []
     for protocol in protocols_of(facts):
-        for direction in directions_of(facts)[::2]:
-            parts += [_drawn(_of_pair(facts, protocol, direction, headline)), ""]
-        parts += [_drawn(_without_capped(means_grid(facts, protocol))), ""]
-    return Group(*parts, *(Text(line, style="dim") for line in [how_to_read(facts), *remarks(facts)]))
+        for direction in pairs:
+            parts += [*_drawn(_of_pair(facts, protocol, direction, headline)), ""]
+        if len(pairs) > 1:
+            grid = _without_capped(means_grid(facts, protocol))
+            parts += [Text(grid.title, style="bold"), _Means(_columns(grid)), ""]
+    return Group(*parts)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """A table without the smallest cut-offs where the terminal is too narrow for them."""
+
+    columns: Columns
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = self.columns
+        while len(shown.headings) > 1 and not shown.fits(options.max_width):
+            shown = shown.without_first()
+        yield shown
+        if left_out := self.columns.headings[: -len(shown.headings)]:
+            yield Text(f"{', '.join(left_out)} did not fit; results.md has all.", style="dim")
 
 
 def _of_pair(facts: BenchmarkFacts, protocol: str, direction: tuple[str, str], headline: str) -> Grid:
@@ -140,14 +163,13 @@ def _of_pair(facts: BenchmarkFacts, protocol: str, direction: tuple[str, str], h
     return Grid(f"{headline}, {' ↔ '.join(direction)}, {protocol} protocol", columns, tuple(rows))
 
 
-def _drawn(grid: Grid) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", no_wrap=True)
-    for column in grid.columns:
-        table.add_column(column, justify="right")
-    for name, cells in grid.rows:
-        table.add_row(name, *cells, style="dim" if name.endswith("oracle") else "")
-    return Group(Text(grid.title, style="bold"), table)
+def _drawn(grid: Grid) -> tuple[RenderableType, ...]:
+    return Text(grid.title, style="bold"), _columns(grid)
+
+
+def _columns(grid: Grid) -> Columns:
+    rows = (Row(name, cells, "dim" if name.endswith("oracle") else "") for name, cells in grid.rows)
+    return Columns(grid.columns, tuple(rows))
 
 
 def how_to_read(facts: BenchmarkFacts) -> str:
