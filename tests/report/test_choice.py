@@ -31,3 +31,21 @@ def test_nothing_to_lose_and_nothing_to_choose() -> None:
     assert found is not None
     assert found.lost == 0
     assert choice_of([run((0.1, 0.2))]) is None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        (
+            ((0.9, 0.3490), (0.1, 0.3488)),
+            "last 34.9, chosen 34.9, oracle 34.9; all are equal, so there was nothing to lose or gain.",
+        ),
+        (((0.9, 0.3400), (0.1, 0.3488)), "the last epoch is the best, so there was nothing to gain, and it loses 0.9."),
+        (((0.9, 0.3500), (0.1, 0.3400)), "it loses 0 % of what lies between last and oracle."),
+    ],
+)
+def test_no_share_is_told_of_nothing(epochs: tuple[tuple[float, float], ...], words: str) -> None:
+    found = choice_of([run(*epochs)])
+    assert found is not None
+    assert found.sentence().endswith(words)
+    assert ", 1 run: " in found.sentence()

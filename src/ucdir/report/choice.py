@@ -40,12 +40,24 @@ class Choice:
 
     def sentence(self) -> str:
         """For people."""
-        figures = ", ".join(f"{name} {100 * getattr(self, name):.1f}" for name in ("last", "chosen", "oracle"))
+        figures = ", ".join(f"{name} {_percent(getattr(self, name))}" for name in ("last", "chosen", "oracle"))
         return (
-            f"Label-free choice of the epoch, {self.runs} runs: rank correlation with mAP@All over epochs "
-            f"{self.rank_correlation:.2f} on average, {self.lowest:.2f} at the lowest. Mean mAP@All: {figures}; it "
-            f"loses {100 * self.lost:.0f} % of what lies between last and oracle."
+            f"Label-free choice of the epoch, {self.runs} {'run' if self.runs == 1 else 'runs'}: rank correlation with "
+            f"mAP@All over epochs {self.rank_correlation:.2f} on average, {self.lowest:.2f} at the lowest. "
+            f"Mean mAP@All: {figures}; {self._worth()}."
         )
+
+    def _worth(self) -> str:
+        """What the choice loses, as far as a tenth of a percent shows it."""
+        if _percent(self.oracle) != _percent(self.last):
+            return f"it loses {100 * self.lost:.0f} % of what lies between last and oracle"
+        if _percent(self.chosen) == _percent(self.last):
+            return "all are equal, so there was nothing to lose or gain"
+        return f"the last epoch is the best, so there was nothing to gain, and it loses {_percent(self.oracle - self.chosen)}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
 def choice_of(runs: Sequence[Sequence[EpochScores]]) -> Choice | None:
