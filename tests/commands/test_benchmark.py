@@ -21,6 +21,7 @@ from trees import files_of, smaller, write_tree
 
 from ucdir.cli import live_table
 from ucdir.commands.benchmark import benchmark, default_settings
+from ucdir.commands.benchmark_cells import time_left
 from ucdir.commands.train import train
 from ucdir.config import Settings, load_settings
 from ucdir.data.datasets import DOMAINNET, OFFICE_HOME, PACS
@@ -221,6 +222,17 @@ def test_a_benchmark_that_broke_off_goes_on(
     assert said[0] == "2 of 3 cells were finished before"
     assert facts.rows == first[1].rows
     assert facts.notes == first[1].notes
+
+
+def test_what_is_left_is_told_from_trained_cells_alone(folders: tuple[str, str], tmp_path: Path) -> None:
+    said: list[str] = []
+    methods = ["frozen", "instance"]
+    benchmark(folders, tmp_path / "out", methods, seeds=2, settings=small(optimiser__epochs=1), say=said.append)
+    free, first, last = (sentence for sentence in said if sentence.startswith("cell "))
+    assert ("left" in free, first.endswith("; less than a minute left"), "left" in last) == (False, True, False)
+    assert time_left([], 5, 1) == time_left([60.0], 0, 1) == ""
+    assert time_left([60.0, 120.0], 4, 1) == "; about 6 min left"
+    assert time_left([60.0, 120.0], 4, 2) == time_left([60.0, 120.0], 2, 1) == "; about 3 min left"
 
 
 def test_several_workers_find_the_same(first: tuple[Path, BenchmarkFacts], folders: tuple[str, str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,13 +120,14 @@ def run_cells(
     failures: dict[Cell, UcdirError] = {}
     if found:
         say(f"{len(found)} of {len(tasks)} cells were finished before")
-    started = time.monotonic()
+    trained: list[float] = []  # seconds of each cell with a training; the others say nothing about what is left
 
-    def done(task: Task, rows: Rows) -> None:
+    def done(task: Task, rows: Rows, seconds: float) -> None:
         found[task.cell] = rows
-        rest = len(tasks) - len(found) - len(failures)
-        left = (time.monotonic() - started) / (len(waiting) - rest) * rest
-        say(f"cell {len(found)} of {len(tasks)}: {task.cell}: {_headline(rows)}; about {left / 60:.0f} min left")
+        trained.extend([seconds] if task.cell.is_trained else [])
+        rest = sum(cell.is_trained and cell not in found and cell not in failures for cell in (t.cell for t in waiting))
+        left = time_left(trained, rest, len(devices))
+        say(f"cell {len(found)} of {len(tasks)}: {task.cell}: {_headline(rows)}{left}")
         report(found)
 
     def failed(task: Task, error: Exception) -> None:
@@ -144,6 +146,14 @@ def run_cells(
     return Outcome(len(tasks), found, failures)
 
 
+def time_left(trained: Sequence[float], rest: int, workers: int) -> str:
+    """`; about 5 min left`, from the seconds of trained cells; nothing where there is none, or no training left."""
+    if not trained or not rest:
+        return ""
+    minutes = statistics.fmean(trained) * rest / min(workers, rest) / 60
+    return f"; about {minutes:.0f} min left" if minutes >= 1 else "; less than a minute left"
+
+
 def _told(task: Task, error: Exception) -> UcdirError:
     """The error with the name of its cell."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -152,12 +162,13 @@ def _told(task: Task, error: Exception) -> UcdirError:
     return told
 
 
-Done = Callable[[Task, Rows], None]
+Done = Callable[[Task, Rows, float], None]
 Failed = Callable[[Task, Exception], None]
 
 
 def _run_in_turn(tasks: Sequence[Task], device: str, bars: Bars, done: Done, failed: Failed) -> None:
     for task in tasks:
+        started = time.monotonic()
         try:
             rows = run_cell(task, device, bars)
         except InterruptedRun:
@@ -165,20 +176,20 @@ def _run_in_turn(tasks: Sequence[Task], device: str, bars: Bars, done: Done, fai
         except Exception as error:  # whatever ends one training, memory that is full or a file that is damaged
             failed(task, error)
         else:
-            done(task, rows)
+            done(task, rows, time.monotonic() - started)
 
 
 def _run_side_by_side(tasks: Sequence[Task], devices: Sequence[str], done: Done, failed: Failed) -> None:
     """One process for each device; each takes the next cell when it has finished one."""
-    waiting, running = list(tasks), dict[Future[Rows], tuple[Task, str]]()
+    waiting, running = list(tasks), dict[Future[Rows], tuple[Task, str, float]]()
     with leashed_workers(len(devices)) as pool:
         free = list(devices)
         while waiting or running:
             while free and waiting:
                 task, device = waiting.pop(0), free.pop()
-                running[pool.submit(run_cell, task, device)] = (task, device)
+                running[pool.submit(run_cell, task, device)] = (task, device, time.monotonic())
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task, device = running.pop(future)
+                task, device, started = running.pop(future)
                 free.append(device)
                 try:
                     rows = future.result()
@@ -190,7 +201,7 @@ def _run_side_by_side(tasks: Sequence[Task], devices: Sequence[str], done: Done,
                 except Exception as error:  # as above
                     failed(task, error)
                 else:
-                    done(task, rows)
+                    done(task, rows, time.monotonic() - started)
 
 
 @contextmanager
