@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import tarfile
 import zipfile
@@ -345,7 +346,7 @@ def test_a_broken_archive_where_counts_differ(tmp_path: Path) -> None:
         zipped(source / "photo" / f"{name}.zip", inside)
     check_manifests(prepared(small, source, tmp_path / "whole"), small)
     (source / "photo" / "dog.zip").write_bytes(b"broken")
-    with pytest.raises(UcdirError, match=r"photo: class 'dog': found 0(?s:.*)\n  not looked into: archive '.*/photo/dog\.zip'"):
+    with pytest.raises(UcdirError, match=r"photo: .* missing: 'dog'\n  not looked into: archive '.*/photo/dog\.zip'"):
         prepared(small, source, tmp_path / "out")
 
 
@@ -402,7 +403,8 @@ def test_differences_are_listed_and_can_be_allowed(pacs_tree: Path, tmp_path: Pa
     ]
     with pytest.raises(UcdirError) as caught:
         prepared(small, pacs_tree, out)
-    assert str(caught.value).splitlines()[1:-1] == [f"  {line}" for line in said]
+    told = ["photo: images: found 9, expected 10; 1 class is missing: 'dog'", said[4], *said[2:4]]
+    assert str(caught.value).splitlines()[1:-1] == [f"  {line}" for line in told]
     assert "add --allow-differences" in str(caught.value)
     assert not out.exists()
     result = prepared(small, pacs_tree, out, allow_differences=True)
@@ -413,8 +415,25 @@ def test_differences_are_listed_and_can_be_allowed(pacs_tree: Path, tmp_path: Pa
 
 
 def test_many_differences_are_cut_short(trees: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UcdirError, match="  and 12 more\n"):
+    with pytest.raises(UcdirError, match="  and 8 more\n"):
         prepared(PACS, trees["pacs"], tmp_path / "out")
+
+
+def test_a_very_incomplete_tree_is_told_by_domain(trees: dict[str, Path], tmp_path: Path) -> None:
+    """Totals first, one line a domain with the first three absent classes; then what differs singly."""
+    source = Path(shutil.copytree(trees["office-home"], tmp_path / "source"))
+    for domain in OFFICE_HOME.domains:
+        folder = source / FOLDER["office-home"] / domain.folders[0]
+        for kind in sorted(folder.iterdir())[5:]:
+            shutil.rmtree(kind)
+    with pytest.raises(UcdirError) as caught:
+        prepared(OFFICE_HOME, source, tmp_path / "out")
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
+    for domain, line in zip(OFFICE_HOME.domains, lines, strict=False):
+        told = rf"{domain.name}: images: found \d, expected {domain.images:,}; 60 classes are missing: ('\w+', ){{3}}\.\.\."
+        assert re.fullmatch(told, line)
+    assert len(lines) <= 4 + 20 + 1
+    assert "class" not in "".join(line for line in lines[4:] if "found 0" in line)
 
 
 def test_a_domain_that_is_missing(pacs_tree: Path, tmp_path: Path) -> None:

@@ -47,6 +47,16 @@ class Difference:
     expected: int | None
     hint: str = ""
 
+    @property
+    def is_absent_class(self) -> bool:
+        """Whether a class has no image at all."""
+        return self.found == 0 and self.subject.startswith("class ")
+
+    @property
+    def is_total(self) -> bool:
+        """Whether this is about all images of the domain."""
+        return self.subject == "images"
+
     def __str__(self) -> str:
         expected = "some" if self.expected is None else f"{self.expected:,}"
         return f"{self.domain}: {self.subject}: found {self.found:,}, expected {expected}{self.hint and f' ({self.hint})'}"

@@ -24,6 +24,7 @@ from ucdir.storage import atomic_folder, clear_write_errors, locked, restore_fol
 IMAGES = "images"
 MARK = ".ucdir-data"  # in a folder that prepare writes: the name of the data set
 LISTED = 20
+NAMED = 3  # of the classes that a domain lacks
 
 
 @dataclass(frozen=True)
@@ -188,17 +189,31 @@ def _another(spec: DatasetSpec, source: Path, images: Sequence[Entry]) -> UcdirE
 
 
 def _listing_of(differing: Sequence[Difference], unread: Sequence[UcdirError], spec: DatasetSpec) -> str:
-    lines = [f"  {difference}" for difference in differing[:LISTED]]
-    if len(differing) > LISTED:
-        lines.append(f"  and {len(differing) - LISTED:,} more")
-    lines += [f"  not looked into: {error}" for error in unread]
+    """What differs: a line for each domain with its total and the classes it lacks, then everything else one by one."""
+    totals = [line for domain in spec.domains if (line := _total_of([one for one in differing if one.domain == domain.name]))]
+    single = [one for one in differing if not (one.is_absent_class or one.is_total)]
+    lines = [*totals, *(str(difference) for difference in single[:LISTED])]
+    if len(single) > LISTED:
+        lines.append(f"and {len(single) - LISTED:,} more")
+    lines += [f"not looked into: {error}" for error in unread]
     return "\n".join(
         (
             f"these files are not {spec.title} as it is known, so nothing was written:",
-            *lines,
+            *(f"  {line}" for line in lines),
             "Fetch what is incomplete again, or add --allow-differences to go on and have them noted in dataset.json.",
         )
     )
+
+
+def _total_of(differing: Sequence[Difference]) -> str:
+    """How much of a domain is there and which classes are not; empty when neither differs."""
+    totals = [str(one).removeprefix(f"{one.domain}: ") for one in differing if one.is_total]
+    absent = [one.subject.removeprefix("class ") for one in differing if one.is_absent_class]
+    if not totals and not absent:
+        return ""
+    names = ", ".join([*absent[:NAMED], *(["..."] if len(absent) > NAMED else [])])
+    classes = [f"{len(absent)} {'class is' if len(absent) == 1 else 'classes are'} missing: {names}"] if absent else []
+    return f"{differing[0].domain}: {'; '.join([*totals, *classes])}"
 
 
 # Writing
