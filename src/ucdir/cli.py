@@ -226,7 +226,10 @@ def train(
         )
         return
     skipped = f", {len(result.skipped)} unreadable images left out (listed in images.csv)" if result.skipped else ""
-    print(f"Wrote {result.folder}: {result.epochs} epochs in {result.seconds / 60:.1f} minutes{skipped}.")
+    if result.was_finished:
+        print(f"{result.folder} is finished already: {result.epochs} of {result.epochs} epochs. Nothing was learned anew.")
+    else:
+        print(f"Wrote {result.folder}: {result.epochs} epochs, {result.seconds / 60:.1f} minutes of training{skipped}.")
     for kind, epoch in result.chosen.items():
         used = ", which index, embed and export take" if kind == "label-free" else ""
         print(f"  {result.folder}/encoder-{kind}: epoch {epoch}, the {kind} choice{used}")

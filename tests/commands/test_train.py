@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -386,11 +387,51 @@ def test_ctrl_c_while_saving_counts_the_epochs_that_are_safe(
         train(sources(world), tmp_path / "run", small())
 
 
-def test_resuming_a_finished_run_changes_nothing(whole: TrainResult, tmp_path: Path) -> None:
-    shutil.copytree(whole.folder, tmp_path / "run")
-    result = train(out=tmp_path / "run", resume=True)
-    assert (result.epochs, result.chosen, result.seconds) == (3, whole.chosen, whole.seconds)
-    same_run(tmp_path / "run", whole.folder)
+def test_resuming_a_finished_run_writes_nothing(
+    whole: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(whole.folder, tmp_path / "run")
+    (run / "report.html").write_text("the report")
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    result = module.train(out=run, resume=True)
+    assert result == replace(
+        whole, folder=run, encoder=run / "encoder", report=run / "report.html", seconds=result.seconds, was_finished=True
+    )
+    assert exit_code(monkeypatch, "--resume", "--out", run) == 0
+    output, errors = capsys.readouterr()
+    assert output.startswith(f"{run} is finished already: 3 of 3 epochs.")
+    assert ("Wrote" in output, errors) == (False, "")
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
+def test_resuming_a_finished_run_without_its_report_writes_that(whole: TrainResult, tmp_path: Path) -> None:
+    result = module.train(out=copy_of(whole.folder, tmp_path / "run"), resume=True)
+    assert result.report == tmp_path / "run" / "report.html"
+    assert result.report.is_file()
+    assert result.was_finished
+
+
+def test_the_terms_of_an_epoch_line_add_up(world: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    train(sources(world), tmp_path / "run", small(method__cluster_full=1.0), say=said.append)
+    lines = [re.search(r"loss ([\d.]+) = (instance .*?)  label-free", line) for line in said if line.startswith("epoch ")]
+    assert len(lines) == 3
+    factors = []
+    for line in lines:
+        assert line is not None
+        terms = [re.fullmatch(r"(?:([\d.]+) x )?[a-z_ ]+ (-?[\d.]+)", term) for term in line[2].split(" + ")]
+        pairs = [(float(term[1] or 1), float(term[2])) for term in terms if term is not None]
+        assert len(pairs) == len(terms)
+        assert sum(factor * value for factor, value in pairs) == pytest.approx(float(line[1]), abs=0.01)
+        factors += [factor for factor, _ in pairs]
+    assert min(factors) < 1
+
+
+def test_weights_that_are_not_there_are_told_before_anything_else(world: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(UcdirError, match="pretrained weights not found"):
+        train(sources(world), tmp_path / "run", small(encoder__weights="nope.pth"), say=said.append)
+    assert said == []
 
 
 # Killed, as a process
@@ -399,6 +440,7 @@ def test_resuming_a_finished_run_changes_nothing(whole: TrainResult, tmp_path: P
 KILLED = """
 import os, signal, sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from ucdir.commands.train import train
 from ucdir.config import load_settings
@@ -784,8 +826,10 @@ def test_resume_from_a_corrupt_checkpoint(whole: TrainResult, tmp_path: Path, sh
 
 
 @pytest.mark.parametrize("text", ["", "domain,path\n", "\x00"])
-def test_resume_with_a_damaged_list_of_images(whole: TrainResult, tmp_path: Path, text: str) -> None:
-    run = copy_of(whole.folder, tmp_path / "run")
+def test_resume_with_a_damaged_list_of_images(world: Path, tmp_path: Path, text: str) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        train(sources(world), run, small(), bars=stopping_bars(10, Stop()))
     (run / "images.csv").write_text(text)
     with pytest.raises(UcdirError, match=r"images.csv"):
         train(out=run, resume=True)
@@ -919,4 +963,7 @@ def test_a_whole_run_through_the_command_line(
     assert (document["epochs"], document["chosen"], document["skipped"]) == (3, dict(whole.chosen), [])
     assert "num_clusters = [3]" in errors
     assert "epoch 3/3" in errors
+    shutil.rmtree(tmp_path / "run")
+    code = exit_code(monkeypatch, *sources(world), "--out", tmp_path / "run", *flags[:-1], "--no-report")
+    assert re.search(r": 3 epochs, 0\.\d minutes of training\.\n", capsys.readouterr().out)
     same_run(tmp_path / "run", whole.folder)

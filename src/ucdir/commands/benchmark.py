@@ -21,7 +21,7 @@ from ucdir.data.held_out import TRAIN, split_source
 from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.trainer import check_sizes
 from ucdir.model.device import choose_device
-from ucdir.model.pretrained import require_weights
+from ucdir.model.pretrained import WITHOUT_FILE, require_start
 from ucdir.progress import Bars, no_bars, no_words
 from ucdir.report.benchmark_facts import BenchmarkFacts
 from ucdir.storage import locked
@@ -156,9 +156,9 @@ def _prepared(sources: Sequence[str]) -> PreparedSet | None:
 def _with_weights(settings: Settings) -> Settings:
     """The same with an absolute path of the weights, seen to be there before sixty cells fail for want of them."""
     weights = settings.encoder.weights
-    if weights in ("default", "none"):
+    if weights in WITHOUT_FILE:
         return settings
-    require_weights(Path(weights))
+    require_start(weights)
     absolute = os.path.abspath(weights)  # noqa: PTH100 (keeps the name of a link, resolve() would not)
     return settings.model_copy(update={"encoder": settings.encoder.model_copy(update={"weights": absolute})})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ucdir.commands.report import write_report
+from ucdir.commands.report import PAGE, write_report
 from ucdir.config import Settings, differences, load_settings, value_of
 from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
@@ -43,6 +43,7 @@ from ucdir.learn.trainer import (
 )
 from ucdir.model.device import choose_precision
 from ucdir.model.encoder import Encoder, build_encoder, with_start
+from ucdir.model.pretrained import require_start
 from ucdir.model.processes import Processes, joined, own_device
 from ucdir.progress import Bars, no_bars, no_words
 from ucdir.retrieval.metrics import score
@@ -58,8 +59,9 @@ class TrainResult:
     encoder      folder of the encoder after the last epoch
     chosen       epoch of each other kept encoder: `label-free`, and `oracle` where classes exist
     skipped      unreadable images that were left out
-    seconds      training time, resumed parts included
+    seconds      of its epochs, resumed parts included; not of the first embedding and the report
     report       page about the run; None where there is none
+    was_finished nothing was left to resume
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class TrainResult:
     skipped: tuple[ImageError, ...]
     seconds: float
     report: Path | None = None
+    was_finished: bool = False
 
 
 def train(
@@ -86,7 +89,8 @@ def train(
     sources     folders or manifests, `PATH` or `NAME=PATH`; may be left out when resuming
     out         run folder; refused when it exists, but for `resume` and `overwrite`
     settings    the resolved settings (see `ucdir.config.load_settings`); default: the defaults
-    resume      go on exactly where the run in `out` stopped, with its settings; another cache or device is allowed
+    resume      go on exactly where the run in `out` stopped, with its settings; another cache or device is allowed. One that
+                is finished stays as it is, but for a report that is not there
     overwrite   throw an existing run away first
     bars, say   show progress; tell a line
     report      write report.html at the end; the run is done even where that fails
@@ -96,14 +100,30 @@ def train(
         if not processes.is_first:
             bars, say = no_bars, no_words
         resolved = processes.first(lambda: _resolve(sources, Path(out), settings, resume, overwrite))
-        cache = open_cache(resolved.data.cache_dir, resolved.data.cache_gb, say)
+        finished = processes.first(lambda: _finished(Path(out), resolved) if resume else None)
+        cache = None if finished else open_cache(resolved.data.cache_dir, resolved.data.cache_gb, say)
         begun = _Begun(Path(out), resolved, processes, cache, bars, say)
-        if processes.first(lambda: resume and (Path(out) / CHECKPOINT).is_file()):
+        if finished is not None:
+            result = finished
+        elif processes.first(lambda: resume and (Path(out) / CHECKPOINT).is_file()):
             result = _resumed(begun)
         else:
             result = _started(begun, overwrite)
         device = str(own_device(resolved.run.device, processes))
-    return _reported(result, begun, device) if report and processes.is_first else result
+    is_wanted = report and processes.is_first and result.report is None
+    return _reported(result, begun, device) if is_wanted else result
+
+
+def _finished(out: Path, settings: Settings) -> TrainResult | None:
+    """The run in `out` as it lies there; None while there are epochs to come."""
+    if not (out / CHECKPOINT).is_file():
+        return None
+    state, epochs = load_checkpoint(out / CHECKPOINT), settings.optimiser.epochs
+    if state.epoch < epochs:
+        return None
+    chosen = {kind: best.epoch for kind, best in state.best.items()}
+    page = out / PAGE if (out / PAGE).is_file() else None
+    return TrainResult(out, out / ENCODER, epochs, chosen, skipped_images(out), state.seconds, page, was_finished=True)
 
 
 def _reported(result: TrainResult, begun: "_Begun", device: str) -> TrainResult:
@@ -161,7 +181,9 @@ def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resum
         )
     if not sources:
         raise UsageError("no domains given. Name two or more folders: ucdir train DIR DIR --out run")
-    return with_domains(settings or Settings(), sources)
+    wanted = settings or Settings()
+    require_start(wanted.encoder.weights)
+    return with_domains(wanted, sources)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -317,13 +339,17 @@ def oracle_scores(report: EpochReport, domains: Sequence[Domain]) -> dict[str, f
 
 
 def epoch_line(report: EpochReport, epochs: int) -> str:
-    """What an epoch did, in one line for people."""
-    active = [f"{name} {report.terms[name]:.3f}" for name, weight in report.weights.items() if weight]
+    """What an epoch did, in one line for people: the terms with their weights, where these are not 1, add up to the loss."""
+    active = [f"{_factor(weight)}{name} {report.terms[name]:.3f}" for name, weight in report.weights.items() if weight]
     seconds = report.train_seconds + report.embed_seconds
     return (
-        f"epoch {report.epoch}/{epochs}  loss {report.terms['total']:.3f} ({', '.join(active)})  "
+        f"epoch {report.epoch}/{epochs}  loss {report.terms['total']:.3f} = {' + '.join(active)}  "
         f"label-free score {report.label_free.score:.3f}  {seconds:.0f} s, {report.images_per_second:.0f} images/s"
     )
+
+
+def _factor(weight: float) -> str:
+    return "" if weight == 1 else f"{weight:.3g} x "
 
 
 def _start_encoder(settings: Settings) -> Encoder:

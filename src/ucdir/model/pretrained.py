@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ucdir.errors import UcdirError
 
 PREFIXES = ("module.encoder_q.", "encoder_q.", "module.", "model.", "backbone.", "encoder.", "")
+WITHOUT_FILE = ("default", "none")  # weights that are no path: those of the library, and random numbers
 MOCO_HEAD = {"fc.0.": "0.", "fc.2.": "2."}  # MoCo v2 keeps its projection head where a ResNet classifies
 
 
@@ -91,6 +92,12 @@ def require_weights(path: Path) -> None:
     """UcdirError when there is nothing at `path`."""
     if not path.exists():
         raise UcdirError(f"pretrained weights not found: '{path}'. Give an existing file or encoder folder to --weights.")
+
+
+def require_start(weights: str) -> None:
+    """UcdirError when `weights` (see `build_encoder`) is a path and there is nothing."""
+    if weights not in WITHOUT_FILE:
+        require_weights(Path(weights))
 
 
 def _read(path: Path) -> Mapping[str, Any]:
