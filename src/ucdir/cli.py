@@ -592,6 +592,8 @@ def search(
         show_json(hit_document(result))
     else:
         show(hit_table(result))
+    if k > result.searched:
+        note(f"--k {k:,} is more than the {result.searched:,} images of {result.gallery} that were searched.")
     if page is not None:
         write_search_page(result, page)
         note(f"Wrote {page}: open it in a browser.")
