@@ -527,6 +527,7 @@ def embed(
         workers=workers,
         overwrite=overwrite,
         bars=progress_bar,
+        say=note,
     )
     if is_helper():
         return

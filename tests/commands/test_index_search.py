@@ -201,6 +201,28 @@ def test_the_command_line_indexes_and_searches(collection, encoder, run_command)
     assert "4.png" in printed
 
 
+def test_more_hits_than_there_are_images_are_remarked(collection, gallery, run_command):
+    query = collection / "right" / "1.png"
+    for given, remark in (((10,), f"--k 10 is more than the 9 images of {gallery} that were searched.\n"), ((9,), "")):
+        for more in ((), ("--json",)):
+            code, _, said = run_command("search", gallery, query, "--k", *given, *more, "--device", "cpu")
+            assert (code, said) == (0, remark)
+    _, _, said = run_command("search", gallery, query, "--k", 4, "--domain", "right", "--device", "cpu")
+    assert said.startswith("--k 4 is more than the 3 images")
+
+
+def test_embed_and_index_say_which_encoder_of_a_run_they_take(collection, encoder, run_command):
+    run = collection / "run"
+    for name in ("encoder", "encoder-label-free"):
+        shutil.copytree(encoder, run / name)
+    told = f"encoder: {run / 'encoder-label-free'}, the epoch chosen without labels ({run / 'encoder'} is the last)"
+    for command, more in (("index", ("--no-export",)), ("embed", ())):
+        code, _, said = run_command(command, run, collection / "right", "--out", collection / command, *more)
+        assert (code, said.splitlines()[0]) == (0, told)
+    code, _, said = run_command("embed", run / "encoder", collection / "right", "--out", collection / "named")
+    assert (code, said) == (0, "")
+
+
 def test_the_command_line_refuses_in_one_sentence(collection, gallery, encoder, run_command):
     code, printed, said = run_command("index", encoder, f"left={collection / 'right'}", "--out", gallery)
     assert (code, printed) == (2, "")

@@ -2,19 +2,18 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ucdir.commands.index import refuse_empty
+from ucdir.commands.index import refuse_empty, told_encoder
 from ucdir.data.domain import load_domains
 from ucdir.errors import ImageError, UsageError
 from ucdir.model.encoder import Encoder
-from ucdir.model.folder import encoder_folder
 from ucdir.model.processes import joined
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Bars, no_bars, no_words
 from ucdir.retrieval.gallery import write_rows
 from ucdir.retrieval.journal import Journal
 from ucdir.retrieval.look import Before, Looker, looker_of, with_helpers
@@ -45,6 +44,7 @@ def embed(
     workers: int = 0,
     overwrite: bool = False,
     bars: Bars = no_bars,
+    say: Callable[[str], None] = no_words,
 ) -> EmbedResult:
     """Embed every readable image of the sources; write `out`.npy and `out`.parquet, whose rows are the same images.
 
@@ -53,7 +53,7 @@ def embed(
     with joined() as processes:
         if not processes.is_first:
             bars = no_bars
-        model = processes.first(lambda: Encoder.load(encoder_folder(encoder)))
+        model = processes.first(lambda: Encoder.load(told_encoder(encoder, say)))
         looker = looker_of(model, device, precision, batch_size, workers, processes)
         return with_helpers(looker, lambda: _embed(sources, out, classes, split, looker, overwrite, bars))
 

@@ -58,7 +58,7 @@ def index(
     with joined() as processes:
         if not processes.is_first:
             bars = no_bars
-        model = processes.first(lambda: Encoder.load(_told(encoder, say)))
+        model = processes.first(lambda: Encoder.load(told_encoder(encoder, say)))
         looker = looker_of(model, device, precision, batch_size, workers, processes)
 
         def work() -> IndexResult:
@@ -71,7 +71,7 @@ def index(
     return result
 
 
-def _told(encoder: Path, say: Callable[[str], None]) -> Path:
+def told_encoder(encoder: Path, say: Callable[[str], None]) -> Path:
     """The encoder folder, said where it is one of several of a run."""
     folder = encoder_folder(encoder)
     if folder.name == LABEL_FREE != encoder.name:
