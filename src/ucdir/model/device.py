@@ -68,10 +68,12 @@ class Float32Conv2d(nn.Conv2d):
     """A convolution that stays in float32 inside autocast where a gradient may be asked for."""
 
     def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        convolved: Tensor
         if not torch.is_grad_enabled():
-            return super()._conv_forward(images, weight, bias)
+            convolved = super()._conv_forward(images, weight, bias)
+            return convolved
         with torch.autocast(images.device.type, enabled=False):
-            convolved: Tensor = super()._conv_forward(images.float(), weight, bias)
+            convolved = super()._conv_forward(images.float(), weight, bias)
             return convolved
 
 
