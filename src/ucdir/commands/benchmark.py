@@ -81,15 +81,14 @@ def benchmark(
     ]
     cutoffs = _cutoffs(ks or (prepared.ks if prepared else DEFAULT_KS))
     workers = _workers(devices)
-    whole = {domain.name: f"{domain.name}={domain.source}" for domain in domains}
-    held = {domain.name: split_source(domain, out / "splits") for domain in domains} if "held-out" in protocols else {}
+    places = _places(domains, protocols, out)
     free = tuple(method for method in wanted if method in TRAINING_FREE)
 
     @cache  # each is in many cells, and may be a slow disk's
     def load(source: str, split: str | None) -> Domain:
         return load_domains([source], classes=chosen.data.classes, split=split)[0]
 
-    tasks = [_task(cell, out, chosen, free, cutoffs, held if cell.protocol == "held-out" else whole, load) for cell in plan]
+    tasks = [_task(cell, out, chosen, free, cutoffs, places[cell.protocol], load) for cell in plan]
     for task in tasks:
         refuse_other_settings(task)
     for task in _one_of_each_pair([task for task in tasks if task.cell.is_trained]):
@@ -209,6 +208,14 @@ def _workers(devices: Sequence[str]) -> tuple[str, ...]:
     for device in devices:
         choose_device(device)
     return tuple(devices)
+
+
+def _places(domains: Sequence[Domain], protocols: Sequence[str], out: Path) -> dict[str, dict[str, str]]:
+    """For each protocol where each domain is loaded from, as NAME=PATH."""
+    whole = {domain.name: f"{domain.name}={domain.source}" for domain in domains}
+    if "held-out" not in protocols:
+        return {"paper": whole}
+    return {"paper": whole, "held-out": {domain.name: split_source(domain, out / "splits") for domain in domains}}
 
 
 def _task(
