@@ -16,6 +16,7 @@ from ucdir.errors import UcdirError
 from ucdir.learn.checkpoint import load_checkpoint
 from ucdir.learn.run import CHECKPOINT, CHOSEN, ENCODER, FROZEN, read_epochs
 from ucdir.model.encoder import Encoder
+from ucdir.model.pretrained import WITHOUT_FILE
 from ucdir.report.run_facts import Again, Curves, EncoderFact, Series
 
 KINDS = {"frozen": FROZEN, "last": ENCODER, **CHOSEN}
@@ -73,7 +74,7 @@ def how_again(folder: Path, settings: Settings, encoder: Encoder, encoders: tupl
     command = shlex.join(["ucdir", "train", *settings.data.domains, "--config", str(config), "--out", str(out)])
     others = tuple(shlex.join(["ucdir", name, str(folder)]) for name in ("evaluate", "report"))
     weights = settings.encoder.weights
-    named = weights not in ("default", "none")
+    named = weights not in WITHOUT_FILE
     notes = [f"The weights are named by a relative path ('{weights}'): run it in the folder where it ran before."]
     return Again(
         command=command,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow, PublishedFigure
 from ucdir.report.benchmark_tables import CHANCE, Line, how_to_read, lines_of, means_grid, protocols_of, remarks, shown
-from ucdir.report.page.shell import Section, command, page, plot_card, table
+from ucdir.report.page.shell import Section, command, heading, page, plot_card, table
 from ucdir.report.plots.axes import percent
 from ucdir.report.plots.dots import DotPlot, DotRow, dot_plot, narrow_dot_plot
 from ucdir.report.plots.marks import Drawing
@@ -57,7 +57,7 @@ def _means(facts: BenchmarkFacts) -> Iterator[Section]:
         lines = [[_named(line), *map(plain, cells)] for line, (_, cells) in named]
         said = [EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL_SAID, *([] if number else remarks(facts))]
         more = "".join(f'<p class="small">{plain(line)}</p>' for line in [*_protocol(protocol), *said])
-        body = table(grid.title, ["method", *map(_head, grid.columns)], lines) + more
+        body = table(grid.title, ["method", *map(heading, grid.columns)], lines) + more
         yield Section(f"means-{number}", grid.title, body, how_to_read(facts))
 
 
@@ -84,7 +84,7 @@ def _table(facts: BenchmarkFacts, key: Key) -> str:
         cells = [percent(found[name]) if name in found else "–" for name in names]
         lines.append([f'{plain(method)} <span class="tag">published</span>', *cells, "–", plain(source)])
     label = f"{key[0]} → {key[1]}, {key[2]} protocol"
-    return table(label, ["method", *map(_head, names), "seeds", *(["source"] if published else [])], lines)
+    return table(label, ["method", *map(heading, names), "seeds", *(["source"] if published else [])], lines)
 
 
 def _plots(facts: BenchmarkFacts, key: Key) -> Iterator[DotPlot]:
@@ -125,11 +125,6 @@ def _of(figures: Sequence[PublishedFigure], key: Key) -> list[PublishedFigure]:
 
 def _protocol(protocol: str) -> list[str]:
     return [PROTOCOLS[protocol]] if protocol in PROTOCOLS else []
-
-
-def _head(name: str) -> str:
-    """`capped` above its P@k: such a column is as narrow as its figures."""
-    return plain(name).replace("capped ", "capped<br>")
 
 
 def _named(line: Line) -> str:

@@ -2,7 +2,7 @@
 
 import math
 
-from ucdir.report.page.shell import Section, table
+from ucdir.report.page.shell import Section, heading, table
 from ucdir.report.plots.axes import percent
 from ucdir.report.plots.svg import plain
 from ucdir.report.scores import ALL, EXPLANATIONS
@@ -64,7 +64,7 @@ def _mean(report: EvaluationReport, names: list[str], first: str, second: str) -
 
 
 def _table(report: EvaluationReport, names: list[str], rows: list[list[str]], title: str, more: str = "") -> str:
-    head = ["", *(name.replace("capped ", "capped<br>") for name in names)]
+    head = ["", *map(heading, names)]
     return table(title, head, rows, f"{plain(title)}{more}", strong=(len(report.methods) - 1,))
 
 

@@ -78,6 +78,11 @@ def table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]], captio
     return scrolled(label, f"<table>{said}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
 
 
+def heading(name: str) -> str:
+    """A figure's name above its column; `capped` above its P@k, so that the column is as narrow as its figures."""
+    return plain(name).replace("capped ", "capped<br>")
+
+
 def scrolled(label: str, body: str) -> str:
     """A box that scrolls by itself, by keyboard too; its edge is shaded where there is more to see."""
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{plain(label)}">{body}</div>'
