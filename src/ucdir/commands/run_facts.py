@@ -108,7 +108,9 @@ def _embed_all(
     """Each image once with each distinct encoder; images that cannot be read now are left out everywhere."""
     with asked.bars("embedding", len(encoders) * sum(map(len, present))) as advance:
         found = [
-            embed_with(encoders, domain.paths, asked.device, asked.precision, 64, asked.workers, advance, asked.cache)
+            embed_with(
+                encoders, domain.paths, asked.device, asked.precision, 64, asked.workers, advance, asked.cache, domain.name
+            )
             for domain in present
         ]
     _, labels = class_ids(present)
