@@ -154,7 +154,9 @@ def train(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
-    preset: Annotated[str | None, typer.Option(help="A whole set of settings: office-home, domainnet, quick ...")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A whole set of settings: align (the default), office-home, domainnet, quick, head ...")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     method: Annotated[
         str | None, typer.Option(help="align (the default); by gradient ucdir, instance, cluster, prototype, coda, protoot.")
@@ -328,8 +330,8 @@ def benchmark(
         Path, typer.Option(help="Folder for the results and the run of each cell; goes on where it stopped.")
     ] = Path("benchmark"),
     methods: Annotated[
-        str, typer.Option(help="frozen, centred, smoothed; ucdir, instance, cluster, prototype, coda, protoot.")
-    ] = "frozen,centred,smoothed,instance,ucdir,protoot",
+        str, typer.Option(help="frozen, centred, smoothed; align, ucdir, instance, cluster, prototype, coda, protoot.")
+    ] = "frozen,centred,smoothed,instance,ucdir,protoot,align",
     pairs: Annotated[str | None, typer.Option(help="NAME-NAME,NAME-NAME. Default: those of the data set, or all.")] = None,
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 3,
     protocol: Annotated[

@@ -250,9 +250,9 @@ def _refuse_unread(settings: Settings, given: Mapping[str, Mapping[str, Any]]) -
 
 
 def differences(one: Settings, other: Settings) -> tuple[str, ...]:
-    """Names, as section.key, of the settings in which two runs differ."""
+    """Names, as section.key, of the settings in which two runs differ, among those that the method of the first reads."""
     flat, against = _flat(one), _flat(other)
-    return tuple(key for key, value in flat.items() if value != against[key])
+    return tuple(key for key, value in flat.items() if value != against[key] and one.reads(key))
 
 
 def value_of(settings: Settings, key: str) -> Any:

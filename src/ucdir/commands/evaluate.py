@@ -179,7 +179,7 @@ def _encoders(
         )
     epochs = {name: folder.parent / part for name, part in EPOCH_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
-    return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, "trained": last}
+    return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, last.config.rows or "trained": last}
 
 
 def _named(

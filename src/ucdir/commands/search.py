@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ucdir.data.domain import load_domain
+from ucdir.data.evaluation import Viewing
 from ucdir.data.reading import read_seen
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.folder import WEIGHTS
@@ -93,8 +94,8 @@ def _embed(
     parts: list[Encoded] = []
     image_ids: list[int] = []
     unreadable: list[ImageError] = []
-    step = max(1, batch_size // max(1, len(encode.viewing.names)))
-    for views in read_seen(paths, encode.viewing, step, workers):
+    step = max(1, batch_size // max(1, len(encode.views)))
+    for views in read_seen(paths, Viewing(encode.image_size, encode.views), step, workers):
         if views.image_ids:
             parts.append(encode(views.pixels, (as_domain,) * len(views.image_ids)))
         image_ids += views.image_ids

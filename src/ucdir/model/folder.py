@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ucdir.data.evaluation import Viewing
 from ucdir.errors import UcdirError
 
 FORMAT_VERSION = 2  # 2: encoders that know their domains
@@ -41,11 +40,6 @@ class EncoderConfig:
     def length(self) -> int:
         """Numbers in an embedding."""
         return self.dim or self.feature_dim
-
-    @property
-    def viewing(self) -> Viewing:
-        """How the encoder sees an image."""
-        return Viewing(self.image_size, self.views)
 
     def deciding(self) -> dict[str, Any]:
         """What decides an embedding besides the weights. Fields of later formats are left out where they say nothing."""

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ucdir.data.evaluation import Viewing
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.folder import WEIGHTS, encoder_folder, read_config
 
@@ -42,8 +41,12 @@ class QueryEncoder(Protocol):
         """Of the encoder; the same for every runtime."""
 
     @property
-    def viewing(self) -> Viewing:
-        """What it wants to see of an image."""
+    def image_size(self) -> int:
+        """Side of a view in pixels."""
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the style views in which it sees an image; none = the evaluation view."""
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -52,7 +55,7 @@ class QueryEncoder(Protocol):
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
         """Embed N images.
 
-        views    (N, ...) uint8, of each what `viewing` gives
+        views    uint8: (N, 3, H, W) evaluation views, or (N, V, 3, H, W) the first V of `views`
         domains  of each image, one of `domains` or None = recognise it; empty = recognise all
         """
 
@@ -124,7 +127,7 @@ class OnnxEncoder:
         except Exception as error:  # onnxruntime raises types of its own
             raise UcdirError(f"'{folder / EXPORTED}' is damaged. Make it again with: ucdir export {folder}") from error
         self.fingerprint: str = _note(folder)["fingerprint"]
-        self.viewing, self.domains = config.viewing, config.domains
+        self.image_size, self.views, self.domains = config.image_size, config.views, config.domains
 
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
         """See `QueryEncoder`."""

@@ -19,7 +19,8 @@ class TorchEncoder:
         self._precision = choose_precision(precision, self._device)
         self._encoder = Encoder.load(folder).to(self._device)
         self.fingerprint = self._encoder.fingerprint()
-        self.viewing, self.domains = self._encoder.config.viewing, self._encoder.config.domains
+        config = self._encoder.config
+        self.image_size, self.views, self.domains = config.image_size, config.views, config.domains
 
     @torch.no_grad()
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:

@@ -145,8 +145,7 @@ class Looker:
     @property
     def viewing(self) -> Viewing:
         """What the encoder is shown of an image."""
-        viewing = self.encoder.config.viewing
-        return replace(viewing, names=viewing.names[: self.views])
+        return Viewing(self.encoder.config.image_size, self.encoder.config.views[: self.views])
 
     def members(self, domain: str) -> Members | None:
         """The domain of the encoder to which images of this domain belong; None where it knows no domains."""

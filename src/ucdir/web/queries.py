@@ -73,7 +73,7 @@ class Embedder:
     """An encoder in a thread of its own."""
 
     def __init__(self, encode: QueryEncoder, measure: Callable[[int], None] = lambda count: None) -> None:
-        self.viewing, self.domains = encode.viewing, encode.domains
+        self.viewing, self.domains = Viewing(encode.image_size, encode.views), encode.domains
         self._encode = encode
         self._measure = measure
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
