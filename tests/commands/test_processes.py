@@ -19,7 +19,20 @@ from ucdir.drawing.collection import draw_collections
 from ucdir.learn.checkpoint import load_checkpoint
 from ucdir.model.encoder import Encoder
 
-START = ["--backbone", "timm/test_resnet", "--weights", "none", "--image-size", "32", "--batch-size", "12", "--seed", "3"]
+START = [
+    "--method",
+    "ucdir",
+    "--backbone",
+    "timm/test_resnet",
+    "--weights",
+    "none",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "12",
+    "--seed",
+    "3",
+]
 START += ["--num-clusters", "3", "--learning-rate", "0.0003", "--device", "cpu", "--precision", "float32", "--workers", "1"]
 START += ["--set", "method.cluster_start=0", "--set", "method.alignment_start=0", "--set", "method.cluster_full=0.1"]
 START += ["--set", "encoder.dim=16", "--set", "method.entropy_temperature=0.1", "--set", "method.distance_temperature=0.1"]

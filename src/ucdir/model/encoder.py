@@ -93,7 +93,7 @@ class Encoder(nn.Module):
             alignment = Alignment.of_tensors(tensors, config.domains) if config.domains else None
             encoder = cls(build_backbone(config.backbone, config.image_size).module, config, alignment)
             encoder.load_state_dict(tensors)
-        except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UcdirError(f"encoder '{folder}' is damaged: {reason}. Train or copy it again.") from error
         return encoder.eval()

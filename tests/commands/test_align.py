@@ -1,0 +1,172 @@
+"""The default of `train`, from two folders to answers, in real processes: nothing but the images decides, and all of it works."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ucdir.commands.train import train
+from ucdir.config import load_settings
+from ucdir.drawing.collection import draw_collections
+from ucdir.errors import UcdirError, UsageError
+from ucdir.model.encoder import Encoder
+
+SMALL = [
+    "--backbone",
+    "timm/test_resnet",
+    "--weights",
+    "none",
+    "--image-size",
+    "32",
+    "--device",
+    "cpu",
+    "--precision",
+    "float32",
+]
+SETTINGS = {
+    "encoder.backbone": "timm/test_resnet",
+    "encoder.weights": "none",
+    "encoder.image_size": 32,
+    "run.device": "cpu",
+    "run.precision": "float32",
+    "data.classes": "none",
+}
+
+
+def ucdir(*arguments: object, fails: bool = False) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "ucdir", *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert (ended.returncode != 0) == fails, ended.stderr
+    return ended
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`photo` and `drawing` in class folders, drawings that nothing has learned from in `new`, and a run."""
+    world = tmp_path_factory.mktemp("world")
+    drawn = draw_collections(world / "drawn", images_per_class=6, size=48)
+    drawn.photo.rename(world / "photo")
+    drawn.drawing.rename(world / "drawing")
+    for kind in sorted((world / "drawing").iterdir()):
+        (world / "new" / kind.name).mkdir(parents=True)
+        next(iter(sorted(kind.iterdir()))).rename(world / "new" / kind.name / "held-out.png")
+    (world / "photo" / "broken.jpg").write_bytes(b"no image")
+    ucdir("train", world / "photo", world / "drawing", *SMALL, "--set", "data.max_unreadable=0.1", "--out", world / "run")
+    return world
+
+
+def memories(run: Path) -> dict[str, dict[bytes, torch.Tensor]]:
+    """Of each domain the embedding of each image, by content."""
+    encoder = Encoder.load(run / "encoder")
+    assert encoder.alignment is not None
+    return {
+        name: {content.numpy().tobytes(): row for content, row in zip(memory.contents, memory.embeddings, strict=True)}
+        for name, memory in zip(encoder.config.domains, encoder.alignment.memories, strict=True)
+    }
+
+
+def is_equal(one: dict[str, dict[bytes, torch.Tensor]], other: dict[str, dict[bytes, torch.Tensor]]) -> bool:
+    """To the last bit, whatever the order of domains and images."""
+    return one.keys() == other.keys() and all(
+        one[name].keys() == other[name].keys() and all(torch.equal(row, other[name][key]) for key, row in one[name].items())
+        for name in one
+    )
+
+
+def test_a_run_says_what_it_wrote_and_lists_what_it_skipped(world: Path) -> None:
+    assert (world / "run" / "report.html").is_file()
+    assert "broken.jpg" in (world / "run" / "images.csv").read_text(encoding="utf-8")
+    config = json.loads((world / "run" / "encoder" / "config.json").read_text(encoding="utf-8"))
+    assert (config["domains"], config["rows"]) == (["photo", "drawing"], "aligned")
+
+
+def test_nothing_but_the_images_decides(world: Path, tmp_path: Path) -> None:
+    """Classes shuffled, files renamed, folders flattened, the domains the other way round: the same bits."""
+    for name in ("photo", "drawing"):
+        (tmp_path / name).mkdir()
+        for number, path in enumerate(sorted((world / name).rglob("*.*"), key=lambda path: path.name[::-1])):
+            shutil.copy(path, tmp_path / name / f"{997 * number % 1000:03}{path.suffix}")
+    again = train(
+        [str(tmp_path / "drawing"), str(tmp_path / "photo")],
+        tmp_path / "run",
+        load_settings(assignments=SETTINGS | {"data.max_unreadable": 0.1}),
+        report=False,
+    )
+    assert is_equal(memories(world / "run"), memories(again.folder))
+
+
+def test_a_finished_run_is_left_alone_and_a_stopped_one_goes_on(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(world / "run", run)
+    before = (run / "encoder" / "model.safetensors").stat().st_mtime_ns
+    assert "is finished already" in ucdir("train", "--out", run, "--resume").stdout
+    assert (run / "encoder" / "model.safetensors").stat().st_mtime_ns == before
+    shutil.rmtree(run / "encoder")
+    ucdir("train", "--out", run, "--resume", "--no-report")
+    assert is_equal(memories(world / "run"), memories(run))
+
+
+def test_index_takes_the_rows_of_the_run_and_search_says_what_it_took_the_query_for(world: Path, tmp_path: Path) -> None:
+    ucdir("index", world / "run", world / "photo", "--out", tmp_path / "g")
+    stored = memories(world / "run")["photo"]
+    images = pq.read_table(tmp_path / "g" / "images.parquet").to_pylist()
+    for image, row in zip(images, np.load(tmp_path / "g" / "embeddings.npy"), strict=True):
+        assert np.array_equal(row, stored[bytes.fromhex(image["sha256"])].float().numpy())
+    query = next((world / "new").rglob("*.png"))
+    answers = {}
+    for runtime in ("onnx", "torch"):
+        found = json.loads(ucdir("search", tmp_path / "g", query, "--as", "drawing", "--runtime", runtime, "--json").stdout)
+        answers[runtime] = found["queries"][0]
+        assert answers[runtime]["domain"] == "drawing"
+    for one, other in zip(answers["onnx"]["hits"], answers["torch"]["hits"], strict=True):
+        assert one["similarity"] == pytest.approx(other["similarity"], abs=1e-4)
+    free = json.loads(ucdir("search", tmp_path / "g", query, "--json").stdout)["queries"][0]
+    assert free["domain"] in ("photo", "drawing")
+    assert "knows no domain 'print'" in ucdir("search", tmp_path / "g", query, "--as", "print", fails=True).stderr
+
+
+def test_a_folder_with_another_name_needs_to_be_told(world: Path, tmp_path: Path) -> None:
+    refused = ucdir("index", world / "run", world / "new", "--out", tmp_path / "g", fails=True)
+    assert "knows no domain 'new'" in refused.stderr
+    assert not (tmp_path / "g").exists()
+    ucdir("index", world / "run", world / "new", "--as", "drawing", "--views", "1", "--no-export", "--out", tmp_path / "g")
+    ucdir("embed", world / "run", world / "new", "--as", "drawing", "--out", tmp_path / "rows")
+    assert len(np.load(tmp_path / "rows.npy")) == len(np.load(tmp_path / "g" / "embeddings.npy"))
+
+
+def test_evaluate_shows_it_next_to_what_needs_no_training(world: Path) -> None:
+    document = json.loads(ucdir("evaluate", world / "run", "--json").stdout)
+    assert document["methods"] == ["frozen", "centred", "smoothed", "aligned"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--epochs", "3"], "--epochs has no effect with method align"),
+        (["--num-clusters", "5"], "--num-clusters has no effect with method align"),
+        (["--train", "head"], "--train has no effect with method align"),
+        (["--set", "optimiser.momentum=0.5"], "--set optimiser.momentum has no effect with method align"),
+    ],
+)
+def test_flags_of_gradient_methods_are_refused_by_name(world: Path, tmp_path: Path, flags: list[str], reason: str) -> None:
+    refused = ucdir("train", world / "photo", world / "drawing", *SMALL, *flags, "--out", tmp_path / "run", fails=True)
+    assert reason in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_domain_or_three_images_are_refused(world: Path, tmp_path: Path) -> None:
+    settings = load_settings(assignments=SETTINGS)
+    with pytest.raises(UsageError, match="one domain alone"):
+        train([str(world / "photo")], tmp_path / "run", settings)
+    (tmp_path / "few").mkdir()
+    for path in sorted((world / "drawing").rglob("*.png"))[:3]:
+        shutil.copy(path, tmp_path / "few")
+    with pytest.raises(UcdirError, match=r"domain 'few' has 3 images.*needs at least 4"):
+        train([str(world / "photo"), str(tmp_path / "few")], tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
