@@ -158,7 +158,9 @@ class Tables:
 def _epochs(run: Path) -> list[EpochScores]:
     """The label-free score and the oracle's of each epoch of a finished run; none where classes were not scored."""
     scored = [epoch for epoch in read_epochs(run) if "oracle" in epoch]
-    return [EpochScores(epoch["label_free"]["score"], epoch["oracle"]["mAP@All"]) for epoch in scored]
+    return [
+        EpochScores(epoch["label_free"]["score"], epoch["oracle"]["mAP@All"], bool(epoch.get("collapsed"))) for epoch in scored
+    ]
 
 
 def _machine() -> str:

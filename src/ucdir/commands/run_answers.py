@@ -66,7 +66,13 @@ def _with_copies(report: EvaluationReport, copies: Mapping[str, str], last: tupl
         replace(result, method=name) for name, source in copies.items() for result in report.results if result.method == source
     ]
     others = tuple(name for name in report.methods if name not in last)
-    return replace(report, methods=(*others, *last), results=(*report.results, *added))
+    collapsed = {name: report.collapsed[source] for name, source in copies.items() if source in report.collapsed}
+    return replace(
+        report,
+        methods=(*others, *last),
+        results=(*report.results, *added),
+        collapsed={**report.collapsed, **collapsed},
+    )
 
 
 # Queries and hits
