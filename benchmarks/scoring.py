@@ -5,8 +5,8 @@
 `plain` is the released way, written anew: the whole matrix of float32 similarities, sorted whole with numpy, the classes of
 all ranks, and capped P@50, 100, 200 by a loop over the queries; then the same for its transpose. `sorted in torch` keeps the
 whole sort and reads the figures off at once. `ours` are all figures of `ucdir evaluate`, mAP over the whole gallery among them,
-from exact cosines with ties by row. The variants take turns, each in a process of its own; medians, and the least and most in
-brackets. Memory is what a turn adds. The limit is the time of the two matrix products in float32. Prints Markdown.
+from exact cosines with ties in expectation. The variants take turns, each in a process of its own; medians, the least and most
+in brackets. Memory is what a turn adds. The limit is the time of the two matrix products in float32. Prints Markdown.
 """
 
 import argparse

@@ -419,6 +419,17 @@ def test_whatever_ends_one_training_does_not_end_the_others(
     assert isinstance(caught.value.__cause__, MemoryError)
 
 
+def test_a_run_of_which_every_epoch_collapsed_has_its_last_row_alone_and_is_named(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ucdir.learn.trainer.is_collapsed", lambda rows: True)
+    facts = benchmark(folders, tmp_path / "out", ["instance"], seeds=1, settings=small())
+    assert {row.epoch for row in facts.rows} == {"last"}
+    assert facts.choice is None
+    assert "photo - drawing, paper, instance, seed 0: every epoch collapsed." in facts.notes[0]
+    assert "every epoch collapsed" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_try_without_the_weights_changes_nothing(folders: tuple[str, str], tmp_path: Path) -> None:
     """Weights that are not there are told once; damaged ones fail each cell. Neither is in the way of the right ones."""
     wrong, right = tmp_path / "wrong.safetensors", tmp_path / "right.safetensors"

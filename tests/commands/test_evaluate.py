@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections import Counter
 
@@ -191,6 +192,25 @@ def test_the_command_line_prints_a_table_or_json(work, monkeypatch, capsys):
     figures = document["directions"][0]["methods"]["trained"]["metrics"]
     assert set(figures) == {"P@2", "capped P@2", "mAP@2", "R@2", "mAP@All"}
     assert document["means"][0]["domains"] == ["photo", "drawing"]
+
+
+def test_an_encoder_that_collapsed_is_named_and_scores_chance(work, tmp_path, monkeypatch, capsys):
+    """A head without weights gives its bias for every image."""
+    run = shutil.copytree(work / "run", tmp_path / "run")
+    encoder = build_encoder(BACKBONE, "none", 32, dim=8)
+    torch.nn.init.zeros_(encoder.head[-1].weight)
+    encoder.save(run / "encoder-oracle")
+    report = evaluate(run, ks=(1,), device="cpu", precision="float32", resamples=0)
+    name = "trained (oracle epoch)"
+    assert report.collapsed[name] == ("photo", "drawing")
+    assert "frozen" not in report.collapsed
+    assert report.scores(name, "photo", "drawing")["P@1"].value == pytest.approx(1 / 3, rel=1e-12)
+    sentence = f"{name}: all images of domain 'photo' and of domain 'drawing' have almost the same embedding (collapsed)"
+    assert sentence in text_of(score_table(report), 200)
+    monkeypatch.setattr(sys, "argv", ["ucdir", "evaluate", str(run), "--k", "1", "--device", "cpu", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    assert json.loads(capsys.readouterr().out)["collapsed"][name] == ["photo", "drawing"]
 
 
 def test_the_command_line_refuses_an_unknown_figure(work, monkeypatch, capsys):

@@ -28,9 +28,12 @@ from ucdir.commands.evaluate import evaluate
 from ucdir.commands.train import TrainResult
 from ucdir.config import Settings, load_settings
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
+from ucdir.learn import trainer as loop
 from ucdir.learn.checkpoint import load_checkpoint
 from ucdir.learn.clusters import Clusters, kmeans
+from ucdir.learn.label_free import LabelFreeScores
 from ucdir.model.encoder import Encoder, build_encoder
+from ucdir.retrieval.embed import Embeddings
 
 train = partial(module.train, report=False)  # what a report holds is tested in test_report.py
 
@@ -152,7 +155,7 @@ def test_figures_of_every_epoch(whole: TrainResult) -> None:
     assert [line["weights"]["cluster"] for line in lines] == [0.0, 0.25, 0.5]
     assert [line["weights"]["entropy"] for line in lines] == [0.0, 1.0, 1.0]
     for line in lines:
-        assert line.keys() == {"epoch", "terms", "weights", "label_free", "speed", "oracle"}
+        assert line.keys() == {"epoch", "terms", "weights", "label_free", "collapsed", "speed", "oracle"}
         assert line["terms"].keys() == {"total", "instance", "cluster", "entropy", "distance"}
         assert all(np.isfinite(value) for section in line.values() if isinstance(section, dict) for value in section.values())
     assert lines[-1]["terms"]["entropy"] > 0
@@ -171,6 +174,60 @@ def test_the_kept_encoders_are_those_of_their_epochs(whole: TrainResult) -> None
         assert f"epoch {best + 1} of 3" in (whole.folder / f"encoder-{kind}" / "README.md").read_text()
         if best == 2:
             assert fingerprints(whole.folder)[f"encoder-{kind}"] == fingerprints(whole.folder)["encoder"]
+
+
+@pytest.fixture
+def collapse(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
+    """collapse(epochs): at the end of these all images of a domain have the same embedding, and all scores are the best."""
+
+    def install(epochs: set[int]) -> None:
+        embed_all, label_free = loop.embed_all, loop.label_free_scores
+
+        def embed(trainer: loop.Trainer, bars: Any, same: bool = False) -> list[Embeddings]:
+            found = embed_all(trainer, bars, same)
+            is_hit = same and trainer.epoch + 1 in epochs
+            return [replace(part, rows=torch.ones_like(part.rows) / 4) for part in found] if is_hit else found
+
+        def scores(embeddings: Sequence[torch.Tensor], *rest: Any) -> LabelFreeScores:
+            found = label_free(embeddings, *rest)
+            return replace(found, score=9.0) if bool((embeddings[0] == embeddings[0][0]).all()) else found
+
+        def oracle(report: loop.EpochReport, domains: Any) -> dict[str, float]:
+            return {"mAP@All": 1.0 if report.collapsed else 0.1 * report.epoch, "P@50": 0.5}
+
+        monkeypatch.setattr(loop, "embed_all", embed)
+        monkeypatch.setattr(loop, "label_free_scores", scores)
+        monkeypatch.setattr(module, "oracle_scores", oracle)
+
+    return install
+
+
+def test_an_epoch_that_collapsed_is_never_chosen_and_said(
+    world: Path, tmp_path: Path, collapse: Callable[[set[int]], None]
+) -> None:
+    collapse({2, 3})
+    said: list[str] = []
+    result = train(sources(world), tmp_path / "run", small(), say=said.append)
+    assert result.chosen == {"label-free": 1, "oracle": 1}
+    lines = figures(result.folder)
+    assert [line["collapsed"] for line in lines] == [[], ["photo", "sketch"], ["photo", "sketch"]]
+    assert [line["label_free"]["score"] for line in lines[1:]] == [9.0, 9.0]
+    sentence = "epoch 2: all images of domain 'photo' and of domain 'sketch' have almost the same embedding (collapsed)"
+    for text in (" ".join(said), (result.folder / "train.log").read_text()):
+        assert text.count(sentence) == 1
+    assert "every epoch collapsed" not in " ".join(said)
+
+
+def test_a_run_of_which_every_epoch_collapsed_has_no_chosen_encoder(
+    world: Path, tmp_path: Path, collapse: Callable[[set[int]], None]
+) -> None:
+    collapse({1, 2, 3})
+    said: list[str] = []
+    result = module.train(sources(world), tmp_path / "run", small(), say=said.append, report=True)
+    assert result.chosen == {}
+    assert said[-1].startswith("every epoch collapsed, so there is no label-free encoder")
+    assert not [path for path in result.folder.glob("encoder-*") if path.name != "encoder-frozen"]
+    assert result.report is not None
 
 
 def test_the_encoder_is_the_slow_one_and_has_learned(whole: TrainResult) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import astuple
 from itertools import combinations
 
 import numpy as np
@@ -21,7 +22,8 @@ from ucdir.learn.label_free import (
     label_free_scores,
     make_reference,
     mutual_information,
-    nearest_rows,
+    nearest_images,
+    one_hot,
     rand_index,
     sampled_images,
     training_free_agreement,
@@ -43,11 +45,10 @@ def reference(features: Sequence[Tensor]) -> Reference:
 
 def test_mutual_information_by_hand() -> None:
     """Halves that agree tell log 2 of each other, halves that cross tell nothing."""
-    halves = torch.tensor([0, 0, 1, 1])
-    assert mutual_information(halves, 3 - halves) == pytest.approx(math.log(2))
-    assert mutual_information(halves, torch.tensor([0, 1, 0, 1])) == pytest.approx(0, abs=1e-12)
-    assert mutual_information(halves, torch.zeros(4, dtype=torch.int64)) == 0
-    three = mutual_information(halves, torch.tensor([0, 0, 0, 1]))
+    assert mutual_information(torch.tensor([[0.0, 2.0], [2.0, 0.0]])) == pytest.approx(math.log(2))
+    assert mutual_information(torch.ones(2, 2)) == pytest.approx(0, abs=1e-12)
+    assert mutual_information(torch.tensor([[2.0], [2.0]])) == 0
+    three = mutual_information(torch.tensor([[2.0, 0.0], [1.0, 1.0]]).double())
     assert three == pytest.approx(math.log(2) - (0.75 * math.log(3) - 0.5 * math.log(2)))
 
 
@@ -68,18 +69,43 @@ def test_agreement_of_the_smoothed_rows_themselves_is_whole_and_of_their_opposit
 
 
 def test_agreement_by_hand() -> None:
-    """Of two hits of each of two images, one is shared by the first and none by the second."""
+    """Of two hits of each of two images, one is shared by the first and none by the second; back, both are equally similar
+    to images at right angles to them.
+    """
     there = Reference((torch.arange(2), torch.arange(40)), (torch.tensor([[0, 5], [2, 3]]), torch.zeros(40, 1).long()))
-    gallery = torch.full((40, 2), 0.0)
-    gallery[[0, 1]], gallery[[2, 3]] = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.1])
-    gallery[4:] = torch.tensor([0.0, -1.0])
-    queries = torch.tensor([[1.0, 0.0], [1.0, 0.01]])
-    assert training_free_agreement([queries, gallery], there) == pytest.approx((0.25 + share_of_first(gallery, queries)) / 2)
+    gallery = torch.full((40, 3), 0.0)
+    gallery[[0, 1]], gallery[[2, 3]] = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([-1.0, 0.1, 0.0])
+    gallery[4:] = torch.tensor([0.0, 0.0, 1.0])
+    queries = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.01, 0.0]])
+    back = (2 + 0 + 36 / 2) / 40  # images 0 and 1 find query 0, 2 and 3 query 1, the others either of them
+    assert training_free_agreement([queries, gallery], there) == pytest.approx((0.25 + back) / 2)
 
 
-def share_of_first(gallery: Tensor, queries: Tensor) -> float:
-    """How many rows of the gallery are nearest to query 0, ties to the first."""
-    return float(((F.normalize(gallery, dim=1) @ F.normalize(queries, dim=1).T).argmax(dim=1) == 0).double().mean())
+def test_embeddings_that_are_all_equal_agree_as_chance_does_and_tell_nothing() -> None:
+    features = [rows(100), rows(60, seed=1)]
+    found = reference(features)
+    for same in (torch.zeros(1, 8), rows(1, seed=2)):
+        collapsed = [same.expand(100, 8), same.expand(60, 8)]
+        assert training_free_agreement(collapsed, found) == pytest.approx((3 / 60 + 5 / 100) / 2, rel=1e-12)
+        clusterings = [clustered(part, 4) for part in features]
+        scores = label_free_scores(collapsed, clusterings, None, found)
+        assert scores.cluster_information == pytest.approx(0, abs=1e-12)
+        shares = [torch.bincount(clusters.assignment).double() / len(clusters.assignment) for clusters in clusterings]
+        assert scores.cycle_agreement == pytest.approx(float(sum(part.square().sum() for part in shares) / 2), rel=1e-12)
+
+
+def test_the_order_of_the_images_changes_nothing() -> None:
+    """Many images are equal; clusters move with the images."""
+    generator = torch.Generator().manual_seed(5)
+    data = [rows(9, seed=i)[torch.randint(9, (40,), generator=generator)] for i in range(2)]
+    found = [Clusters(torch.randint(4, (40,), generator=generator), rows(4), 0.0) for _ in data]
+    orders = [torch.randperm(40, generator=generator) for _ in data]
+    features = [rows(40, seed=7), rows(40, seed=8)]
+    one = label_free_scores(data, found, None, reference(features))
+    moved = [part[order] for part, order in zip(data, orders, strict=True)]
+    clusters = [Clusters(c.assignment[order], c.prototypes, 0.0) for c, order in zip(found, orders, strict=True)]
+    other = label_free_scores(moved, clusters, None, reference([f[order] for f, order in zip(features, orders, strict=True)]))
+    assert astuple(other) == pytest.approx(astuple(one), rel=1e-6)
 
 
 def test_few_images_are_all_looked_at_and_of_many_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +152,18 @@ def test_rand_index_of_a_renamed_clustering_is_one(one: list[int]) -> None:
 def test_cycle_agreement_by_hand() -> None:
     """Both rows of cluster 0 and 1 go to the same other image, whose nearest is row 0: only cluster 0 comes home."""
     data, others = torch.tensor([[1.0, 0.0], [0.8, 0.6]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    assert cycle_agreement(nearest_rows(data, others), nearest_rows(others, data), torch.tensor([0, 1])) == 0.5
+    assert cycle(data, others, torch.tensor([0, 1])) == 0.5
+
+
+def test_cycle_agreement_of_equal_images_by_hand() -> None:
+    """The two others are equal and have two equal nearest images, one of each cluster: half of all ways lead home."""
+    data, others = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.9, 0.1]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert cycle(data, others, torch.tensor([0, 1, 1])) == pytest.approx((1 / 2 + 1 / 2 + 1 / 2) / 3)
+
+
+def cycle(data: Tensor, others: Tensor, assignment: Tensor) -> float:
+    back = nearest_images(others, data).mean(one_hot(assignment))
+    return cycle_agreement(nearest_images(data, others).mean(back), assignment)
 
 
 def test_identical_domains_agree_wholly() -> None:
@@ -141,12 +178,10 @@ def test_identical_domains_agree_wholly() -> None:
     assert scores.score == scores.cluster_information * scores.training_free_agreement
 
 
-@pytest.mark.parametrize("block", [1, 40, 1000])
-def test_the_block_size_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_free, "BLOCK", block)
-    data, others = rows(10), rows(13, seed=1)
+def test_the_mean_of_the_nearest_image_is_its_value() -> None:
+    data, others, values = rows(10), rows(13, seed=1), rows(13, seed=2).double()
     expected = np.argmax(data.numpy() @ others.numpy().T, axis=1)
-    assert nearest_rows(data, others).tolist() == expected.tolist()
+    assert torch.equal(nearest_images(data, others).mean(values), values[torch.from_numpy(expected)])
 
 
 def test_scores_of_three_domains_lie_between_zero_and_one() -> None:

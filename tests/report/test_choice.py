@@ -26,6 +26,14 @@ def test_what_a_choice_loses() -> None:
     assert "loses 50 % of what lies between last and oracle" in found.sentence()
 
 
+def test_an_epoch_that_collapsed_is_not_chosen() -> None:
+    epochs = [EpochScores(0.9, 0.8, True), EpochScores(0.2, 0.4), EpochScores(0.1, 0.5)]
+    found = choice_of([epochs, [EpochScores(0.9, 0.8, True)] * 2])
+    assert found is not None
+    assert (found.runs, found.last, found.chosen, found.oracle) == (1, 0.5, 0.4, 0.5)
+    assert choice_of([[EpochScores(0.9, 0.8, True)] * 2]) is None
+
+
 def test_nothing_to_lose_and_nothing_to_choose() -> None:
     found = choice_of([run((0.1, 0.2), (0.2, 0.3))])
     assert found is not None

@@ -20,7 +20,7 @@ from ucdir.report.plots.marks import DARK, LIGHT, Box, Drawing, Line, Shape, Wor
 from ucdir.report.plots.png import png_file
 from ucdir.report.plots.svg import inline_svg, plain, svg_file
 from ucdir.report.run_facts import Series
-from ucdir.retrieval.confusion import confusion
+from ucdir.retrieval.confusion import Confusion
 
 NASTY = "</script><b onload='x'>\"&\x07\udcff"
 
@@ -137,7 +137,7 @@ def test_of_many_classes_those_that_changed_most_are_drawn_by_name() -> None:
 
 
 def test_a_heat_map_writes_percent_and_marks_the_diagonal() -> None:
-    found = confusion(np.array([0, 1]), np.array([[0, 0, 0, 1], [0, 1, 1, 1]]))
+    found = Confusion(np.array([0, 1]), np.array([0, 1]), np.array([[0.75, 0.25], [0.25, 0.75]]), np.array([1, 1]))
     numbers = [m for m in heat_map("x", "t", found, ["cat", "dog"]).marks if isinstance(m, Words) and m.text.isdigit()]
     assert [(mark.text, mark.bold) for mark in numbers] == [("75", True), ("25", False), ("25", False), ("75", True)]
 

@@ -118,6 +118,22 @@ def test_hits_are_the_nearest_rows(gallery):
         gallery.search(rows()[:1], 0)
 
 
+@pytest.mark.parametrize("k", [1, 2, 7, 12])
+def test_equal_hits_are_ordered_by_id_whatever_the_order_of_the_gallery(tmp_path, k):
+    """Nine of twelve images have the same embedding; the cut falls among them."""
+    images = [GalleryImage(Path(f"/pictures/{row}.png"), "left", "ab" * 32, 20, 10, 99, None) for row in range(12)]
+    same = rows(12)
+    same[3:] = same[3]
+    query, found = same[[3]], []
+    for order in (np.arange(12), np.arange(12)[::-1], np.random.default_rng(1).permutation(12)):
+        table = image_table([images[row] for row in order])
+        GalleryFolder(tmp_path / "shop", True).write(info(12), table, lambda at, order=order: same[order[at]])
+        found.append(Gallery.load(tmp_path / "shop").search(query, k).hits[0])
+    expected = sorted(image.id for image in images[3:])[:k]
+    assert [hit.image.id for hit in found[0][:9]] == expected
+    assert found[0] == found[1] == found[2]
+
+
 def test_another_encoder_is_refused(gallery):
     gallery.info.require_encoder(FINGERPRINT, Path("run/encoder"), "shop")
     with pytest.raises(UcdirError, match=r"indexed with encoder 3f9c3f9c..., but 'other' is 81aa.*ucdir index other"):

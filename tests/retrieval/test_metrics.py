@@ -1,11 +1,14 @@
 """Ranking figures against the published implementation, plain loops, and numbers derived by hand."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference import retrieval as reference
 from torch.testing import assert_close
 
@@ -119,35 +122,146 @@ def test_without_any_query_or_gallery_image_nothing_counts():
     assert empty.without_relevant == 3
 
 
-def test_equal_cosines_are_ranked_by_gallery_row():
-    generator = torch.Generator().manual_seed(0)
-    row = torch.randn(1, 97, generator=generator)
-    gallery = row.expand(300, 97).contiguous()
-    classes = torch.zeros(300, dtype=torch.int64)
-    classes[250:] = 1
-    scores = score(torch.randn(3, 97, generator=generator), gallery, torch.tensor([0, 0, 1]), classes, (250, 251))
-    assert scores.hits.tolist() == [[250, 250], [250, 250], [0, 1]]
+def test_a_tie_by_hand():
+    """One image ahead, relevant; then three equal ones, two of them relevant; then an irrelevant one.
+
+    Orders of the tie are RRI, RIR and IRR: the first two ranks hold 1 + (1 + 1 + 0) / 3 relevant images, the first three
+    1 + (2 + 1 + 1) / 3. Precision at relevant ranks sums to 1 + 1 + 1, 1 + 1 + 3 / 4 and 1 + 2 / 3 + 3 / 4, cut after rank 2
+    to 1 + 1, 1 + 1 and 1.
+    """
+    gallery = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, 0.8], [0.6, 0.8], [0.0, 1.0]])
+    scores = score(torch.tensor([[1.0, 0.0]]), gallery, torch.tensor([7]), torch.tensor([7, 2, 7, 7, 2]), (2, 3, 4))
+    assert scores["P@2"].value == pytest.approx((1 + 2 / 3) / 2)
+    assert scores["P@3"].value == pytest.approx((1 + 4 / 3) / 3)
+    assert scores["P@4"].value == 3 / 4
+    assert scores["capped P@4"].value == scores["P@3"].value
+    assert scores["R@2"].value == pytest.approx((1 + 2 / 3) / 3)
+    assert scores["mAP@2"].value == pytest.approx((2 + 2 + 1) / 3 / 2)
+    everything = (3 + (1 + 1 + 3 / 4) + (1 + 2 / 3 + 3 / 4)) / 3 / 3
+    assert scores["mAP@All"].value == scores["mAP@4"].value == pytest.approx(everything)
 
 
-def stable(queries, gallery, query_classes, gallery_classes):
-    """Matches in rank order as a stable sort of all cosines gives them."""
-    order = (exact_rows(queries) @ exact_rows(gallery).T).sort(dim=1, descending=True, stable=True).indices
-    return (gallery_classes[order] == query_classes[:, None]).tolist()
+def alone(similarity, relevant, ks):
+    """Scores of one query whose gallery has these similarities, whole tenths."""
+    tenths = torch.tensor(similarity, dtype=torch.float64) / 10
+    gallery = torch.stack([tenths, (1 - tenths.square()).sqrt()], dim=1)
+    query = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    return score(query, gallery, torch.tensor([1]), torch.tensor(relevant).long(), ks, resamples=0)
 
 
-@pytest.mark.parametrize(
-    ("queries", "gallery", "dim", "values"), [(9, 400, 3, 2), (30, 60, 2, 3), (5, 300, 40, 2), (7, 1, 3, 2)]
-)
-def test_many_equal_cosines_are_ranked_as_a_stable_sort_ranks_them(queries, gallery, dim, values):
+TIES = st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(images=TIES)
+def test_figures_of_ties_are_means_over_all_orders(images):
+    similarity, relevant = map(list, zip(*images, strict=True))
+    ties, ks = reference.tied(similarity, relevant), (1, 2, 3, 5, 9)
+    scores = alone(similarity, relevant, ks)
+    count, last = sum(relevant), len(images)
+    for column, k in enumerate(ks):
+        mean = partial(reference.mean_over_orders, ties)
+        capped = min(k, count)
+        assert float(scores.hits[0, column]) == pytest.approx(mean(lambda ranks, k=k: sum(ranks[:k])), rel=1e-12)
+        found = mean(lambda ranks, capped=capped: sum(ranks[:capped]))
+        assert float(scores.capped_hits[0, column]) == pytest.approx(found, rel=1e-12)
+        precision = mean(partial(reference.order_precision, k=k))
+        assert float(scores.average_precision[0, column]) == pytest.approx(precision, rel=1e-12)
+    everything = reference.mean_over_orders(ties, partial(reference.order_precision, k=last))
+    assert float(scores.average_precision[0, -1]) == pytest.approx(everything, rel=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(images=TIES)
+def test_the_two_slow_ways_agree(images):
+    ties = reference.tied(*map(list, zip(*images, strict=True)))
+    for k in range(1, len(images) + 1):
+        mean = reference.mean_over_orders(ties, partial(reference.order_precision, k=k))
+        assert (reference.average_precision(ties, k) or 0) == pytest.approx(mean, rel=1e-12)
+
+
+def crowded(queries, gallery, dim, values):
     """Rows of few different values: most cosines are shared by relevant and irrelevant images, zero rows among them."""
     generator = torch.Generator().manual_seed(queries)
     rows = [torch.randint(values, (count, dim), generator=generator).float() for count in (queries, gallery)]
     ids = [torch.randint(3, (count,), generator=generator) for count in (queries, gallery)]
-    scores, found = score(*rows, *ids, KS, resamples=0), stable(*rows, *ids)
-    assert scores.hits.tolist() == [[sum(ranks[:k]) for k in KS] for ranks in found]
-    assert scores.capped_hits.tolist() == [[sum(ranks[: min(k, sum(ranks))]) for k in KS] for ranks in found]
-    precision = [[reference.average_precision(ranks, k) or 0 for k in (*KS, gallery)] for ranks in found]
+    return *rows, *ids
+
+
+CROWDED = pytest.mark.parametrize(
+    ("queries", "gallery", "dim", "values"), [(9, 200, 3, 2), (30, 60, 2, 3), (5, 150, 40, 2), (7, 1, 3, 2)]
+)
+
+
+@CROWDED
+def test_many_equal_cosines_are_scored_as_plain_loops_score_them(queries, gallery, dim, values):
+    rows = crowded(queries, gallery, dim, values)
+    scores, similarity = score(*rows, KS, resamples=0), exact_rows(rows[0]) @ exact_rows(rows[1]).T
+    relevant = rows[2][:, None] == rows[3]
+    found = [reference.tied(*pair) for pair in zip(similarity.tolist(), relevant.tolist(), strict=True)]
+    hits = torch.tensor([[reference.hits(ties, k) for k in KS] for ties in found], dtype=torch.float64)
+    assert_close(scores.hits, hits, rtol=1e-12, atol=1e-12)
+    capped = [[reference.hits(ties, min(k, reference.count_relevant(ties))) for k in KS] for ties in found]
+    assert_close(scores.capped_hits, torch.tensor(capped, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    precision = [[reference.average_precision(ties, k) or 0 for k in (*KS, gallery)] for ties in found]
     assert_close(scores.average_precision, torch.tensor(precision, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def values_of(scores):
+    classes = {f"{entry.class_id} {m.name}": m.value for entry in scores.per_class for m in entry.metrics}
+    return {m.name: m.value for m in scores.metrics} | classes
+
+
+@CROWDED
+@pytest.mark.parametrize("order", ["random", "by class", "reversed"])
+def test_the_order_of_the_gallery_changes_nothing(queries, gallery, dim, values, order):
+    rows = crowded(queries, gallery, dim, values)
+    orders = {"by class": rows[3].argsort(stable=True), "reversed": torch.arange(gallery - 1, -1, -1)}
+    moved = orders.get(order, torch.randperm(gallery, generator=torch.Generator().manual_seed(1)))
+    other = score(rows[0], rows[1][moved], rows[2], rows[3][moved], KS, resamples=0)
+    assert values_of(other) == pytest.approx(values_of(score(*rows, KS, resamples=0)), rel=1e-12, nan_ok=True)
+
+
+@CROWDED
+def test_block_size_changes_nothing_in_ties(queries, gallery, dim, values):
+    rows = crowded(queries, gallery, dim, values)
+    whole, blocked = (score(*rows, KS, resamples=0, block_size=size) for size in (None, 2))
+    assert torch.equal(blocked.average_precision, whole.average_precision)
+    assert torch.equal(blocked.hits, whole.hits)
+
+
+def chance_precision(count, relevant):
+    """Mean average precision of a random order: (H + (R - 1) / (G - 1) (G - H)) / G with H = 1 + 1 / 2 + ... + 1 / G."""
+    harmonic = math.fsum(1 / rank for rank in range(1, count + 1))
+    return (harmonic + (relevant - 1) / (count - 1) * (count - harmonic)) / count
+
+
+def test_an_encoder_of_zeros_scores_chance():
+    classes = torch.arange(80) // 20  # sorted by class, as galleries are
+    scores = score(torch.zeros(80, 8), torch.zeros(80, 8), classes, classes, (1, 5, 50))
+    assert [scores[f"P@{k}"].value for k in (1, 5, 50)] == pytest.approx([0.25] * 3, rel=1e-12)
+    assert scores["P@1"].value == pytest.approx(scores.chance, rel=1e-12)
+    assert scores["R@50"].value == pytest.approx(50 / 80, rel=1e-12)
+    assert scores["mAP@All"].value == pytest.approx(chance_precision(80, 20), rel=1e-12)
+
+
+def test_one_picture_copied_into_all_class_folders_scores_the_expectation():
+    """Each class has one image of its own and three copies of that picture, which are all equal to each other."""
+    classes, copies = torch.arange(5), torch.arange(15) // 3
+    own = torch.nn.functional.one_hot(classes, 6).double()
+    picture = torch.ones(15, 6, dtype=torch.float64)
+    scores = score(own, torch.cat([picture, own]), classes, torch.cat([copies, classes]), (1, 4), resamples=0)
+    assert scores["P@1"].value == 1
+    assert scores["P@4"].value == pytest.approx((1 + 3 * 3 / 15) / 4, rel=1e-12)
+    terms = [3 / 15 * (2 + j * 2 / 14) / (j + 2) for j in range(15)]
+    assert scores["mAP@All"].value == pytest.approx((1 + math.fsum(terms)) / 4, rel=1e-12)
+
+
+def test_ties_of_relevant_images_alone_and_of_irrelevant_images_alone_are_whole_numbers():
+    gallery = torch.eye(3)[[0, 0, 1, 1, 2]]
+    scores = score(torch.tensor([[1.0, 0.5, 0.1]]), gallery, torch.tensor([4]), torch.tensor([4, 4, 0, 1, 4]), (1, 2, 3, 4))
+    assert scores.hits.tolist() == [[1, 2, 2, 2]]
+    assert scores["mAP@All"].value == (1 + 1 + 3 / 5) / 3
 
 
 @pytest.mark.parametrize("relevant", [0, 1])

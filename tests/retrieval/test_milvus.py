@@ -267,6 +267,15 @@ def test_random_rows_duplicates_and_ties(pair):
         milvus.search(queries, 0)
 
 
+@pytest.mark.parametrize("k", [1, 3, 50])
+def test_equal_hits_are_ordered_by_id(pair, k):
+    rows, images = rng_rows(100, 8), drawn_images(100)
+    rows[40:] = rows[40]
+    _, milvus = pair(images, rows)
+    found = [hit.image.id for hit in milvus.search(rows[40:41], k).hits[0]]
+    assert found == sorted(image.id for image in images[40:])[:k]
+
+
 def test_many_queries_go_in_batches(pair):
     folder, milvus = pair(drawn_images(300), rng_rows(300, 8))
     queries = rng_rows(130, 8, seed=2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference import retrieval as reference
 
 from ucdir.retrieval import metrics
-from ucdir.retrieval.search import SAMPLE, are_unit, exact_rows, margin, nearest, top_k
+from ucdir.retrieval.search import SAMPLE, are_unit, exact_rows, margin, nearest
 
 
 def drawn(count, dim=16, seed=0):
@@ -113,6 +113,47 @@ def test_thousands_of_ties_at_the_cut_go_to_the_lowest_rows():
     assert_exact(found, drawn(1, seed=5), gallery, 12)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 300),
+    queries=st.integers(1, 20),
+    k=st.integers(1, 320),
+    distinct=st.integers(1, 20),
+    query_block=st.integers(1, 30),
+    gallery_block=st.integers(1, 310),
+)
+def test_a_rank_orders_equals_and_nothing_else(seed, count, queries, k, distinct, query_block, gallery_block):
+    """With ranks a gallery gives what it gives sorted by them."""
+    rng = np.random.default_rng(seed)
+    gallery = drawn(distinct, 8, seed)[rng.integers(distinct, size=count)]
+    pictures, ranks = drawn(queries, 8, seed + 1), rng.permutation(count)
+    order = np.argsort(ranks)
+    rows, similarity = brute_force(pictures, gallery[order], k)
+    found = nearest(pictures, gallery, k, rank=ranks.__getitem__, query_block=query_block, gallery_block=gallery_block)
+    np.testing.assert_array_equal(found.rows, order[rows])
+    np.testing.assert_array_equal(found.similarity, similarity)
+
+
+@pytest.mark.parametrize("k", [1, 12, 3000])
+def test_ranks_order_equals_of_a_large_gallery(k):
+    """Large enough for the sampled start; thousands of rows are equal at the cut."""
+    gallery = drawn(6 * SAMPLE, seed=1)
+    gallery[np.random.default_rng(0).choice(len(gallery), 5000, replace=False)] = drawn(1, seed=5)
+    ranks, queries = np.random.default_rng(1).permutation(len(gallery)), np.concatenate([drawn(1, seed=5), drawn(2, seed=6)])
+    order = np.argsort(ranks)
+    found = nearest(queries, gallery, k, rank=ranks.__getitem__)
+    np.testing.assert_array_equal(found.rows, order[brute_force(queries, gallery[order], k)[0]])
+
+
+def test_a_rank_is_asked_only_where_there_are_equals():
+    def rank(rows):
+        raise AssertionError("no two rows are equal")
+
+    queries, gallery = drawn(3, seed=2), drawn(5 * SAMPLE, seed=1)
+    np.testing.assert_array_equal(nearest(queries, gallery, 9, rank=rank).rows, nearest(queries, gallery, 9).rows)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 2048])
 def test_any_dimension(dim):
     queries, gallery = drawn(3, dim, seed=2), drawn(500, dim, seed=1)
@@ -205,12 +246,6 @@ def test_exact_rows_are_those_of_the_metrics():
     order = np.random.default_rng(1).permutation(77)
     exact = exact_rows(rows)
     np.testing.assert_array_equal(exact @ exact.T, exact[:, order] @ exact[:, order].T)
-
-
-def test_ties_at_the_cut_go_to_the_lowest_columns():
-    values, columns = top_k(np.array([[0.5, 1.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]]), 2)
-    assert columns.tolist() == [[1, 0], [0, 1]]
-    assert values.tolist() == [[1.0, 0.5], [0.0, 0.0]]
 
 
 def test_wrong_k_dimension_and_candidates_are_refused():

@@ -1,5 +1,7 @@
 """Centring and smoothing against plain loops."""
 
+from itertools import product
+
 import pytest
 import torch
 from reference import retrieval as reference
@@ -33,6 +35,28 @@ def test_a_shift_common_to_the_domain_disappears():
 def test_block_size_changes_nothing():
     rows = drawn(50)
     assert torch.equal(smoothed(rows, 5, 2, block_size=7), smoothed(rows, 5, 2))
+
+
+@pytest.mark.parametrize("neighbours", [1, 2, 3, 4, 6])
+def test_equally_similar_neighbours_count_in_part(neighbours):
+    """The middles of the edges of a cube have four neighbours at cosine 1 / 2 each, whose mean has their own direction."""
+    rows = torch.tensor([corner for corner in product((-1.0, 0.0, 1.0), repeat=3) if sum(map(abs, corner)) == 2])
+    rows = rows / 2**0.5
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    assert_close(smoothed(rows, neighbours, 1), rows, rtol=0, atol=1e-6)
+    tilted = torch.nn.functional.normalize(rows + torch.tensor([0.0, 0.0, 3.0]), dim=1)
+    assert_close(smoothed(tilted[order], neighbours, 2), smoothed(tilted, neighbours, 2)[order], rtol=0, atol=1e-6)
+
+
+def test_a_tied_neighbour_by_hand():
+    """One neighbour is wanted; two are at cosine 1 / 2, so each counts half with its weight of 1 / 8."""
+    rows = torch.tensor(
+        [[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [1.0, 0.0, -1.0], [-1.0, -1.0, 0.0], [-1.0, 0.0, -1.0], [-1.0, 0.0, 1.0]]
+    )
+    rows = rows / 2**0.5
+    averaged = rows[0] + (rows[1] + rows[2]) / 16
+    first = torch.nn.functional.normalize(averaged, dim=0)
+    assert_close(smoothed(rows, 1, 1)[0], first, rtol=0, atol=1e-6)
 
 
 def test_a_lone_image_becomes_zero():

@@ -112,7 +112,13 @@ class Tables:
             rows=tuple(chain.from_iterable(found[task.cell] for task in done)),
             published=self._published(done),
             choice=choice_of([_epochs(task.folder) for task in done if task.cell.is_trained]),
-            notes=(*self._unfinished(done), *self._images(), *self._clusters(), *self._differences()),
+            notes=(
+                *self._unfinished(done),
+                *_collapsed(done),
+                *self._images(),
+                *self._clusters(),
+                *self._differences(),
+            ),
         )
         write_text(self.out / RESULTS, json.dumps(benchmark_document(facts), indent=1, ensure_ascii=False) + "\n")
         write_text(self.out / "results.md", benchmark_markdown(facts))
@@ -155,10 +161,24 @@ class Tables:
         ]
 
 
+def _collapsed(done: Sequence[Task]) -> list[str]:
+    """A sentence for each cell whose last epoch collapsed, or all of whose epochs did."""
+    notes = []
+    for task in done:
+        epochs = [bool(epoch.get("collapsed")) for epoch in read_epochs(task.folder)] if task.cell.is_trained else []
+        if epochs and all(epochs):
+            notes.append(f"{task.cell}: every epoch collapsed. Means of label-free and oracle rows are of the other seeds.")
+        elif epochs and epochs[-1]:
+            notes.append(f"{task.cell}: the last epoch collapsed.")
+    return notes
+
+
 def _epochs(run: Path) -> list[EpochScores]:
     """The label-free score and the oracle's of each epoch of a finished run; none where classes were not scored."""
     scored = [epoch for epoch in read_epochs(run) if "oracle" in epoch]
-    return [EpochScores(epoch["label_free"]["score"], epoch["oracle"]["mAP@All"]) for epoch in scored]
+    return [
+        EpochScores(epoch["label_free"]["score"], epoch["oracle"]["mAP@All"], bool(epoch.get("collapsed"))) for epoch in scored
+    ]
 
 
 def _machine() -> str:

@@ -12,7 +12,7 @@ from ucdir.data.domain import Domain
 from ucdir.errors import UcdirError
 from ucdir.progress import Bars
 from ucdir.report.run_facts import DirectionFacts, EncoderFact, FoundHit, Pick, ShownQuery
-from ucdir.retrieval.confusion import confusion
+from ucdir.retrieval.confusion import Confusion, confusion
 from ucdir.retrieval.evaluate import DomainCount, EmbeddedDomain, EvaluationReport, evaluate_methods, training_free
 from ucdir.retrieval.metrics import RetrievalScores
 from ucdir.retrieval.picks import pick_extremes
@@ -66,7 +66,13 @@ def _with_copies(report: EvaluationReport, copies: Mapping[str, str], last: tupl
         replace(result, method=name) for name, source in copies.items() for result in report.results if result.method == source
     ]
     others = tuple(name for name in report.methods if name not in last)
-    return replace(report, methods=(*others, *last), results=(*report.results, *added))
+    collapsed = {name: report.collapsed[source] for name, source in copies.items() if source in report.collapsed}
+    return replace(
+        report,
+        methods=(*others, *last),
+        results=(*report.results, *added),
+        collapsed={**report.collapsed, **collapsed},
+    )
 
 
 # Queries and hits
@@ -116,11 +122,17 @@ def _direction(query: Taken, gallery: Taken, class_names: tuple[str, ...], score
     way = _Way(query, gallery, class_names, hits, precision)
     found = {}
     if scores is not None:
-        found = {name: confusion(query.labels, gallery.labels[near.rows[:, :CONFUSED_HITS]]) for name, near in hits.items()}
+        found = {name: _confusion(query, gallery, SHOWN[name], near) for name, near in hits.items()}
     return DirectionFacts(*names, _grids(way), _changes(way), found)
 
 
+def _confusion(query: Taken, gallery: Taken, kind: str, near: Neighbours) -> Confusion:
+    rows = query.rows[kind].numpy(), gallery.rows[kind].numpy()
+    return confusion(*rows, query.labels, gallery.labels, near, CONFUSED_HITS)
+
+
 def _nearest(queries: torch.Tensor, gallery: torch.Tensor) -> Neighbours:
+    """The hits that are shown. Equal ones in order of their rows: figures that are made of hits are not."""
     try:
         return nearest(queries.numpy(), gallery.numpy(), HITS)
     except ValueError as error:
@@ -172,7 +184,7 @@ def _changes(way: _Way) -> tuple[Pick, ...]:
 
 
 def _common_share(one: Ids, other: Ids) -> Values:
-    """(Q, k) rows found in two ways -> (Q,) share that both found."""
+    """(Q, k) rows found in two ways -> (Q,) share that both found, of those that are shown."""
     common: Values = (one[:, :, None] == other[:, None, :]).any(axis=2).mean(axis=1)
     return common
 

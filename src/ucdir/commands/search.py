@@ -34,7 +34,7 @@ def search(
     bars: Bars = no_bars,
     as_domain: str | None = None,
 ) -> SearchResult:
-    """The k gallery images most similar to each query image: exact cosine, ties in gallery order.
+    """The k gallery images most similar to each query image: exact cosine, equal ones by image id.
 
     gallery  its folder; for another engine the name of its collection
     query    an image file; or a folder or manifest of them

@@ -49,9 +49,14 @@ from ucdir.model.folder import CONFIG
 from ucdir.model.pretrained import require_start
 from ucdir.model.processes import Processes, joined, own_device
 from ucdir.progress import Bars, no_bars, no_words
+from ucdir.retrieval.collapse import collapse_sentence
 from ucdir.retrieval.metrics import score
 from ucdir.storage import is_draft, write_text
 
+NONE_CHOSEN = (
+    "every epoch collapsed, so there is no label-free encoder, and the last one tells hardly any image from another. "
+    "Lower the learning rate (--learning-rate) and train again with --overwrite."
+)
 CHANGEABLE = {"data.domains", "data.cache_dir", "data.cache_gb", "data.workers", "run.device"}  # domains are compared
 
 
@@ -60,7 +65,7 @@ class TrainResult:
     """A finished run.
 
     encoder      folder of the encoder after the last epoch
-    chosen       epoch of each other kept encoder: `label-free`, and `oracle` where classes exist
+    chosen       epoch of each other kept encoder: `label-free`, and `oracle` where classes exist; none where all collapsed
     skipped      unreadable images that were left out
     seconds      of its epochs, resumed parts included; not of the first embedding and the report
     report       page about the run; None where there is none
@@ -332,27 +337,31 @@ def _run(begun: _Begun, trainer: Trainer, skipped: tuple[ImageError, ...]) -> Tr
                     oracle = oracle_scores(report, trainer.domains) if trainer.settings.run.oracle else None
                     log.epoch(report, oracle)  # before the checkpoint: a resumed run drops a line too many, none is lost
                     _keep(out, trainer, report, oracle)
-                    log.say(epoch_line(report, epochs))
                 safe = trainer.epoch
-                begun.say(epoch_line(report, epochs))
+                for line in epoch_lines(report, epochs):
+                    if log is not None:
+                        log.say(line)
+                    begun.say(line)
     except KeyboardInterrupt as error:
         raise InterruptedRun(
             f"stopped after epoch {safe} of {epochs}; what was learned is in '{out}'. "
             f"Go on with: ucdir train --out {out} --resume"
         ) from error
+    if not trainer.best:
+        begun.say(NONE_CHOSEN)
     chosen = {kind: best.epoch for kind, best in trainer.best.items()}
     return TrainResult(out, out / ENCODER, epochs, chosen, skipped, trainer.seconds)
 
 
 def _keep(out: Path, trainer: Trainer, report: EpochReport, oracle: Mapping[str, float] | None) -> None:
-    """Save the encoders that this epoch changes, then the checkpoint that says so."""
+    """Save the encoders that this epoch changes, then the checkpoint that says so. A collapsed epoch is never chosen."""
     names = ", ".join(f"{domain.name} ({len(domain)} images)" for domain in trainer.domains)
     card = f"Learned by ucdir from {names} without labels, epoch {report.epoch} of {trainer.settings.optimiser.epochs}."
     trainer.searcher.save(out / ENCODER, card)
     scores = {"label-free": report.label_free.score}
     if oracle is not None:
         scores["oracle"] = oracle["mAP@All"]
-    for kind, value in scores.items():
+    for kind, value in scores.items() if not report.collapsed else ():
         if kind not in trainer.best or value > trainer.best[kind].score:
             trainer.best[kind] = BestEpoch(report.epoch, value)
             trainer.searcher.save(out / CHOSEN[kind], f"{card} Chosen as the {kind} epoch.")
@@ -374,13 +383,26 @@ def oracle_scores(report: EpochReport, domains: Sequence[Domain]) -> dict[str, f
     return {name: sum(found[name].value for found in scores) / len(scores) for name in ("mAP@All", "P@50")}
 
 
-def epoch_line(report: EpochReport, epochs: int) -> str:
-    """What an epoch did, in one line for people: the terms with their weights, where these are not 1, add up to the loss."""
+def epoch_lines(report: EpochReport, epochs: int) -> list[str]:
+    """What an epoch did, in a line for people, and in another that it collapsed, if so."""
+    line = _epoch_line(report, epochs)
+    return [line, _collapsed_line(report)] if report.collapsed else [line]
+
+
+def _epoch_line(report: EpochReport, epochs: int) -> str:
+    """The terms with their weights, where these are not 1, add up to the loss."""
     active = [f"{_factor(weight)}{name} {report.terms[name]:.3f}" for name, weight in report.weights.items() if weight]
     seconds = report.train_seconds + report.embed_seconds
     return (
         f"epoch {report.epoch}/{epochs}  loss {report.terms['total']:.3f} = {' + '.join(active)}  "
         f"label-free score {report.label_free.score:.3f}  {seconds:.0f} s, {report.images_per_second:.0f} images/s"
+    )
+
+
+def _collapsed_line(report: EpochReport) -> str:
+    return (
+        f"epoch {report.epoch}: {collapse_sentence(report.collapsed)}, so it is not chosen as label-free or oracle epoch. "
+        "If later epochs stay like that, lower the learning rate (--learning-rate)."
     )
 
 

@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ucdir.learn.clusters import Clusters
-from ucdir.retrieval.search import nearest
+from ucdir.retrieval.search import Neighbours, nearest
+from ucdir.retrieval.ties import tied_hits
 from ucdir.retrieval.training_free import smoothed
 
-BLOCK = 2**22  # similarities in memory at a time
 SAMPLE = 4_000  # images of a domain, at most, in a reference
 HITS = 50  # of an image in a reference, at most
 SHARE = 20  # of so many images of the gallery one is looked at: the first twentieth
+
+Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Reference:
     """What is found without training: the first hits, across domains, of the smoothed rows of the frozen backbone.
 
     image_ids   (m,) int64 of each domain: all of its images, or a sample
-    hits        for each direction, in the order of `permutations`: (m, k) int64, places in `image_ids` of the other domain
+    hits        for each direction, in the order of `permutations`: (m, k) int64, places in `image_ids` of the other domain.
+                Of equally similar images the first: one choice for all epochs, which no class has a part in
     """
 
     image_ids: tuple[Tensor, ...]
@@ -31,7 +36,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class LabelFreeScores:
-    """What the embeddings alone say about an epoch.
+    """What the embeddings alone say about an epoch. Where images are equally similar, each is as likely to be the nearest one.
 
     cycle_agreement          share of images whose nearest image in another domain has, back in the first domain, a nearest
                              image of the same cluster as the one started from, in [0, 1]; mean over the directions
@@ -62,11 +67,13 @@ def label_free_scores(
 ) -> LabelFreeScores:
     """Figures from the embeddings (M, D) and one clustering of each of S >= 2 domains."""
     pairs = list(permutations(range(len(embeddings)), 2))
-    found = {(a, b): nearest_rows(embeddings[a], embeddings[b]) for a, b in pairs}
-    cycles = [cycle_agreement(found[a, b], found[b, a], clusterings[a].assignment) for a, b in pairs]
+    found = {(a, b): nearest_images(embeddings[a], embeddings[b]) for a, b in pairs}
+    members = [one_hot(clusters.assignment) for clusters in clusterings]
+    chosen = {(a, b): found[a, b].mean(members[b]) for a, b in pairs}  # (M, C') clusters of the nearest images
+    cycles = [cycle_agreement(found[a, b].mean(chosen[b, a]), clusterings[a].assignment) for a, b in pairs]
     centres = [torch.nn.functional.normalize(rows.mean(dim=0), dim=0) for rows in embeddings]
     overlap = [float((1 + centres[a] @ centres[b]) / 2) for a, b in pairs]
-    told = [mutual_information(clusterings[a].assignment, clusterings[b].assignment[found[a, b]]) for a, b in pairs]
+    told = [mutual_information(members[a].T @ chosen[a, b]) for a, b in pairs]
     stability = 0.0
     if previous:
         rand = [rand_index(now.assignment, then.assignment) for now, then in zip(clusterings, previous, strict=True)]
@@ -93,11 +100,13 @@ def make_reference(features: Sequence[Tensor], image_ids: Sequence[Tensor]) -> R
 
 
 def training_free_agreement(embeddings: Sequence[Tensor], reference: Reference) -> float:
-    """Share of the first hits (M, D) of the sampled images that the reference has too, mean over the directions."""
-    rows = [found[ids] for found, ids in zip(embeddings, reference.image_ids, strict=True)]
+    """Share of the first hits (M, D) of the sampled images that the reference has too, mean over the directions.
+
+    In expectation over the orders of equally similar images: embeddings that are all equal have what chance gives them.
+    """
+    rows = [found[ids].float().numpy() for found, ids in zip(embeddings, reference.image_ids, strict=True)]
     pairs = permutations(range(len(rows)), 2)
-    shares = [_common(_first_hits(rows[a], rows[b]), hits) for (a, b), hits in zip(pairs, reference.hits, strict=True)]
-    return _mean(shares)
+    return _mean([_common_share(rows[a], rows[b], hits) for (a, b), hits in zip(pairs, reference.hits, strict=True)])
 
 
 def _first_hits(queries: Tensor, gallery: Tensor) -> Tensor:
@@ -106,17 +115,19 @@ def _first_hits(queries: Tensor, gallery: Tensor) -> Tensor:
     return torch.from_numpy(nearest(queries.float().numpy(), gallery.float().numpy(), k).rows).long()
 
 
-def _common(one: Tensor, other: Tensor) -> float:
-    """Mean share of the entries of each row (m, k) that are also in that row of the other."""
-    k = one.shape[1]
-    both = torch.cat([one, other], dim=1).sort(dim=1).values  # neither has an entry twice
-    return float((both[:, 1:] == both[:, :-1]).sum(dim=1).double().mean() / k)
+def _common_share(queries: Rows, gallery: Rows, hits: Tensor) -> float:
+    """Expected share of the first k hits (m, k) of the reference that are among the first k of these rows."""
+    k, wanted = hits.shape[1], hits.numpy()
+    near = nearest(queries, gallery, k + 1)
+    both = np.sort(np.concatenate([near.rows[:, :k], wanted], axis=1), axis=1)  # neither has an entry twice
+    common = (both[:, 1:] == both[:, :-1]).sum(axis=1).astype(np.float64)
+    for tied in tied_hits(queries, gallery, near, k):
+        common[tied.queries] = np.take_along_axis(tied.chance, wanted[tied.queries], axis=1).sum(axis=1)
+    return float(common.mean() / k)
 
 
-def mutual_information(one: Tensor, other: Tensor) -> float:
-    """Of two labellings (M,) int64 of the same images, in nats: 0 when one says nothing of the other."""
-    width = int(other.max()) + 1
-    table = torch.bincount(one * width + other, minlength=width * (int(one.max()) + 1)).double().view(-1, width)
+def mutual_information(table: Tensor) -> float:
+    """Of a table (C, C') of counts or shares >= 0, in nats: 0 when a row says nothing of the column."""
     shares = table / table.sum()
     both = _entropy(shares.flatten())
     return max(0.0, _entropy(shares.sum(dim=1)) + _entropy(shares.sum(dim=0)) - both)  # no rounding below 0
@@ -126,18 +137,44 @@ def _entropy(shares: Tensor) -> float:
     return float(torch.special.entr(shares).sum())
 
 
-def cycle_agreement(there: Tensor, back: Tensor, assignment: Tensor) -> float:
+def cycle_agreement(home: Tensor, assignment: Tensor) -> float:
     """Share of the M images of a domain that come back into their own cluster by way of their nearest image of another.
 
-    there (M,) and back (M',) int64 from `nearest_rows`, assignment (M,) clusters of the images
+    home        (M, C) shares of the clusters where each image comes back to
+    assignment  (M,) int64, their own clusters
     """
-    return float((assignment[back[there]] == assignment).double().mean())
+    return float(home.gather(1, assignment[:, None]).mean())
 
 
-def nearest_rows(queries: Tensor, gallery: Tensor) -> Tensor:
-    """Row of the most similar gallery row of each query: (Q, D), (G, D) -> (Q,) int64, never Q x G in memory."""
-    block = max(BLOCK // max(len(gallery), 1), 1)
-    return torch.cat([(part @ gallery.T).max(dim=1).indices for part in torch.split(queries, block)])
+def one_hot(assignment: Tensor) -> Tensor:
+    """(M,) int64 clusters -> (M, C) float64."""
+    return torch.nn.functional.one_hot(assignment).double()
+
+
+@dataclass(frozen=True)
+class NearestImages:
+    """The nearest gallery image of each query, or several that are equally similar, each of them as likely.
+
+    queries, gallery   (Q, D), (G, D) float32
+    near               (Q, 2) the first two hits
+    """
+
+    queries: Rows
+    gallery: Rows
+    near: Neighbours
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(G, C) values of the gallery images -> (Q, C) those of the nearest one, or their mean over equally similar ones."""
+        found = values[torch.from_numpy(self.near.rows[:, 0])]
+        for tied in tied_hits(self.queries, self.gallery, self.near, 1):
+            found[torch.from_numpy(tied.queries)] = torch.from_numpy(tied.chance) @ values
+        return found
+
+
+def nearest_images(queries: Tensor, gallery: Tensor) -> NearestImages:
+    """(Q, D), (G, D), on any device."""
+    rows = queries.float().cpu().numpy(), gallery.float().cpu().numpy()
+    return NearestImages(*rows, nearest(*rows, 2))
 
 
 def rand_index(one: Tensor, other: Tensor) -> float:

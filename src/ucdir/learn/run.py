@@ -147,6 +147,7 @@ def epoch_figures(report: EpochReport, oracle: Mapping[str, float] | None) -> di
         "terms": dict(report.terms),
         "weights": dict(report.weights),
         "label_free": asdict(report.label_free),
+        "collapsed": list(report.collapsed),
         "speed": {
             "learning_rate": report.learning_rate,
             "train_seconds": report.train_seconds,

@@ -29,6 +29,7 @@ from ucdir.model.encoder import Encoder
 from ucdir.model.momentum import MomentumEncoder
 from ucdir.model.processes import ALONE, Processes
 from ucdir.progress import Bars, no_bars
+from ucdir.retrieval.collapse import is_collapsed
 from ucdir.retrieval.embed import Embeddings
 
 
@@ -39,6 +40,7 @@ class EpochReport:
     terms        means over the steps: `total`, then each term of the method, which is also a mean over its values
     weights      of each term in this epoch
     embeddings   (M, D) per domain, of its end
+    collapsed    names of the domains whose images all have almost the same embedding
     """
 
     epoch: int
@@ -47,6 +49,7 @@ class EpochReport:
     learning_rate: float
     label_free: LabelFreeScores
     embeddings: tuple[Tensor, ...]
+    collapsed: tuple[str, ...]
     train_seconds: float
     embed_seconds: float
     images_per_second: float
@@ -276,6 +279,7 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
         learning_rate=rate,
         label_free=label_free,
         embeddings=tuple(embeddings),
+        collapsed=tuple(d.name for d, rows in zip(trainer.domains, embeddings, strict=True) if is_collapsed(rows)),
         train_seconds=trained - started,
         embed_seconds=ended - trained,
         images_per_second=images / (trained - started),

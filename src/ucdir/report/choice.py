@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class EpochScores:
-    """One epoch of one run: the score that was used, and mAP@All, which was not."""
+    """One epoch of one run: the score that was used, and mAP@All, which was not. One that collapsed is never chosen."""
 
     label_free: float
     oracle: float
+    is_collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,20 @@ def _percent(value: float) -> str:
 
 
 def choice_of(runs: Sequence[Sequence[EpochScores]]) -> Choice | None:
-    """From the epochs of each run, in order; None without a run of two epochs or more."""
-    long = [run for run in runs if len(run) > 1]
+    """From the epochs of each run, in order; None without a run of two epochs or more, of which one can be chosen."""
+    long = [run for run in runs if len(run) > 1 and not all(epoch.is_collapsed for epoch in run)]
     if not long:
         return None
     correlations = [spearman([epoch.label_free for epoch in run], [epoch.oracle for epoch in run]) for run in long]
-    chosen = [max(run, key=lambda epoch: epoch.label_free).oracle for run in long]  # of equal ones the first
+    eligible = [[epoch for epoch in run if not epoch.is_collapsed] for run in long]
+    chosen = [max(run, key=lambda epoch: epoch.label_free).oracle for run in eligible]  # of equal ones the first
     return Choice(
         runs=len(long),
         rank_correlation=float(np.mean(correlations)),
         lowest=min(correlations),
         last=float(np.mean([run[-1].oracle for run in long])),
         chosen=float(np.mean(chosen)),
-        oracle=float(np.mean([max(epoch.oracle for epoch in run) for run in long])),
+        oracle=float(np.mean([max(epoch.oracle for epoch in run) for run in eligible])),
     )
 
 

@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from ucdir.report.columns import Columns, Row
+from ucdir.retrieval.collapse import collapse_sentence
 from ucdir.retrieval.evaluate import EvaluationReport
 from ucdir.retrieval.metrics import Metric, RetrievalScores
 
@@ -38,15 +39,16 @@ def score_table(report: EvaluationReport, figure: str = "P") -> RenderableType:
 def score_document(report: EvaluationReport) -> dict[str, Any]:
     """Everything in the report as plain data: figures in [0, 1], null where nothing counts.
 
-    Keys: ks, methods, resamples, seed; domains [name, images, with_class, unreadable]; directions [query,
-    gallery, queries, gallery_size, without_class, without_relevant, chance, methods {name: {metrics,
-    per_class}}]; means [domains, methods {name: {metric: value}}].
+    Keys: ks, methods, resamples, seed; collapsed {method: domains}; domains [name, images, with_class,
+    unreadable]; directions [query, gallery, queries, gallery_size, without_class, without_relevant, chance,
+    methods {name: {metrics, per_class}}]; means [domains, methods {name: {metric: value}}].
     """
     return {
         "ks": list(report.ks),
         "methods": list(report.methods),
         "resamples": report.resamples,
         "seed": report.seed,
+        "collapsed": {method: list(domains) for method, domains in report.collapsed.items()},
         "domains": [
             {
                 "name": domain.name,
@@ -102,7 +104,7 @@ def _style(report: EvaluationReport, method: str) -> str:
 
 
 def _notes(report: EvaluationReport, figure: str) -> list[str]:
-    notes = [f"Percent. {EXPLANATIONS[figure]}", ALL]
+    notes = [*collapse_notes(report), f"Percent. {EXPLANATIONS[figure]}", ALL]
     if report.resamples:
         notes.append(
             f"95 % intervals: bootstrap over queries, {report.resamples:,} resamples, seed {report.seed}. "
@@ -126,6 +128,13 @@ def _notes(report: EvaluationReport, figure: str) -> list[str]:
             path, reason = domain.unreadable[0]
             notes.append(f"{domain.name}: {len(domain.unreadable):,} unreadable images skipped ({path}: {reason}).")
     return notes
+
+
+def collapse_notes(report: EvaluationReport) -> list[str]:
+    """A sentence for each method that has collapsed."""
+    return [
+        f"{method}: {collapse_sentence(domains)}, so it cannot tell them apart." for method, domains in report.collapsed.items()
+    ]
 
 
 def _percent(value: float) -> str:

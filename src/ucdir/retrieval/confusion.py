@@ -1,11 +1,16 @@
 """What is found for what: the classes of the first hits, class by class."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ucdir.retrieval.search import Neighbours
+from ucdir.retrieval.ties import tied_hits
+
 Ids = NDArray[np.int64]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -20,23 +25,42 @@ class Confusion:
 
     query_classes: Ids
     hit_classes: Ids
-    share: NDArray[np.float64]
+    share: Values
     queries: Ids
 
 
-def confusion(query_classes: Ids, hit_classes: Ids) -> Confusion:
-    """Count which classes are found for which.
+def confusion(
+    queries: NDArray[Any], gallery: NDArray[Any], query_classes: Ids, gallery_classes: Ids, near: Neighbours, k: int
+) -> Confusion:
+    """Count which classes are among the first k hits of which; equal similarities in expectation.
 
-    query_classes  (Q,) class ids; queries with -1 are left out
-    hit_classes    (Q, k) class ids of the first k hits, -1 = no class
+    queries, gallery   (Q, D), (G, D) rows
+    query_classes      (Q,) class ids; queries with -1 are left out
+    gallery_classes    (G,) class ids, -1 = no class
+    near               what `nearest` found for these rows: more than k hits, or the whole gallery
     """
+    names, which = np.unique(gallery_classes, return_inverse=True)
+    found = _class_shares(queries, gallery, np.eye(len(names))[which], near, k)
     kept = query_classes >= 0
-    wanted, found = query_classes[kept], hit_classes[kept]
-    rows, row = np.unique(wanted, return_inverse=True)
-    seen = np.union1d(rows, found)
-    columns = np.concatenate([seen[seen >= 0], seen[seen < 0]])
-    column = np.where(found < 0, len(columns) - 1, np.searchsorted(columns[columns >= 0], found))
-    counts = np.zeros((len(rows), len(columns)))
-    np.add.at(counts, (row[:, None], column), 1.0)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return Confusion(rows, columns, share, np.bincount(row, minlength=len(rows)))
+    rows, row = np.unique(query_classes[kept], return_inverse=True)
+    counts = np.bincount(row, minlength=len(rows))
+    sums = np.zeros((len(rows), len(names)))
+    np.add.at(sums, row, found[kept])
+    seen = sums.any(axis=0)
+    columns = np.union1d(rows, names[seen])
+    share = np.zeros((len(rows), len(columns)))
+    share[:, np.searchsorted(columns, names[seen])] = sums[:, seen] / counts[:, None]
+    last = np.argsort(columns < 0, kind="stable")  # -1 goes to the end
+    return Confusion(rows, columns[last], share[:, last], counts)
+
+
+def _class_shares(queries: NDArray[Any], gallery: NDArray[Any], one_hot: Values, near: Neighbours, k: int) -> Values:
+    """(G, L) classes of the gallery -> (Q, L) shares of the classes among the first k hits of each query."""
+    first = near.rows[:, :k].T
+    shares = np.zeros((len(near.rows), one_hot.shape[1]))
+    for place in first:
+        shares += one_hot[place]
+    shares /= len(first)
+    for part in tied_hits(queries, gallery, near, k):
+        shares[part.queries] = part.chance @ one_hot / k
+    return shares

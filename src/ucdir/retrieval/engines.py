@@ -140,7 +140,7 @@ class Engine(Protocol):
         """Domain -> number of its images."""
 
     def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
-        """The k images most similar to each query, best first.
+        """The k images most similar to each query, best first, equal ones by id: no order of files or classes decides.
 
         queries   (Q, D) float32 unit rows
         k         >= 1; more than there is gives all

@@ -7,6 +7,7 @@ from itertools import combinations, permutations
 from torch import Tensor
 
 from ucdir.errors import UcdirError
+from ucdir.retrieval.collapse import is_collapsed
 from ucdir.retrieval.metrics import RetrievalScores, score
 from ucdir.retrieval.training_free import centred, smoothed
 
@@ -55,6 +56,7 @@ class EvaluationReport:
     class_names  class id -> name
     results      one entry for each direction and method
     seed         of the bootstrap with `resamples` resamples
+    collapsed    method -> the domains whose images all have almost the same embedding; methods without such domains are absent
     """
 
     ks: tuple[int, ...]
@@ -65,6 +67,7 @@ class EvaluationReport:
     results: tuple[DirectionScores, ...]
     resamples: int
     seed: int
+    collapsed: Mapping[str, tuple[str, ...]]
 
     def scores(self, method: str, query: str, gallery: str) -> RetrievalScores:
         """The scores of one method in one direction; KeyError when there are none."""
@@ -140,4 +143,10 @@ def evaluate_methods(
         results=tuple(results),
         resamples=resamples,
         seed=seed,
+        collapsed={name: found for name, domains in methods.items() if (found := collapsed_domains(domains))},
     )
+
+
+def collapsed_domains(domains: Sequence[EmbeddedDomain]) -> tuple[str, ...]:
+    """Names of those that are collapsed, see `collapse.is_collapsed`."""
+    return tuple(domain.name for domain in domains if is_collapsed(domain.rows))

@@ -69,6 +69,13 @@ class Gallery:
             raise _damaged(self.folder, f"images.parquet holds an id that is none ({error})") from error
 
     @cached_property
+    def _ranks(self) -> np.ndarray:
+        """(G,) int64 place of each row in the order of the ids."""
+        ranks = np.empty(len(self), np.int64)
+        ranks[pc.sort_indices(self.images["id"]).to_numpy()] = np.arange(len(self))
+        return ranks
+
+    @cached_property
     def _unit(self) -> bool:
         return are_unit(self.embeddings)
 
@@ -106,11 +113,11 @@ class Gallery:
         return rows
 
     def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
-        """The k images most similar to each query: exact cosine, ties in gallery order. See `engines.Engine.search`."""
+        """The k images most similar to each query: exact cosine, equal ones by id. See `engines.Engine.search`."""
         if k < 1:
             raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
         candidates = self.rows_of(where)
-        near = nearest(queries, self.embeddings, k, candidates, unit=self._unit)
+        near = nearest(queries, self.embeddings, k, candidates, unit=self._unit, rank=lambda rows: self._ranks[rows])
         images = {row: self.image(row) for row in np.unique(near.rows).tolist()}
         hits = tuple(
             tuple(Hit(images[row], value) for row, value in zip(rows, values, strict=True))

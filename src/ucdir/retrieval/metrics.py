@@ -1,7 +1,7 @@
 """How good is a ranking? Exact cosine rankings and the figures made from them. Imports nothing of ours."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,7 +18,8 @@ BLOCK = 2**20  # similarities that a thread has in memory at a time
 
 Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Block = tuple[Counts, Counts, Counts, NDArray[np.float64]]
+Doubles = NDArray[np.float64]
+Block = tuple[Counts, Doubles, Doubles, Doubles]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ class RetrievalScores:
     query_rows         (Q',) int64, which queries were scored
     query_classes      (Q',) int64, their class ids
     relevant           (Q',) int64, gallery images of the query's class
-    hits               (Q', K) int64, relevant images among the first k
-    capped_hits        (Q', K) int64, relevant images among the first min(k, relevant)
-    average_precision  (Q', K + 1) float64, at each k and, last, over the whole gallery; 0 if none relevant
+    hits               (Q', K) float64, relevant images among the first k; in expectation where ties are cut
+    capped_hits        (Q', K) float64, relevant images among the first min(k, relevant); likewise
+    average_precision  (Q', K + 1) float64, at each k and, last, over the whole gallery; 0 if none relevant;
+                       in expectation over the orders of equal cosines
     metrics            P@k, capped P@k, mAP@k, R@k for each k, then mAP@All, each with its interval
     per_class          the same figures for each class among the queries, by class id
     gallery_size       G
@@ -64,6 +66,8 @@ class RetrievalScores:
     Denominators. P@k: k for every query, also where k > G or fewer than k are relevant. Capped P@k (the
     paper's): min(k, relevant), with the hits among as many first ranks, summed over queries before dividing.
     mAP@k: min(k, relevant), mean over queries with a relevant image. R@k: relevant, mean over the same.
+
+    McSherry & Najork 2008, Computing information retrieval performance measures efficiently in the presence of tied scores.
     """
 
     ks: tuple[int, ...]
@@ -97,6 +101,20 @@ class RetrievalScores:
         raise KeyError(name)
 
 
+@dataclass(frozen=True)
+class _Ties:
+    """T runs of equal cosines, each of relevant and irrelevant images, in the rankings of a block of queries.
+
+    first     (T,) flat place (query x G + rank - 1) where each begins, rising
+    size      (T,) images, n >= 2
+    relevant  (T,) relevant ones, 0 < r < n
+    """
+
+    first: Counts
+    size: Counts
+    relevant: Counts
+
+
 def score(
     queries: Tensor,
     gallery: Tensor,
@@ -107,7 +125,7 @@ def score(
     seed: int = 0,
     block_size: int | None = None,
 ) -> RetrievalScores:
-    """Rank the gallery for every query by cosine, equal cosines by gallery row, and score the rankings.
+    """Rank the gallery for every query by cosine and score the rankings; equal cosines in expectation.
 
     queries          (Q, D) float, any length; a zero row has similarity 0 to everything
     gallery          (G, D) float
@@ -116,6 +134,9 @@ def score(
     ks               cut-offs >= 1; k > G is allowed
     resamples, seed  bootstrap over queries for the 95 % intervals
     block_size       queries ranked at a time; changes memory, never a result; None = 8 MiB of similarities a thread
+
+    Of images with equal cosines every order is equally likely, and each figure is its mean over these orders, exactly. So the
+    order of the gallery changes nothing, and an encoder that tells no image from another scores chance.
 
     Raises ValueError for shapes that do not fit, ks below 1, or embeddings that are not finite. On a CPU numpy multiplies with
     one thread meanwhile, in the whole process: not for two threads at once.
@@ -126,7 +147,7 @@ def score(
     rows = (query_classes >= 0).nonzero()[:, 0]
     labels, gallery_labels = query_classes[rows], gallery_classes.to(query_classes.device)
     block_size = block_size or max(BLOCK // max(len(gallery), 1), 1)
-    blocks = list(_score_blocks(queries[rows], gallery, labels, gallery_labels, ks, block_size))
+    blocks = _score_blocks(queries[rows], gallery, labels, gallery_labels, ks, block_size)
     relevant, hits, capped, precision = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*blocks, strict=True))
     figures = _figures(ks, relevant, hits, capped, precision)
     labels = labels.cpu()
@@ -184,42 +205,33 @@ def _score_blocks(
     gallery_labels: Tensor,
     ks: tuple[int, ...],
     block_size: int,
-) -> Iterator[Block]:
-    """Blocks of queries -> relevant (B,), hits, capped hits (B, K), precision (B, K + 1)."""
-    queries, gallery = exact_rows(queries), exact_rows(gallery)
+) -> list[Block]:
+    """Blocks of queries, each ranked in a thread -> relevant (B,), hits, capped hits (B, K), precision (B, K + 1).
+
+    Each thread multiplies with one thread of numpy's: products by several would leave some spinning while the others sort.
+    """
+    queries, turned = exact_rows(queries), (exact_rows(gallery) * COARSE).T  # by a power of two, so products stay exact
     wanted, there = labels.cpu().numpy()[:, None], gallery_labels.cpu().numpy()
     blocks = [slice(start, start + block_size) for start in range(0, max(len(queries), 1), block_size)]
-    if queries.is_cpu:
-        yield from _score_on_cpu(queries.numpy(), gallery.numpy(), wanted, there, ks, blocks)
-        return
-    for block in blocks:
-        order = (queries[block] @ gallery.T).sort(dim=1, descending=True, stable=True).indices.cpu().numpy()
-        yield _score_ranking(there[order] == wanted[block], ks)
-
-
-def _score_on_cpu(
-    queries: NDArray[np.float64],
-    gallery: NDArray[np.float64],
-    wanted: Counts,
-    there: Counts,
-    ks: tuple[int, ...],
-    blocks: Sequence[slice],
-) -> list[Block]:
-    """`_score_blocks` with a block in each thread, whose matrix products are numpy's, fast on every CPU, by one thread each.
-
-    Products by several threads would leave some spinning while the others sort.
-    """
-    scaled = (gallery * COARSE).T  # by a power of two, so products stay exact
 
     def scored(block: slice) -> Block:
-        return _score_ranking(_ranked(queries[block] @ scaled, wanted[block] != there), ks)
+        return _score_ranking(*_ranked(_products(queries[block], turned), wanted[block] != there), ks)
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads()) as threads:
         return list(threads.map(scored, blocks))
 
 
-def _ranked(values: NDArray[np.float64], irrelevant: Flags) -> Flags:
-    """(B, G) exact cosines times COARSE and what is irrelevant -> (B, G), what is relevant in order of rank.
+def _products(queries: Tensor, turned: Tensor) -> Doubles:
+    """(B, D) @ (D, G) in numpy, on a CPU also made there: that is fast on every one."""
+    if queries.is_cpu:
+        return queries.numpy() @ turned.numpy()  # type: ignore[no-any-return]
+    return (queries @ turned).cpu().numpy()
+
+
+def _ranked(values: Doubles, irrelevant: Flags) -> tuple[Flags, _Ties]:
+    """(B, G) exact cosines times COARSE and what is irrelevant -> (B, G), what is relevant in order of rank, and the ties.
+
+    Of images with equal cosines the relevant ones come first.
 
     Sorts short numbers alone, which is many times faster than to sort long ones and say where each was: the whole part of a
     value, whose last bit makes room for whether the image is irrelevant. Sorted, those bits are the answer, but for
@@ -230,50 +242,107 @@ def _ranked(values: NDArray[np.float64], irrelevant: Flags) -> Flags:
     keys.sort(axis=1)
     match: Flags = (keys.astype(np.uint8) & 1) == 0
     shared = (keys[:, 1:] ^ keys[:, :-1]) == 1  # one relevant, one not
+    ties = [np.empty((3, 0), np.int64)]
     for row in np.flatnonzero(shared.any(axis=1)):
         ranks = keys[row] & -2
-        _settle(match[row], ranks, np.unique(ranks[:-1][shared[row]]), values[row], irrelevant[row])
-    return match
+        found = _settle(match[row], ranks, np.unique(ranks[:-1][shared[row]]), values[row], irrelevant[row])
+        found[0] += row * match.shape[1]
+        ties.append(found)
+    return match, _Ties(*np.concatenate(ties, axis=1))
 
 
-def _coarse(values: NDArray[np.float64]) -> NDArray[np.int32]:
+def _coarse(values: Doubles) -> NDArray[np.int32]:
     """Even whole numbers, never in another order than the values."""
     keys = values.astype(np.int32)
     keys &= -2
     return keys
 
 
-def _settle(
-    match: Flags, ranks: NDArray[np.int32], tied: NDArray[np.int32], values: NDArray[np.float64], irrelevant: Flags
-) -> None:
-    """Put the images of one query whose coarse values are tied in order of value, equal values by gallery row.
+def _settle(match: Flags, ranks: NDArray[np.int32], tied: NDArray[np.int32], values: Doubles, irrelevant: Flags) -> Counts:
+    """Put the images of one query whose coarse values are tied in order of value, and find those whose values are equal.
 
-    match       (G,) written: what is relevant in order of rank
+    match       (G,) written: what is relevant in order of rank, of equal values the relevant first
     ranks       (G,) coarse values in order of rank
     tied        (T,) those that relevant and irrelevant images share
-    values      (G,) by gallery row, best least
-    irrelevant  (G,) by gallery row
+    values      (G,) in the order of the gallery, best least
+    irrelevant  (G,) in the order of the gallery
+    returns     (3, t) for each run of equal values of relevant and irrelevant images: place, size, relevant images
     """
     columns = np.flatnonzero(np.isin(_coarse(values), tied))
-    match[np.isin(ranks, tied)] = ~irrelevant[columns[np.argsort(values[columns], kind="stable")]]
+    columns = columns[np.lexsort((irrelevant[columns], values[columns]))]
+    places, found = np.flatnonzero(np.isin(ranks, tied)), ~irrelevant[columns]
+    match[places] = found
+    edges = np.flatnonzero(np.diff(values[columns], prepend=np.nan, append=np.nan))  # of runs of equal values
+    size, relevant = np.diff(edges), np.add.reduceat(found.astype(np.int64), edges[:-1])
+    mixed = (relevant > 0) & (relevant < size)
+    return np.stack([places[edges[:-1]], size, relevant])[:, mixed]
 
 
-def _score_ranking(match: Flags, ks: tuple[int, ...]) -> Block:
+def _score_ranking(match: Flags, ties: _Ties, ks: tuple[int, ...]) -> Block:
     """match (B, G) in order of rank -> relevant (B,), hits, capped hits (B, K), precision (B, K + 1)."""
     found = np.flatnonzero(match)  # (E,), query after query
     first = np.arange(len(match) + 1) * match.shape[1]
     before = np.searchsorted(found, first)
     relevant = np.diff(before)
-    cutoffs = np.minimum([*ks, match.shape[1]], match.shape[1])
+    ranks = np.minimum([*ks, match.shape[1]], match.shape[1])
     capped = np.minimum([*ks, match.shape[1]], relevant[:, None])  # (B, K + 1)
-    hits, capped_hits = (np.searchsorted(found, first[:-1, None] + ranks) - before[:-1, None] for ranks in (cutoffs, capped))
+    ends, capped_ends = first[:-1, None] + ranks, first[:-1, None] + capped
+    hits, capped_hits = (np.searchsorted(found, places) - before[:-1, None] for places in (ends, capped_ends))
     place = np.arange(1, len(found) + 1) - np.repeat(before[:-1], relevant)
     rank = found + 1 - np.repeat(first[:-1], relevant)
-    precision = _sums(place / rank, before[:-1], hits) / np.maximum(capped, 1)
-    return relevant, hits[:, :-1], capped_hits[:, :-1], precision
+    sums = _sums(np.where(_in_ties(found, ties), 0.0, place / rank), before[:-1], hits)
+    if len(ties.first):
+        above = np.searchsorted(found, ties.first) - before[ties.first // match.shape[1]]
+        sums += _tied_precision(ties, above, first, ends)
+        hits, capped_hits = (_expected(*pair, ties, above) for pair in ((hits, ends), (capped_hits, capped_ends)))
+    kept = (counts[:, :-1].astype(np.float64) for counts in (hits, capped_hits))
+    return relevant, *kept, sums / np.maximum(capped, 1)
 
 
-def _sums(values: NDArray[np.float64], starts: Counts, counts: Counts) -> NDArray[np.float64]:
+def _in_ties(places: Counts, ties: _Ties) -> Flags | np.bool_:
+    """Which flat places (E,) belong to a run of ties."""
+    if len(ties.first) == 0:
+        return np.False_
+    run = np.searchsorted(ties.first, places, side="right") - 1  # the last run that begins there or before; -1 = none
+    return (run >= 0) & (places < ties.first[run] + ties.size[run])
+
+
+def _expected(hits: Counts, ends: Counts, ties: _Ties, above: Counts) -> Doubles:
+    """Hits (B, K) in expectation; given are those of the order in which relevant images come first in each run.
+
+    ends    (B, K) flat places before which a hit counts
+    above   (T,) relevant images of the query above each run
+
+    The first m of n images in random order hold m r / n of the r relevant ones.
+    """
+    run = np.searchsorted(ties.first, ends) - 1  # the last run that begins above the cut-off; -1 = none
+    inside = ends - ties.first[run]
+    is_cut = (run >= 0) & (inside < ties.size[run])
+    return np.where(is_cut, above[run] + ties.relevant[run] * inside / ties.size[run], hits)
+
+
+def _tied_precision(ties: _Ties, above: Counts, first: Counts, ends: Counts) -> Doubles:
+    """Expected sums of the precision at relevant ranks, over the ranks in runs of ties.
+
+    above    (T,) relevant images of the query above each run
+    first    (B + 1,) flat places where the rankings begin
+    ends     (B, K) flat places before which a rank counts
+    returns  (B, K)
+
+    Rank j of n tied ones holds a relevant image with probability r / n; given that, the j - 1 before it hold
+    (j - 1) (r - 1) / (n - 1) relevant ones on average. McSherry & Najork 2008.
+    """
+    size, start = ties.size, np.cumsum(ties.size) - ties.size
+    inside = np.arange(size.sum()) - np.repeat(start, size)  # j - 1
+    places = np.repeat(ties.first, size) + inside
+    rank = np.repeat(ties.first % (first[1] - first[0]) + 1, size) + inside
+    others = np.repeat((ties.relevant - 1) / (size - 1), size) * inside
+    terms = np.repeat(ties.relevant / size, size) * (np.repeat(above + 1, size) + others) / rank
+    starts = np.searchsorted(places, first[:-1])
+    return _sums(terms, starts, np.searchsorted(places, ends) - starts[:, None])
+
+
+def _sums(values: Doubles, starts: Counts, counts: Counts) -> Doubles:
     """Sums of the first counts (B, K) values from each of starts (B,): values (E,) -> (B, K)."""
     ends = starts[:, None] + counts
     edges = np.stack([np.broadcast_to(starts[:, None], counts.shape), ends], axis=2)
@@ -288,8 +357,8 @@ def _figures(
     answerable = (relevant > 0).double()
     figures = {}
     for column, k in enumerate(ks):
-        figures[f"P@{k}"] = (hits[:, column].double(), torch.full_like(answerable, k))
-        figures[f"capped P@{k}"] = (capped[:, column].double(), relevant.clamp_max(k).double())
+        figures[f"P@{k}"] = (hits[:, column], torch.full_like(answerable, k))
+        figures[f"capped P@{k}"] = (capped[:, column], relevant.clamp_max(k).double())
         figures[f"mAP@{k}"] = (precision[:, column], answerable)
         figures[f"R@{k}"] = (hits[:, column] / relevant.clamp_min(1).double(), answerable)
     figures["mAP@All"] = (precision[:, -1], answerable)

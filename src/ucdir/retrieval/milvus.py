@@ -86,9 +86,10 @@ class MilvusGallery:
         return rows[0] if len(rows) else None
 
     def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
-        """The k images most similar to each query: exact cosine, ties in gallery order. See `engines.Engine.search`.
+        """The k images most similar to each query: exact cosine, equal ones by id. See `engines.Engine.search`.
 
-        Milvus picks candidates in float32, some more than k; they are ranked by their cosines in float64.
+        Milvus picks candidates in float32, some more than k, and all that could equal the k-th; they are ranked by their
+        cosines in float64. Where more than MOST_HITS images could, Milvus picks which of them are ranked.
         """
         if k < 1:
             raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
@@ -123,15 +124,15 @@ class MilvusGallery:
     def _candidates(self, queries: np.ndarray, limit: int, which: str) -> Iterator[tuple[Hit, ...]]:
         """The candidates of Milvus for each query, ranked exactly."""
         near = self.store.nearest(queries, limit, which)
-        records, rows = self.store.fetch(sorted({image for ids in near for image in ids}), [*SCHEMA.names, "position"])
+        records, rows = self.store.fetch(sorted({image for ids in near for image in ids}), SCHEMA.names)
         found = {record["id"]: number for number, record in enumerate(records)}
-        positions = np.array([record["position"] for record in records], np.int64)
+        names = np.array(list(found))
         images = [_image(record) for record in records]
         exact = exact_rows(rows.reshape(len(records), queries.shape[1]))
         for query, ids in zip(exact_rows(queries), near, strict=True):
             numbers = np.array([found[image] for image in ids if image in found], np.int64)
             similarity = (exact[numbers] @ query).clip(-1, 1)
-            order = np.lexsort((positions[numbers], -similarity))
+            order = np.lexsort((names[numbers], -similarity))
             yield tuple(Hit(images[numbers[at]], float(similarity[at])) for at in order)
 
     def _looked_at(self, where: Where) -> tuple[str, int]:

@@ -12,6 +12,8 @@ Ids = NDArray[np.int64]
 def pick_extremes(values: Values, groups: Ids, count: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Rows with the highest, the most middling and the lowest values; ties by row, no group twice in a list, no row in two.
 
+    Ties only decide which rows are shown: no figure is made of them.
+
     values   (N,) one finite figure for each row
     groups   (N,) class of each row, -1 = none, which is no group
     count    rows in each list at most; fewer where rows or groups run out

@@ -5,7 +5,7 @@ Imports numpy only, so that searching starts fast.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Rows = NDArray[np.int64]
+Rank = Callable[[Rows], Rows]
 
 GRID = 2.0**26
 ROUNDING = 2.0**-24  # unit roundoff of float32
@@ -32,7 +33,7 @@ THREADS = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k best gallery rows of each query, best first; equal similarities in order of the gallery row.
+    """The k best gallery rows of each query, best first; equal similarities in order of the gallery row, or of their rank.
 
     rows        (Q, k) int64 gallery rows
     similarity  (Q, k) float64 cosines in [-1, 1]
@@ -48,6 +49,7 @@ def nearest(
     k: int,
     candidates: Rows | None = None,
     unit: bool = False,
+    rank: Rank | None = None,
     query_block: int = 1024,
     gallery_block: int | None = None,
 ) -> Neighbours:
@@ -58,6 +60,8 @@ def nearest(
     k           >= 1; more than there is gives all
     candidates  rising gallery rows to look at, None = all
     unit        True = `are_unit(gallery)` was seen to hold: not checked again, which halves the time of a single query
+    rank        gallery rows (n,) -> distinct numbers (n,), by which rows of equal similarity are ordered, the least first;
+                asked only where there are such rows. None = by gallery row
     *_block     rows at a time, None = what fits the cache; they change memory and speed, never a result
 
     All rows are scored in float32. A row stays in the race while its score is no further below the k-th best cosine
@@ -74,7 +78,7 @@ def nearest(
     exact = exact_rows(queries)
     if k == 0 or len(exact) == 0:
         return Neighbours(np.empty((len(exact), k), np.int64), np.empty((len(exact), k)))
-    races = [_Race(exact[start : start + query_block], k) for start in range(0, len(exact), query_block)]
+    races = [_Race(exact[start : start + query_block], k, rank) for start in range(0, len(exact), query_block)]
     _run(races, source, gallery_block or _fitting(len(races[0].queries), queries.shape[1]))
     found = [race.result() for race in races]
     similarity = np.concatenate([part.similarity for part in found]).clip(-1, 1)
@@ -121,21 +125,6 @@ def margin(dim: int) -> float:
     square = (UNIT + ROUNDING + gamma) / (1 - gamma)  # |length ** 2 - 1|
     length = square / (2 - square)
     return (gamma + length + 2 * ROUNDING + math.sqrt(dim) * 2.0**-27) * (1 + 2 * length + 1e-3)
-
-
-def top_k(similarity: Doubles, k: int) -> tuple[Doubles, Rows]:
-    """(Q, G) -> the k largest values of each row, descending, and their columns; ties by column."""
-    count = similarity.shape[1]
-    if k < count:
-        last = np.partition(similarity, count - k, axis=1)[:, count - k, None]
-        keep, ties = similarity > last, similarity == last
-        keep |= ties & (ties.cumsum(axis=1) <= k - keep.sum(axis=1, keepdims=True))
-        columns = np.nonzero(keep)[1].reshape(-1, k)
-        similarity = np.take_along_axis(similarity, columns, axis=1)
-    else:
-        columns = np.broadcast_to(np.arange(count), similarity.shape)
-    order = np.argsort(-similarity, axis=1, kind="stable")
-    return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(columns, order, axis=1)
 
 
 @dataclass(frozen=True)
@@ -185,16 +174,18 @@ class _Race:
 
     queries  (q, D) float64, on the grid
     scanned  (q, D) the same in float32
-    cut      (q,) float64: a row is in only above it: the k-th best seen, as later rows lose a tie; before, less than that
+    cut      (q,) float64: below it a row is out: the k-th best seen; before, less than that
+    last     (q,) the k-th best row, to which equals compare; -1 while it is not known, and equals of `cut` are out
     floor    (q,) float32: a row whose score is below it is out; -inf while nothing is known
     """
 
-    def __init__(self, queries: Doubles, k: int) -> None:
-        self.queries, self.k = queries, k
+    def __init__(self, queries: Doubles, k: int, rank: Rank | None) -> None:
+        self.queries, self.k, self.rank = queries, k, rank
         self.scanned: Floats = queries.astype(np.float32)
         self._pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]  # query, row, similarity
         self._waiting = 0
         self.margin = margin(queries.shape[1])
+        self.last = np.full(len(queries), -1)
         self.pass_above(np.full(len(queries), -np.inf))
 
     def pass_above(self, cut: Doubles) -> None:
@@ -205,6 +196,10 @@ class _Race:
     def enter(self, query: Rows, row: Rows, similarity: Doubles) -> None:
         """Flat pairs with float64 similarity, of rows later than all before; a query's equals come in rising order."""
         better = similarity > self.cut[query]
+        if self.rank is not None:
+            even = np.flatnonzero((similarity == self.cut[query]) & (self.last[query] >= 0))
+            if len(even):
+                better[even] = self.rank(row[even]) < self.rank(self.last[query[even]])
         self._pairs.append((query[better], row[better], similarity[better]))
         self._waiting += int(better.sum())
         if self._waiting >= len(self.queries) * self.k:
@@ -216,15 +211,26 @@ class _Race:
         return Neighbours(rows.reshape(-1, self.k), similarity.reshape(-1, self.k))
 
     def _settle(self) -> None:
-        """Keep the k best of each query. The sort is stable, so the earlier row wins among equals."""
+        """Keep the k best of each query."""
         query, row, similarity = (np.concatenate(column) for column in zip(*self._pairs, strict=True))
-        order = np.lexsort((-similarity, query.astype(np.min_scalar_type(len(self.queries)))))  # short integers sort fast
+        order = self._order(query.astype(np.min_scalar_type(len(self.queries))), row, similarity)  # short integers sort fast
         counts = np.bincount(query, minlength=len(self.queries))
         place = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
         order = order[place < self.k]
         self._pairs, self._waiting = [(query[order], row[order], similarity[order])], 0
         ends = np.minimum(counts, self.k).cumsum() - 1
-        self.pass_above(np.where(counts >= self.k, similarity[order[ends]], self.cut))
+        is_full = counts >= self.k
+        self.last = np.where(is_full, row[order[ends]], self.last)
+        self.pass_above(np.where(is_full, similarity[order[ends]], self.cut))
+
+    def _order(self, query: NDArray[Any], row: Rows, similarity: Doubles) -> Rows:
+        """Places of pairs by query, then by similarity, largest first, then by rank; the sorts are stable."""
+        order = np.lexsort((-similarity, query))
+        if self.rank is None:
+            return order
+        sorted_query, sorted_similarity = query[order], similarity[order]
+        same = (sorted_query[1:] == sorted_query[:-1]) & (sorted_similarity[1:] == sorted_similarity[:-1])
+        return np.lexsort((self.rank(row), -similarity, query)) if same.any() else order
 
 
 def _run(races: list[_Race], source: _Source, step: int) -> None:
@@ -306,13 +312,15 @@ def _similarity(queries: Doubles, query: Rows, values: NDArray[Any], place: Rows
 
 
 def _all_pairs(race: _Race, block: _Block) -> tuple[Rows, Rows, Doubles]:
-    """For every query the rows of the block that pass its cut, or the k best of them: flat pairs with their similarity."""
+    """For every query the rows of the block that reach its cut, or of many the k best and their equals: flat pairs with
+    their similarity.
+    """
     similarity = race.queries @ exact_rows(block.values).T  # (q, g)
-    query, place = np.nonzero(similarity > race.cut[:, None])
-    if len(query) <= len(race.queries) * race.k:
-        return query, block.rows[place], similarity[query, place]
-    best, places = top_k(similarity, race.k)
-    return np.repeat(np.arange(len(best)), best.shape[1]), block.rows[places.ravel()], best.ravel()
+    query, place = np.nonzero(similarity >= race.cut[:, None])
+    if len(query) > len(race.queries) * race.k and race.k < len(block.rows):
+        least = np.partition(similarity, -race.k, axis=1)[:, -race.k]
+        query, place = np.nonzero(similarity >= np.maximum(least, race.cut)[:, None])
+    return query, block.rows[place], similarity[query, place]
 
 
 def _scannable(values: NDArray[Any], unit: bool) -> Floats:

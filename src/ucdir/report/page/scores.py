@@ -5,7 +5,7 @@ import math
 from ucdir.report.page.shell import Section, heading, table
 from ucdir.report.plots.axes import percent
 from ucdir.report.plots.svg import plain
-from ucdir.report.scores import ALL, EXPLANATIONS
+from ucdir.report.scores import ALL, EXPLANATIONS, collapse_notes
 from ucdir.retrieval.evaluate import EvaluationReport
 from ucdir.retrieval.metrics import Metric
 
@@ -21,7 +21,7 @@ def scores_section(report: EvaluationReport | None, unscored: str) -> Section:
     names = [*(f"P@{k}" for k in report.ks), *(f"capped P@{k}" for k in report.ks), "mAP@All"]
     parts = [_direction(report, names, *way) for way in report.directions]
     parts += [_mean(report, names, *pair) for pair in report.directions[::2]]
-    notes = (EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL, _intervals(report))
+    notes = (*collapse_notes(report), EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL, _intervals(report))
     body = f"{''.join(parts)}<div class='small'>{''.join(f'<p>{plain(note)}</p>' for note in notes)}</div>"
     lead = "Percent. Rows marked training-free are what the start weights give without any training: the bar to clear."
     return Section("scores", "Scores", body, lead)
