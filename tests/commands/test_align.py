@@ -1,4 +1,4 @@
-"""The default of `train`, from two folders to answers, in real processes: nothing but the images decides, and all of it works."""
+"""The default of `train`, from two folders to answers, in real processes: nothing but the images decides."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in sorted((world / "drawing").iterdir()):
         (world / "new" / kind.name).mkdir(parents=True)
         next(iter(sorted(kind.iterdir()))).rename(world / "new" / kind.name / "held-out.png")
-    (world / "photo" / "broken.jpg").write_bytes(b"no image")
+    (next((world / "photo").iterdir()) / "broken.jpg").write_bytes(b"no image")
     ucdir("train", world / "photo", world / "drawing", *SMALL, "--set", "data.max_unreadable=0.1", "--out", world / "run")
     return world
 

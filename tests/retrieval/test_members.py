@@ -66,9 +66,12 @@ def test_no_feature_is_computed_twice(
     first = view_features(frozen, pictures[:4], VIEWS, CPU, "float32", cache=cache)
     made: list[bytes] = []
     compute = module._Store.compute
-    monkeypatch.setattr(
-        module._Store, "compute", lambda self, content, *rest: made.append(content) or compute(self, content, *rest)
-    )
+
+    def noted(self: module._Store, content: bytes, views: np.ndarray, device: torch.device) -> np.ndarray:
+        made.append(content)
+        return compute(self, content, views, device)
+
+    monkeypatch.setattr(module._Store, "compute", noted)
     everything = view_features(frozen, pictures, VIEWS, CPU, "float32", cache=cache)
     assert sorted(made) == sorted(digest(path) for path in pictures[5:])
     rows = {content.tobytes(): values for content, values in zip(everything.contents, everything.values, strict=True)}
