@@ -133,9 +133,9 @@ def test_a_transport_of_normalised_rows_at_its_edges() -> None:
 
 
 def test_with_65_prototypes_an_image_is_divided_only_when_rows_are_normalised() -> None:
-    """65 clusters whose prototypes have a cosine of 0.5, as embeddings of photographs have that share a large mean.
+    """65 clear clusters around prototypes with a cosine of 0.5: embeddings with a large mean, as backbones give them.
 
-    The largest share of an image is .16 on average in the released code, .99 without the normalisation.
+    The largest share of an image is .16 on average when rows are normalised, .99 when they are not.
     """
     axes = torch.eye(66)
     prototypes = F.normalize(axes[0] + axes[1:], dim=1)

@@ -4,8 +4,9 @@ Three choices are settings, so that both ways can be compared. With all three at
 released code, whose numbers `tests/learn/test_golden_protoot.py` compares:
 
 - `ot_similarity`: published (the default), the cosines of an image to all prototypes are brought to unit length before the
-  image is divided among them, and so are the negatives across domains; cosine leaves them as they are. With 65 prototypes
-  the largest share of an image is then .99 on average, where it is .16 in the released code.
+  image is divided among them, and so are the negatives across domains; cosine leaves them as they are, which
+  divides an image among fewer prototypes. With 65 clear clusters (`tests/learn/test_rivals.py`) its largest share is .16 on
+  average as published, and .99 with cosine.
 - `ot_prototypes`: published, prototypes drift on from step to step while their shares of the images come from a fresh k-means,
   whose clusters have another order; renewed (the default), an epoch starts from the prototypes that the shares belong to.
 - `ot_shares`: published, the images of a domain are divided among the prototypes of another domain by their own domain's
