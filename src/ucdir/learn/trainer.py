@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ucdir.config import OptimiserSettings, Settings
 from ucdir.data.domain import Domain
 from ucdir.data.plan import count_steps, key_groups
-from ucdir.errors import UcdirError, UsageError
+from ucdir.errors import UsageError
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.checkpoint import BestEpoch, ResumeState
 from ucdir.learn.clusters import Clusters, kmeans
-from ucdir.learn.inputs import Inputs
+from ucdir.learn.inputs import Inputs, refuse_many_unreadable
 from ucdir.learn.label_free import LabelFreeScores, Reference, label_free_scores, make_reference, sampled_images
 from ucdir.learn.methods import build_objective
 from ucdir.learn.objective import Objective, Terms
@@ -179,7 +179,8 @@ def _check_shares(optimiser: OptimiserSettings, splits: int, domains: int, proce
 def fill_banks(trainer: Trainer, bars: Bars = no_bars) -> list[Embeddings]:
     """Embed every image once, leave unreadable ones out of their domains, and start the banks from the rest."""
     embedded = embed_all(trainer, bars)
-    refuse_many_unreadable(trainer, embedded)
+    for domain, found in zip(trainer.domains, embedded, strict=True):
+        refuse_many_unreadable(domain.name, len(found.rows), found.unreadable, trainer.settings.data.max_unreadable)
     trainer.inputs = trainer.inputs.only([found.image_ids.tolist() for found in embedded])
     trainer.banks = [MemoryBank(found.rows.to(trainer.device)) for found in embedded]
     check_sizes(trainer.settings, trainer.domains, trainer.processes)
@@ -202,20 +203,6 @@ def reference_of(trainer: Trainer, bars: Bars = no_bars) -> Reference:
         if found.unreadable:
             raise found.unreadable[0]
     return trainer.processes.first(lambda: make_reference([found.rows for found in features], ids))
-
-
-def refuse_many_unreadable(trainer: Trainer, embedded: Sequence[Embeddings]) -> None:
-    """End the run when a larger share of a domain than `max_unreadable` cannot be read."""
-    allowed = trainer.settings.data.max_unreadable
-    for domain, found in zip(trainer.domains, embedded, strict=True):
-        share = len(found.unreadable) / len(domain)
-        if share > allowed:
-            first = "; ".join(f"{error.path}: {error.reason}" for error in found.unreadable[:3])
-            raise UcdirError(
-                f"{len(found.unreadable)} of the {len(domain)} images of domain '{domain.name}' cannot be read "
-                f"({share:.1%}, allowed {allowed:.1%}): {first}. See all with ucdir check, mend or remove them, or allow "
-                "more with --set data.max_unreadable=SHARE."
-            )
 
 
 def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
