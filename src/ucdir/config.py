@@ -100,7 +100,8 @@ class MethodSettings(Section):
     cross_weight: float = Field(0.01, ge=0.0)
     ot_smoothing: float = Field(0.05, gt=0.0)
     ot_iterations: int = Field(3, ge=1)
-    ot_prototypes: Literal["renewed", "published"] = "renewed"  # see learn/methods/protoot.py
+    ot_similarity: Literal["published", "cosine"] = "published"  # this and the next two: see learn/methods/protoot.py
+    ot_prototypes: Literal["renewed", "published"] = "renewed"
     ot_shares: Literal["target", "published"] = "target"
 
     @field_validator("num_clusters", "over_clusters", mode="before")

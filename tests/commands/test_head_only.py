@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import pytest
 import torch
 
 from ucdir.commands.train import train as train_and_report
-from ucdir.config import Settings, load_settings
+from ucdir.config import DataSettings, Settings, load_settings
+from ucdir.data.batches import StepBatch
+from ucdir.data.plan import StepPlan
 from ucdir.drawing.collection import draw_collections
-from ucdir.errors import InterruptedRun
+from ucdir.errors import ImageError, InterruptedRun, UcdirError
 from ucdir.learn.checkpoint import load_checkpoint
+from ucdir.learn.inputs import Pictures
+from ucdir.learn.run import listed_images
 from ucdir.model.encoder import Encoder
 from ucdir.retrieval.embed import embed
 
@@ -135,3 +140,81 @@ def test_unreadable_images_are_told_again_when_the_features_were_kept(sources: l
     first, second = (train([str(copy) for copy in copies], tmp_path / out, settings) for out in ("one", "two"))
     assert [str(error) for error in first.skipped] == [str(error) for error in second.skipped]
     assert terms(tmp_path / "one") == terms(tmp_path / "two")
+
+
+SPOILERS = {"empty": b"", "corrupt": b"no image", "gone": None}
+
+
+@pytest.mark.parametrize("content", SPOILERS.values(), ids=SPOILERS)
+def test_what_cannot_be_read_is_left_out_with_a_cache_too(sources: list[str], tmp_path: Path, content: bytes | None) -> None:
+    """Just as many as are allowed: one image of the domain."""
+    copies, first = copied(sources, tmp_path)
+    images = len(list(first.parents[1].rglob("*.jpg")))
+    first.unlink()
+    if content is None:
+        first.symlink_to(tmp_path / "nowhere.jpg")
+    else:
+        first.write_bytes(content)
+    settings = head(optimiser__epochs=1, data__max_unreadable=1 / images)
+    plain = train(copies, tmp_path / "plain", settings.model_copy(update={"data": with_cache(settings, "none")}))
+    cached = train(copies, tmp_path / "cached", settings.model_copy(update={"data": with_cache(settings, tmp_path / "cache")}))
+    assert [error.path for error in cached.skipped] == [str(first)]
+    assert [str(error) for error in cached.skipped] == [str(error) for error in plain.skipped]
+    assert terms(tmp_path / "cached") == terms(tmp_path / "plain")
+    assert [image.path for image in listed_images(tmp_path / "cached") if image.skipped] == [str(first)]
+    with pytest.raises(UcdirError, match=rf"1 of the {images} images of domain 'photo' cannot .* allowed 1\.0%"):
+        train(copies, tmp_path / "strict", head(data__cache_dir=str(tmp_path / "cache")))
+    assert not (tmp_path / "strict").exists()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_image_that_vanishes_before_its_training_views_is_left_out(
+    sources: list[str], tmp_path: Path, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is that of folders without the image."""
+    copies, first = copied(sources, tmp_path)
+    cache = str(tmp_path / "cache") if cached else "none"
+    views, settings = Pictures.views, head(optimiser__epochs=1, data__max_unreadable=0.1, data__cache_dir=cache)
+
+    def vanish(pictures: Pictures, plans: Sequence[StepPlan], seed: Sequence[int]) -> Iterator[StepBatch]:
+        first.unlink(missing_ok=True)
+        return views(pictures, plans, seed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pictures, "views", vanish)
+        result = train(copies, tmp_path / "run", settings)
+    assert [str(error) for error in result.skipped] == [f"cannot use image '{first}': file not found"]
+    train(copies, tmp_path / "without", settings)
+    assert terms(tmp_path / "run") == terms(tmp_path / "without")
+
+
+def test_an_image_that_never_gives_views_ends_the_run(
+    sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there whenever it is looked for otherwise: no endless attempts."""
+
+    def refuse(pictures: Pictures, plans: Sequence[StepPlan], seed: Sequence[int]) -> Iterator[StepBatch]:
+        raise ImageError(pictures.domains[0].paths[0], "cannot be read")
+        yield
+
+    monkeypatch.setattr(Pictures, "views", refuse)
+    with pytest.raises(ImageError, match="cannot be read"):
+        train(sources, tmp_path / "run", head(optimiser__epochs=1, data__cache_dir="none"))
+
+
+def test_a_domain_of_unreadable_images_alone(sources: list[str], tmp_path: Path) -> None:
+    copies, _ = copied(sources, tmp_path)
+    for file in Path(copies[0]).rglob("*.jpg"):
+        file.write_bytes(b"")
+    with pytest.raises(UcdirError, match=r"(\d+) of the \1 images of domain 'photo' cannot be read"):
+        train(copies, tmp_path / "run", head())
+
+
+def copied(sources: list[str], folder: Path) -> tuple[list[str], Path]:
+    """Copies of the domains, and the first image of the first."""
+    copies = [str(shutil.copytree(source, folder / Path(source).name)) for source in sources]
+    return copies, min(Path(copies[0]).rglob("*.jpg"))
+
+
+def with_cache(settings: Settings, folder: str | Path) -> DataSettings:
+    return settings.data.model_copy(update={"cache_dir": str(folder)})

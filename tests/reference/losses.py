@@ -90,6 +90,21 @@ def contrast_with_prototypes(
     return math.fsum(losses) / len(losses)
 
 
+def contrast_across_domains(query: Rows, prototypes: Rows, assignment: np.ndarray, temperature: float) -> float:
+    losses = []
+    for row, own in zip(query, assignment, strict=True):
+        cosines = [dot(row, prototype) for prototype in prototypes]
+        (even,) = normalised_rows([cosines])
+        logits = [(cosines[c] if c == own else even[c]) / temperature for c in range(len(prototypes))]
+        losses.append(log_sum_exp(logits) - logits[own])
+    return math.fsum(losses) / len(losses)
+
+
+def normalised_rows(table: Sequence[Sequence[float]]) -> list[list[float]]:
+    lengths = [math.sqrt(dot(row, row)) for row in table]
+    return [[value / (length or 1) for value in row] for row, length in zip(table, lengths, strict=True)]
+
+
 def concentration(rows: Rows, prototypes: Rows, assignment: np.ndarray, temperature: float, smoothing: float) -> list[float]:
     loose = []
     for c, prototype in enumerate(prototypes):

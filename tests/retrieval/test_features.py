@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from PIL import Image
 
 from ucdir.data.cache import PixelCache
 from ucdir.model.encoder import Encoder, build_encoder
-from ucdir.retrieval.features import backbone_features, keep
+from ucdir.retrieval import features
+from ucdir.retrieval.embed import Embeddings
+from ucdir.retrieval.features import backbone_features, embed_with, feature_file, keep
 
 CPU = torch.device("cpu")
 LIMIT = 100_000
@@ -77,3 +81,108 @@ def test_features_take_a_quarter_at_most(tmp_path: Path) -> None:
         os.utime(file, (used, used))
     keep(places[3], {"rows": torch.zeros(8_000)}, cache)
     assert files(tmp_path) == [places[0], places[2]]
+
+
+# Images that cannot be read
+
+SPOILERS: dict[str, Callable[[Path], None]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "corrupt": lambda path: path.write_bytes(b"no image at all"),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PixelCache:
+    (tmp_path / "cache").mkdir()
+    return PixelCache(tmp_path / "cache", 10**9)
+
+
+def told(found: Embeddings) -> list[tuple[str, str]]:
+    return [(error.path, error.reason) for error in found.unreadable]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS.values(), ids=SPOILERS)
+def test_an_unreadable_image_is_told_and_left_out(
+    encoder: Encoder,
+    pictures: list[Path],
+    cache: PixelCache,
+    spoil: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a cache as without one, and again when the features of the others are taken from it."""
+    spoil(pictures[2])
+    plain = backbone_features(encoder, pictures, CPU, "float32")
+    found = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+    monkeypatch.setattr(features, "embed", None)
+    taken = backbone_features(encoder, pictures, CPU, "float32", cache=PixelCache(cache.folder, 10**9))
+    assert plain.image_ids.tolist() == [0, 1, 3, 4, 5]
+    for other in (found, taken):
+        assert told(other) == told(plain)
+        assert torch.equal(other.rows, plain.rows)
+        assert torch.equal(other.image_ids, plain.image_ids)
+
+
+def test_only_unreadable_images(encoder: Encoder, pictures: list[Path], cache: PixelCache) -> None:
+    for path, spoil in zip(pictures, 2 * list(SPOILERS.values()), strict=True):
+        spoil(path)
+    for _ in range(2):
+        found = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+        assert (len(found.rows), len(found.unreadable)) == (0, 6)
+
+
+def test_where_the_unreadable_image_is_decides_the_name(encoder: Encoder, pictures: list[Path], cache: PixelCache) -> None:
+    names = {feature_file(encoder, pictures, cache, 0)}
+    for spoiled in (pictures[0], pictures[5]):
+        content = spoiled.read_bytes()
+        spoiled.unlink()
+        names.add(feature_file(encoder, pictures, cache, 0))
+        spoiled.write_bytes(content)
+    assert len(names) == 3
+    assert feature_file(encoder, pictures, cache, 0) in names
+
+
+@pytest.mark.parametrize("vanishes", [True, False], ids=["vanishes", "appears"])
+def test_nothing_is_kept_of_images_that_come_or_go_meanwhile(
+    encoder: Encoder, pictures: list[Path], cache: PixelCache, vanishes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is of the contents before: what was embedded are others."""
+    there, away = pictures[2], pictures[2].with_name("away.png")
+    if not vanishes:
+        there.rename(away)
+
+    def embed(*args: Any, **kwargs: Any) -> Embeddings:
+        there.rename(away) if vanishes else away.rename(there)
+        return whole(*args, **kwargs)
+
+    whole = features.embed
+    with monkeypatch.context() as patched:
+        patched.setattr(features, "embed", embed)
+        found = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+    assert len(found.unreadable) == vanishes
+    assert not list(cache.folder.glob("features/*"))
+    again = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+    assert told(again) == told(found)
+    assert torch.equal(again.rows, found.rows)
+
+
+def test_an_image_that_vanishes_between_two_encoders_is_left_out_of_both(
+    encoder: Encoder, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    other = build_encoder("timm/test_resnet", "none", 32)
+    whole = features.embed
+
+    def embed(*args: Any, **kwargs: Any) -> Embeddings:
+        found = whole(*args, **kwargs)
+        pictures[4].unlink(missing_ok=True)
+        return found
+
+    before = whole(encoder, pictures, CPU, "float32")
+    monkeypatch.setattr(features, "embed", embed)
+    found = embed_with({"one": encoder, "other": other}, pictures, CPU, "float32")
+    assert told(found["one"]) == told(found["other"]) == [(str(pictures[4]), "file not found")]
+    for embeddings in found.values():
+        assert embeddings.image_ids.tolist() == [0, 1, 2, 3, 5]
+    assert torch.equal(found["one"].rows, before.rows[[0, 1, 2, 3, 5]])
+    assert not torch.equal(found["one"].rows, found["other"].rows)

@@ -23,7 +23,8 @@ from ucdir.commands.train import train
 from ucdir.config import MethodSettings, Settings
 from ucdir.data.cache import open_cache
 from ucdir.data.domain import load_domains
-from ucdir.errors import InterruptedRun, UcdirError, UsageError
+from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
+from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.run import CHOSEN, ENCODER
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
@@ -237,16 +238,20 @@ def run_cell(task: Task, device: str = "auto", bars: Bars = no_bars) -> Rows:
         if task.cell.is_trained:
             begun = (task.folder / "config.toml").is_file()
             train([] if begun else task.sources, task.folder, settings, resume=begun, bars=bars, report=False)
-        rows = _score(task, settings, bars)
+        report = _score(task, settings, bars)
+        if not task.cell.is_trained:  # a training has refused them already
+            _refuse_many_unreadable(report, settings.data.max_unreadable)
+        rows = [_row(task.cell, report, name, *direction) for direction in report.directions for name in report.methods]
         if not task.cell.is_trained:
             write_text(task.folder / "config.toml", settings.to_toml())
-        document = {"ks": task.ks, "rows": [row_document(row) for row in rows]}
+        left_out = {domain.name: domain.unreadable for domain in report.domains}
+        document = {"ks": task.ks, "rows": [row_document(row) for row in rows], "unreadable": left_out}
         write_text(task.folder / SCORES, json.dumps(document, indent=1) + "\n")
     return _wanted(task, rows)
 
 
-def _score(task: Task, settings: Settings, bars: Bars) -> Rows:
-    """Rows of both directions: of the three training-free methods, or of the kept epochs of one that was trained."""
+def _score(task: Task, settings: Settings, bars: Bars) -> EvaluationReport:
+    """Both directions: of the three training-free methods, or of the kept epochs of one that was trained."""
     split = None if task.cell.protocol == "paper" else "test"
     domains = load_domains(task.sources, classes=settings.data.classes, split=split)
     check_classes(domains)
@@ -254,7 +259,7 @@ def _score(task: Task, settings: Settings, bars: Bars) -> Rows:
     precision = choose_precision(settings.run.precision, device)
     cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
     encoders = _encoders(task, settings)
-    report = score_encoders(
+    return score_encoders(
         encoders,
         domains,
         task.ks,
@@ -266,7 +271,6 @@ def _score(task: Task, settings: Settings, bars: Bars) -> Rows:
         cache=cache,
         also_smoothed=[name for name in encoders if name == LABEL_FREE],
     )
-    return [_row(task.cell, report, name, *direction) for direction in report.directions for name in report.methods]
 
 
 def _encoders(task: Task, settings: Settings) -> dict[str, Encoder]:
@@ -276,6 +280,12 @@ def _encoders(task: Task, settings: Settings) -> dict[str, Encoder]:
         return {FROZEN: build_encoder(wanted.backbone, wanted.weights, wanted.image_size)}
     folders = {"last": ENCODER, **CHOSEN}
     return {epoch: Encoder.load(task.folder / name) for epoch, name in folders.items() if (task.folder / name).is_dir()}
+
+
+def _refuse_many_unreadable(report: EvaluationReport, allowed: float) -> None:
+    for domain in report.domains:
+        errors = [ImageError(path, reason) for path, reason in domain.unreadable]
+        refuse_many_unreadable(domain.name, domain.images, errors, allowed)
 
 
 def _row(cell: Cell, report: EvaluationReport, name: str, query: str, gallery: str) -> BenchmarkRow:
@@ -295,6 +305,13 @@ def finished(task: Task) -> Rows | None:
         return _wanted(task, rows) if set(task.ks) <= set(document["ks"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def unreadable(task: Task) -> dict[str, list[str]]:
+    """Of each domain, why images were left out of the scores of a finished cell, as PATH: REASON."""
+    document = json.loads((task.folder / SCORES).read_text(encoding="utf-8"))
+    left_out = document.get("unreadable", {})
+    return {name: [f"{path}: {reason}" for path, reason in found] for name, found in left_out.items()}
 
 
 def _wanted(task: Task, rows: Sequence[BenchmarkRow]) -> Rows:

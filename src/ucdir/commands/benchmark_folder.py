@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ucdir.commands.benchmark_cells import Cell, Rows, Task
+from ucdir.commands.benchmark_cells import SCORES, Cell, Rows, Task, unreadable
 from ucdir.config import differences, load_settings, value_of
 from ucdir.data.datasets import DOCUMENT, PreparedSet, dataset
 from ucdir.data.domain import Domain
@@ -35,6 +35,7 @@ TRAINING_FREE_KEYS = {
     "encoder.image_size",
     "run.precision",
 }
+LISTED = 10  # unreadable images of a domain in a note
 IMAGES = "images.json"  # beside the cells of a pair: which images they are about
 
 
@@ -116,6 +117,7 @@ class Tables:
                 *self._unfinished(done),
                 *_collapsed(done),
                 *self._images(),
+                *_left_out(done),
                 *self._clusters(),
                 *self._differences(),
             ),
@@ -171,6 +173,20 @@ def _collapsed(done: Sequence[Task]) -> list[str]:
         elif epochs and epochs[-1]:
             notes.append(f"{task.cell}: the last epoch collapsed.")
     return notes
+
+
+def _left_out(done: Sequence[Task]) -> list[str]:
+    """Which images of each domain could not be read when cells were scored."""
+    found: dict[str, dict[str, None]] = {}
+    for task in done:
+        for name, reasons in unreadable(task).items():
+            found.setdefault(name, {}).update(dict.fromkeys(reasons))
+    return [_left_out_of(name, list(reasons)) for name, reasons in sorted(found.items()) if reasons]
+
+
+def _left_out_of(name: str, reasons: Sequence[str]) -> str:
+    more = f"; and {len(reasons) - LISTED:,} more, listed in {SCORES} of the cells" if len(reasons) > LISTED else ""
+    return f"Left out as unreadable: {len(reasons):,} of {name} ({'; '.join(reasons[:LISTED])}{more})."
 
 
 def _epochs(run: Path) -> list[EpochScores]:

@@ -14,7 +14,6 @@ from ucdir.commands.run_log import KINDS, encoder_facts, how_again, read_curves
 from ucdir.config import load_settings
 from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain, class_ids
-from ucdir.errors import UcdirError
 from ucdir.learn.run import CHOSEN, ListedImage, listed_images
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
@@ -115,10 +114,6 @@ def _embed_all(
         ]
     _, labels = class_ids(present)
     first = [next(iter(part.values())) for part in found]
-    if any(
-        not torch.equal(one.image_ids, more.image_ids) for one, part in zip(first, found, strict=True) for more in part.values()
-    ):
-        raise UcdirError("images of the run came or went while they were embedded. Make the report again: ucdir report RUN")
     taken, facts = [], []
     for number, domain in enumerate(present):
         ids = first[number].image_ids
@@ -132,13 +127,15 @@ def _embed_all(
 def _domain_facts(images: Sequence[ListedImage], shown: Domain, errors: tuple[tuple[str, str], ...], seed: int) -> DomainFacts:
     own = [image for image in images if image.domain == shown.name]
     used = [image for image in own if not image.skipped]
+    told = {path for path, _ in errors}
+    gone = [image.path for image in used if not os.path.exists(image.path)]  # noqa: PTH110
     counts = Counter(image.class_name for image in used if image.class_name)
     examples = tuple(shown.paths[row] for row in sample_rows(len(shown), EXAMPLES, seed))
     return DomainFacts(
         name=shown.name,
         listed=len(used),
         shown=len(shown),
-        missing=sum(not os.path.exists(image.path) for image in used),  # noqa: PTH110
+        missing=tuple(path for path in gone if path not in told),
         skipped=tuple((image.path, image.skipped) for image in own if image.skipped),
         unreadable=errors,
         classes=dict(sorted(counts.items())) if counts else None,

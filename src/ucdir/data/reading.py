@@ -72,7 +72,10 @@ def read_seen(paths: Sequence[Path], viewing: Viewing, batch_size: int = 64, wor
 def read_ahead(
     items: Sequence[Item], read: Callable[[Item], Result], batch_size: int, workers: int = 0
 ) -> Iterator[list[Result]]:
-    """What `read` makes of the items, batch by batch in order; two more batches are read meanwhile."""
+    """What `read` makes of the items, batch by batch in order; two more batches are read meanwhile.
+
+    read    returns the error of an item that is to be left out; one that it raises ends the reading of all
+    """
     starts = deque(range(0, len(items), batch_size))
     pending: deque[list[Future[Result]]] = deque()
     with ThreadPoolExecutor(worker_count(workers)) as pool:

@@ -13,9 +13,9 @@ from ucdir.data.domain import Domain
 from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.errors import ImageError, UsageError
 from ucdir.learn.align import Aligned, Seen, align
+from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.recognise import learn_recogniser, recognised
 from ucdir.learn.run import ENCODER, FROZEN, write_images
-from ucdir.learn.trainer import refuse_many_unreadable
 from ucdir.model.alignment import Alignment, DomainMemory
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
@@ -48,7 +48,8 @@ def learn_aligned(
     skipped = tuple(error for part in seen for error in part.unreadable)
     for error in skipped:
         say(f"skipped: {error}")
-    refuse_many_unreadable(domains, [part.unreadable for part in seen], settings.data.max_unreadable)
+    for domain, part in zip(domains, seen, strict=True):
+        refuse_many_unreadable(domain.name, len(part.values), part.unreadable, settings.data.max_unreadable)
     readable = [domain.subset(sorted(part.image_ids.tolist())) for domain, part in zip(domains, seen, strict=True)]
     write_images(out, readable, {d.name: part.unreadable for d, part in zip(domains, seen, strict=True)})
     frozen.save(out / FROZEN, "The backbone as it came, to compare with.")

@@ -18,7 +18,7 @@ from ucdir.data.batches import StepBatch, step_batch
 from ucdir.data.domain import Domain
 from ucdir.data.plan import StepPlan
 from ucdir.errors import ImageError
-from ucdir.learn.inputs import Pictures, Progress, plan_steps
+from ucdir.learn.inputs import Pictures, Progress, plan_steps, refuse_many_unreadable
 from ucdir.model.device import autocast
 from ucdir.model.encoder import Encoder
 from ucdir.model.processes import ALONE, Processes
@@ -101,30 +101,57 @@ class Features:
 def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars) -> Features:
     """Run the backbone of `encoder` over all images once; what an earlier run left for the same images is taken.
 
-    It is kept in the folder `features` of the pixel cache, where there is one; see `retrieval/features.py`.
+    It is kept in the folder `features` of the pixel cache, where there is one; see `retrieval/features.py`. An image that
+    vanishes on the way is left out like one that was never readable: then all is made again, from what is kept.
     """
-    settings, processes = pictures.settings, pictures.processes
-    views = settings.data.augmented_views
-    with bars("backbone, once", sum(len(domain) for domain in pictures.domains) * (views + 1)) as advance:
-        plain = pictures.features(encoder, advance)
-        readable = pictures.only([found.image_ids.tolist() for found in plain])
-        tables = []
-        for domain, found in zip(readable.domains, plain, strict=True):
-            one = replace(readable, domains=(domain,))
-            file = processes.first(partial(_file, one, encoder))
-            made = processes.first(partial(_kept, file))
-            if made is None:
-                made = _views(one, encoder, advance)
-                if processes.is_first:
-                    keep(file, {"views": made}, pictures.cache)
-            else:
-                advance(len(domain) * views)
-            tables.append(Table(found.rows, made))
+    views, left_out = pictures.settings.data.augmented_views, -1
+    while True:
+        with bars("backbone, once", sum(len(domain) for domain in pictures.domains) * (views + 1)) as advance:
+            plain = pictures.features(encoder, advance)
+            for domain, found in zip(pictures.domains, plain, strict=True):
+                refuse_many_unreadable(domain.name, len(found.rows), found.unreadable, pictures.settings.data.max_unreadable)
+            try:
+                return _with_views(pictures, encoder, plain, advance)
+            except ImageError:
+                unreadable = sum(len(found.unreadable) for found in plain)
+                if unreadable <= left_out:  # the last time was of no use
+                    raise
+                left_out = unreadable
+
+
+def _with_views(pictures: Pictures, encoder: Encoder, plain: Sequence[Embeddings], progress: Progress) -> Features:
+    """The tables of the images that `plain` has; ImageError, in all processes, when one of them cannot be read any more."""
+    settings, processes, views = pictures.settings, pictures.processes, pictures.settings.data.augmented_views
+    readable = pictures.only([found.image_ids.tolist() for found in plain])
+    tables = []
+    for domain, found in zip(readable.domains, plain, strict=True):
+        one = replace(readable, domains=(domain,))
+        file = processes.first(partial(_file, one, encoder))
+        made = processes.first(partial(_kept, file))
+        if made is None:
+            made = _views(one, encoder, progress)
+            if processes.is_first and _file(one, encoder) == file:
+                keep(file, {"views": made}, pictures.cache)
+        else:
+            progress(len(domain) * views)
+        tables.append(Table(found.rows, made))
     return Features(readable.domains, settings, tuple(tables), tuple(found.unreadable for found in plain), processes)
 
 
 def _views(pictures: Pictures, encoder: Encoder, progress: Progress) -> Tensor:
-    """(V, M, F) float16 of one domain: each process runs its share of the chunks."""
+    """(V, M, F) float16 of one domain: each process runs its share of the chunks. ImageError, in all processes."""
+    settings, processes, (domain,) = pictures.settings, pictures.processes, pictures.domains
+    gathered = torch.empty(settings.data.augmented_views, len(domain), encoder.config.feature_dim, dtype=torch.float16)
+    for share in processes.each(_share(pictures, encoder, progress)):
+        if isinstance(share, ImageError):
+            raise share
+        for turn, start, rows in share:
+            gathered[2 * turn : 2 * turn + 2, start : start + len(rows) // 2] = rows.view(2, -1, rows.shape[1])
+    return gathered
+
+
+def _share(pictures: Pictures, encoder: Encoder, progress: Progress) -> list[tuple[int, int, Tensor]] | ImageError:
+    """The chunks of this process: which pair of views, first image, rows (2 n, F) of both views. Or why there are none."""
     settings, processes, (domain,) = pictures.settings, pictures.processes, pictures.domains
     starts = list(range(0, len(domain), CHUNK))
     mine = [
@@ -133,17 +160,17 @@ def _views(pictures: Pictures, encoder: Encoder, progress: Progress) -> Tensor:
         for start in starts[processes.share(len(starts))]
     ]
     found = []
-    with evaluating(encoder, pictures.device), torch.no_grad():
-        for plan, part in zip(mine, pictures.views(mine, (0,)), strict=True):
-            both = torch.cat([part.query_views, part.key_views]).to(pictures.device)
-            with autocast(pictures.device, pictures.precision):
-                rows = encoder.features(both)
-            found.append((plan.step, plan.first, rows.half().cpu()))
-            progress(2 * len(part.query_views) * processes.count)
-    gathered = torch.empty(settings.data.augmented_views, len(domain), encoder.config.feature_dim, dtype=torch.float16)
-    for turn, start, rows in (piece for pieces in processes.each(found) for piece in pieces):
-        gathered[2 * turn : 2 * turn + 2, start : start + len(rows) // 2] = rows.view(2, -1, rows.shape[1])
-    return gathered
+    try:
+        with evaluating(encoder, pictures.device), torch.no_grad():
+            for plan, part in zip(mine, pictures.views(mine, (0,)), strict=True):
+                both = torch.cat([part.query_views, part.key_views]).to(pictures.device)
+                with autocast(pictures.device, pictures.precision):
+                    rows = encoder.features(both)
+                found.append((plan.step, plan.first, rows.half().cpu()))
+                progress(2 * len(part.query_views) * processes.count)
+    except ImageError as error:
+        return error
+    return found
 
 
 def _chunk_plan(turn: int, start: int, end: int) -> StepPlan:

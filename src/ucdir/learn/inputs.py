@@ -11,7 +11,7 @@ from ucdir.data.batches import StepBatch, batches
 from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain
 from ucdir.data.plan import StepPlan, key_groups, plan_epoch
-from ucdir.errors import ImageError
+from ucdir.errors import ImageError, UcdirError
 from ucdir.model.encoder import Encoder
 from ucdir.model.processes import ALONE, Processes
 from ucdir.retrieval.embed import Embeddings, embed
@@ -106,6 +106,18 @@ def plan_steps(settings: Settings, domains: Sequence[Domain], epoch: int, proces
         processes.rank,
         processes.count,
     )
+
+
+def refuse_many_unreadable(name: str, readable: int, unreadable: Sequence[ImageError], allowed: float) -> None:
+    """UcdirError when more than the fraction `allowed` of the images of the domain `name` cannot be read."""
+    images = readable + len(unreadable)
+    if len(unreadable) / max(images, 1) > allowed:
+        first = "; ".join(f"{error.path}: {error.reason}" for error in unreadable[:3])
+        raise UcdirError(
+            f"{len(unreadable)} of the {images} images of domain '{name}' cannot be read "
+            f"({len(unreadable) / images:.1%}, allowed {allowed:.1%}): {first}. See all with ucdir check, repair or remove "
+            "them, or allow more with --set data.max_unreadable=FRACTION."
+        )
 
 
 def together(shares: Sequence[Embeddings]) -> Embeddings:

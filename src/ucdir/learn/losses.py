@@ -201,10 +201,36 @@ def contrast_with_prototypes(
     return F.cross_entropy(others / temperature, assignment)
 
 
+def contrast_across_domains(query: Tensor, prototypes: Tensor, assignment: Tensor, temperature: float) -> Tensor:
+    """Which of the C prototypes of another domain is mine? Cross-entropy of its cosine against the normalised others.
+
+    query (N, D) and prototypes (C, D) unit rows, assignment (N,) int64; gradient flows through `query`
+    temperature     > 0. Paper: 0.2
+    returns         scalar, mean over N; log(C) when all similarities are 0
+
+    Li et al. 2024 (ProtoOT), cross-domain term as the released code computes it: the negatives come from a row of unit
+    length (`normalised_rows`), to which the positive belongs; the positive itself is the cosine.
+    """
+    similarity = query @ prototypes.T  # (N, C)
+    own = similarity.gather(1, assignment[:, None])  # (N, 1)
+    others = normalised_rows(similarity).scatter(1, assignment[:, None], own)  # (N, C)
+    return F.cross_entropy(others / temperature, assignment)
+
+
+def normalised_rows(similarity: Tensor) -> Tensor:
+    """Each row (C,) of similarities (N, C) at unit length; a row of zeros stays zero, and its gradient finite.
+
+    Li et al. 2024 (ProtoOT), released code. The entries of a row are about 1 / sqrt(C) then, so the more prototypes there
+    are, the more evenly `transport` divides an image among them. With one prototype every row is 1 or -1.
+    """
+    length = similarity.norm(dim=1, keepdim=True)  # (N, 1)
+    return similarity / torch.where(length > 0, length, 1.0)
+
+
 def transport(similarity: Tensor, shares: Tensor, smoothing: float, iterations: int) -> Tensor:
     """Divide M images among C prototypes that each take their share: Sinkhorn's algorithm.
 
-    similarity   (M, C) cosines
+    similarity   (M, C) cosines. Released code: `normalised_rows` of them
     shares       (C,) of the images, adding up to 1; 0 takes none
     smoothing    > 0, weight of the entropy. Paper: 0.05
     iterations   >= 1. Paper: 3

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ucdir.config import OptimiserSettings, Settings
 from ucdir.data.domain import Domain
 from ucdir.data.plan import count_steps, key_groups
-from ucdir.errors import ImageError, UcdirError, UsageError
+from ucdir.errors import UsageError
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.checkpoint import BestEpoch, ResumeState
 from ucdir.learn.clusters import Clusters, kmeans
-from ucdir.learn.inputs import Inputs
+from ucdir.learn.inputs import Inputs, refuse_many_unreadable
 from ucdir.learn.label_free import LabelFreeScores, Reference, label_free_scores, make_reference, sampled_images
 from ucdir.learn.methods import build_objective
 from ucdir.learn.objective import Objective, Terms
@@ -182,7 +182,8 @@ def _check_shares(optimiser: OptimiserSettings, splits: int, domains: int, proce
 def fill_banks(trainer: Trainer, bars: Bars = no_bars) -> list[Embeddings]:
     """Embed every image once, leave unreadable ones out of their domains, and start the banks from the rest."""
     embedded = embed_all(trainer, bars)
-    refuse_many_unreadable(trainer.domains, [found.unreadable for found in embedded], trainer.settings.data.max_unreadable)
+    for domain, found in zip(trainer.domains, embedded, strict=True):
+        refuse_many_unreadable(domain.name, len(found.rows), found.unreadable, trainer.settings.data.max_unreadable)
     trainer.inputs = trainer.inputs.only([found.image_ids.tolist() for found in embedded])
     trainer.banks = [MemoryBank(found.rows.to(trainer.device)) for found in embedded]
     check_sizes(trainer.settings, trainer.domains, trainer.processes)
@@ -205,19 +206,6 @@ def reference_of(trainer: Trainer, bars: Bars = no_bars) -> Reference:
         if found.unreadable:
             raise found.unreadable[0]
     return trainer.processes.first(lambda: make_reference([found.rows for found in features], ids))
-
-
-def refuse_many_unreadable(domains: Sequence[Domain], unreadable: Sequence[Sequence[ImageError]], allowed: float) -> None:
-    """End the run when more than the fraction `allowed` of a domain's images cannot be read."""
-    for domain, errors in zip(domains, unreadable, strict=True):
-        fraction = len(errors) / len(domain)
-        if fraction > allowed:
-            first = "; ".join(f"{error.path}: {error.reason}" for error in errors[:3])
-            raise UcdirError(
-                f"{len(errors)} of the {len(domain)} images of domain '{domain.name}' cannot be read "
-                f"({fraction:.1%}, allowed {allowed:.1%}): {first}. See all with ucdir check, mend or remove them, or allow "
-                "more with --set data.max_unreadable=SHARE."
-            )
 
 
 def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:

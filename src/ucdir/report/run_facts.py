@@ -50,9 +50,9 @@ class DomainFacts:
 
     listed      images that the run learned from
     shown       those embedded for this report: there, readable and, of very many, drawn from the seed
-    missing     listed ones that are no longer where they were
+    missing     paths of listed ones that are no longer where they were
     skipped     (path, reason) of images that the run left out
-    unreadable  (path, reason) of images that are there but cannot be read now
+    unreadable  (path, reason) of images that were there but cannot be read now
     classes     name -> images, or None where there are no classes
     examples    a few images, drawn from the seed
     """
@@ -60,7 +60,7 @@ class DomainFacts:
     name: str
     listed: int
     shown: int
-    missing: int
+    missing: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     unreadable: tuple[tuple[str, str], ...]
     classes: Mapping[str, int] | None

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ CHUNK = 64
 LARGE = 4096
 SHARE = 4  # of the limit of the cache, at most
 BEGINNING = 1024  # bytes, at most, that stand before the numbers in a file
+UNREADABLE = b"unreadable"  # what counts as the content of a file that cannot be read
 
 Progress = Callable[[int], None]
 
@@ -41,16 +43,19 @@ def backbone_features(
 ) -> Embeddings:
     """What the backbone of `encoder` makes of the evaluation views: rows (M, feature_dim), not of unit length.
 
-    cache    where they are kept for the next time, by the contents of the files; None keeps nothing
+    cache    where they are kept for the next time, by the contents of the files; None keeps nothing, and so does a file that
+             changes, comes or goes meanwhile
     """
-    file = feature_file(encoder, paths, cache, workers, "evaluation view", precision)
+    place = partial(feature_file, encoder, paths, cache, workers, "evaluation view", precision)
+    file = place()
     kept = _taken(file, paths)
     if kept is not None:
         if progress is not None:
             progress(len(paths))
         return kept
     found = embed(encoder, paths, device, precision, batch_size, workers, progress, cache, features=True)
-    keep(file, {"rows": found.rows, "image_ids": found.image_ids}, cache)
+    if place() == file:
+        keep(file, {"rows": found.rows, "image_ids": found.image_ids}, cache)
     return found
 
 
@@ -65,8 +70,9 @@ def embed_with(
     cache: PixelCache | None = None,
     domain: str = "",
 ) -> dict[str, Embeddings]:
-    """Embed files with several encoders. A backbone that several have, or that has no head, is run once and kept;
-    equal encoders are one.
+    """Embed files with several encoders: the same images with each, so an image that one could not read is left out of all.
+
+    A backbone that several have, or that has no head, is run once and kept; equal encoders are one.
 
     progress    is called with a number of images for each encoder
     domain      to which the files belong, for encoders that know domains
@@ -94,7 +100,21 @@ def embed_with(
             continue
         given = backbone_features(first, paths, device, precision, batch_size, workers, every, cache)
         found |= {mark: _through_head(encoders[alike[mark][0]], given, device, precision) for mark in marks}
-    return {name: found[prints[name]] for name in encoders}
+    return _of_the_same_images({name: found[prints[name]] for name in encoders}, paths)
+
+
+def _of_the_same_images(found: Mapping[str, Embeddings], paths: Sequence[Path]) -> dict[str, Embeddings]:
+    """Leave out everywhere what came or went between two encoders, with the error of the one that could not read it."""
+    errors = {error.path: error for embeddings in found.values() for error in embeddings.unreadable}
+    if all(len(embeddings.unreadable) == len(errors) for embeddings in found.values()):
+        return dict(found)
+    unreadable = tuple(errors[str(path)] for path in paths if str(path) in errors)
+    gone = torch.tensor([row for row, path in enumerate(paths) if str(path) in errors], dtype=torch.int64)
+    kept = {name: ~torch.isin(embeddings.image_ids, gone) for name, embeddings in found.items()}
+    return {
+        name: Embeddings(embeddings.rows[kept[name]], embeddings.image_ids[kept[name]], unreadable)
+        for name, embeddings in found.items()
+    }
 
 
 def _nothing(count: int) -> None:
@@ -114,15 +134,26 @@ def _through_head(encoder: Encoder, features: Embeddings, device: torch.device, 
 def feature_file(
     encoder: Encoder, paths: Sequence[Path], cache: PixelCache | None, workers: int, *deciding: object
 ) -> Path | None:
-    """Where features of these images by this backbone are kept: named by contents, not by paths. None without a cache."""
+    """Where features of these images by this backbone are kept: named by contents, not by paths. None without a cache.
+
+    Files that cannot be read are all one content, so that one of them does not keep the features of the others from the cache.
+    """
     if cache is None:
         return None
     digest = hashlib.blake2b(repr((VERSION, deciding)).encode(), digest_size=20)
     digest.update(backbone_digest(encoder).encode())
-    for contents in read_ahead(paths, cache.content, CHUNK, workers):
+    for contents in read_ahead(paths, partial(_content, cache=cache), CHUNK, workers):
         for content in contents:
-            digest.update(content if isinstance(content, bytes) else b"unreadable")
+            digest.update(content)
     return cache.folder / FEATURES / f"{digest.hexdigest()}.safetensors"
+
+
+def _content(path: Path, cache: PixelCache) -> bytes:
+    """A digest of what is in a file, or UNREADABLE."""
+    try:
+        return cache.content(path)
+    except ImageError:
+        return UNREADABLE
 
 
 def kept(file: Path | None) -> dict[str, Tensor] | None:

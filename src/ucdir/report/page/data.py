@@ -20,7 +20,7 @@ def data_section(domains: Sequence[DomainFacts], pictures: Pictures) -> Section:
 def _domain(domain: DomainFacts, pictures: Pictures) -> str:
     said = [f"<b>{domain.listed:,}</b> images"]
     said += [f"<b>{len(domain.skipped):,}</b> left out as unreadable"] if domain.skipped else ["none left out"]
-    said += [f"<b>{domain.missing:,}</b> gone since"] if domain.missing else []
+    said += [f"<b>{len(domain.missing):,}</b> gone since"] if domain.missing else []
     said += [f"<b>{len(domain.unreadable):,}</b> unreadable now"] if domain.unreadable else []
     shown = "".join(
         f'<li title="{plain(pictures.name(path))}">{pictures.tag(path, pictures.name(path))}</li>' for path in domain.examples
@@ -32,7 +32,7 @@ def _domain(domain: DomainFacts, pictures: Pictures) -> str:
 
 
 def _reasons(domain: DomainFacts) -> str:
-    found = [*domain.skipped, *domain.unreadable]
+    found = [*domain.skipped, *((path, "gone since") for path in domain.missing), *domain.unreadable]
     if not found:
         return ""
     lines = "".join(f"<li><code>{plain(path)}</code>: {plain(reason)}</li>" for path, reason in found[:MOST_REASONS])
