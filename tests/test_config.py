@@ -14,6 +14,7 @@ from ucdir.config import (
     OptimiserSettings,
     RunSettings,
     Settings,
+    differences,
     load_settings,
     parse_assignments,
     preset_names,
@@ -109,8 +110,39 @@ def test_assignments_win_over_the_file_and_the_file_over_the_preset(tmp_path: Pa
     assert found.run == RunSettings()
 
 
-def test_nothing_given_is_the_defaults() -> None:
-    assert load_settings() == Settings()
+def test_nothing_given_is_align() -> None:
+    assert load_settings() == load_settings("align")
+    assert load_settings().is_closed_form
+
+
+def test_a_gradient_method_without_a_preset_has_the_defaults() -> None:
+    assert load_settings(assignments={"method.name": "ucdir"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "flag"),
+    [("optimiser.epochs", "--epochs"), ("method.num_clusters", "--num-clusters"), ("encoder.dim", "--set encoder.dim")],
+)
+def test_settings_of_gradient_methods_are_refused_with_align(key: str, flag: str) -> None:
+    with pytest.raises(UsageError, match=f"^{flag} has no effect with method align.*--method ucdir"):
+        load_settings(assignments={key: 9})
+
+
+def test_settings_of_align_are_refused_with_a_gradient_method() -> None:
+    with pytest.raises(UsageError, match=r"--set align\.rounds has no effect with method ucdir"):
+        load_settings("domainnet", assignments={"align.rounds": 2})
+
+
+def test_what_a_method_does_not_read_is_not_written() -> None:
+    assert "[optimiser]" not in load_settings().to_toml()
+    assert "[align]" not in Settings().to_toml()
+    assert "batch_norm_splits" not in load_settings().to_toml()
+
+
+def test_runs_differ_only_in_what_their_method_reads() -> None:
+    other = load_settings().model_copy(update={"optimiser": OptimiserSettings(epochs=3)})
+    assert differences(load_settings(), other) == ()
+    assert differences(load_settings(), load_settings(assignments={"align.rounds": 2})) == ("align.rounds",)
 
 
 # Written and read back
@@ -217,7 +249,7 @@ def test_a_ramp_that_goes_back_is_refused() -> None:
 
 
 def test_one_cluster_count_needs_no_list() -> None:
-    assert load_settings(assignments={"method.num_clusters": 9}).method.num_clusters == (9,)
+    assert load_settings("quick", assignments={"method.num_clusters": 9}).method.num_clusters == (9,)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +294,7 @@ def test_assignments_from_the_command_line() -> None:
         "run.oracle": False,
         "run.device": "cpu",
     }
-    assert load_settings(assignments=parse_assignments(texts)).method.num_clusters == (4, 5)
+    assert load_settings("quick", assignments=parse_assignments(texts)).method.num_clusters == (4, 5)
 
 
 def test_an_assignment_may_hold_equals_signs_and_quotes() -> None:

@@ -38,6 +38,13 @@ Classes = Annotated[str, typer.Option(help="Class folders: auto, folders or none
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that read images; 0 = one per core.")]
 GalleryEngine = Annotated[str, typer.Option(metavar="ENGINE", help="Where the gallery lives: folder, or milvus:URI.")]
+AsDomain = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Domain of the encoder that the images belong to, if not by name.")
+]
+NumViews = Annotated[
+    int | None,
+    typer.Option("--views", min=1, help="Views of each new image; 1 is fastest. Default: all that the encoder knows."),
+]
 Split = Annotated[str | None, typer.Option(help="Keep the rows of this split of a manifest.")]
 
 
@@ -147,9 +154,13 @@ def train(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
-    preset: Annotated[str | None, typer.Option(help="A whole set of settings: office-home, domainnet, quick ...")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A whole set of settings: align (the default), office-home, domainnet, quick, head ...")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    method: Annotated[str | None, typer.Option(help="ucdir, or a rival: instance, cluster, prototype, coda, protoot.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="align (the default); by gradient ucdir, instance, cluster, prototype, coda, protoot.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="torchvision/NAME or timm/NAME.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="default, none or PATH (MoCo v2, torchvision, timm, encoder folder).")
@@ -227,13 +238,16 @@ def train(
         return
     skipped = f", {len(result.skipped)} unreadable images left out (listed in images.csv)" if result.skipped else ""
     if result.was_finished:
-        print(f"{result.folder} is finished already: {result.epochs} of {result.epochs} epochs. Nothing was learned anew.")
+        passes = f": {result.epochs} of {result.epochs} epochs" if result.epochs else ""
+        print(f"{result.folder} is finished already{passes}. Nothing was learned anew.")
+    elif not result.epochs:
+        print(f"Wrote {result.folder} in {result.seconds / 60:.1f} minutes{skipped}.")
     else:
         print(f"Wrote {result.folder}: {result.epochs} epochs, {result.seconds / 60:.1f} minutes of training{skipped}.")
     for kind, epoch in result.chosen.items():
         used = ", which index, embed and export take" if kind == "label-free" else ""
         print(f"  {result.folder}/encoder-{kind}: epoch {epoch}, the {kind} choice{used}")
-    print(f"  {result.encoder}: the last epoch")
+    print(f"  {result.encoder}: {'the last epoch' if result.epochs else 'the encoder'}")
     if result.report is not None:
         print(f"  {result.report}: all about the run; open it in a browser")
     print(f"Next: ucdir evaluate {result.folder}    or    ucdir index {result.folder} DIR --out gallery")
@@ -316,8 +330,8 @@ def benchmark(
         Path, typer.Option(help="Folder for the results and the run of each cell; goes on where it stopped.")
     ] = Path("benchmark"),
     methods: Annotated[
-        str, typer.Option(help="frozen, centred, smoothed; ucdir, instance, cluster, prototype, coda, protoot.")
-    ] = "frozen,centred,smoothed,instance,ucdir,protoot",
+        str, typer.Option(help="frozen, centred, smoothed; align, ucdir, instance, cluster, prototype, coda, protoot.")
+    ] = "frozen,centred,smoothed,instance,ucdir,protoot,align",
     pairs: Annotated[str | None, typer.Option(help="NAME-NAME,NAME-NAME. Default: those of the data set, or all.")] = None,
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 3,
     protocol: Annotated[
@@ -458,6 +472,8 @@ def index(
     drop: Annotated[list[str] | None, typer.Option(metavar="DOMAIN", help="Remove this domain from the gallery.")] = None,
     classes: Annotated[str, typer.Option(help="Class folders, noted beside each image: auto, folders or none.")] = "auto",
     split: Split = None,
+    as_domain: AsDomain = None,
+    views: NumViews = None,
     engine: GalleryEngine = "folder",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -488,6 +504,8 @@ def index(
         export=export_encoder,
         bars=progress_bar,
         say=note,
+        as_domain=as_domain,
+        views=views,
     )
     if is_helper():
         return
@@ -507,6 +525,8 @@ def embed(
     out: Annotated[Path, typer.Option(help="Writes OUT.npy and OUT.parquet.")] = Path("embeddings"),
     classes: Annotated[str, typer.Option(help="Class folders, noted beside each image: auto, folders or none.")] = "auto",
     split: Split = None,
+    as_domain: AsDomain = None,
+    views: NumViews = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = 0,
@@ -528,6 +548,8 @@ def embed(
         overwrite=overwrite,
         bars=progress_bar,
         say=note,
+        as_domain=as_domain,
+        views=views,
     )
     if is_helper():
         return
@@ -562,6 +584,10 @@ def search(
     encoder: Annotated[Path | None, typer.Option(help="Run or encoder folder, if it has moved since.")] = None,
     domain: Annotated[str | None, typer.Option(help="Look only at this domain of the gallery.")] = None,
     under: Annotated[str | None, typer.Option(metavar="FOLDER", help="Look only at images below this folder.")] = None,
+    as_domain: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="Domain of the encoder that the query belongs to. Default: recognised."),
+    ] = None,
     runtime: Annotated[str, typer.Option(help="auto, torch, or onnx: the encoder that ucdir export wrote.")] = "auto",
     engine: GalleryEngine = "folder",
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")] = None,
@@ -588,6 +614,7 @@ def search(
         precision=precision,
         workers=workers,
         bars=progress_bar,
+        as_domain=as_domain,
     )
     if as_json:
         show_json(hit_document(result))

@@ -44,10 +44,33 @@ class EncoderSettings(Section):
     hidden: int | None = Field(None, ge=1)  # width of the projection head; none = as wide as the backbone's features
 
 
+DEFAULT_PRESET = "align"  # of a run that names neither a preset nor a method
+
+
+class AlignSettings(Section):
+    """The closed-form method (`learn/align.py`). The defaults were chosen by measurement and fit any collection."""
+
+    shrinkage: float = Field(0.3, gt=0.0)  # fraction of the mean within-image variance added to every direction
+    dim: int = Field(128, ge=2)  # directions kept
+    group_counts: tuple[int, ...] = (8, 12, 16, 24, 32, 48)  # soft groups in each grouping
+    groupings: int = Field(2, ge=1)  # of each count and kind
+    temperature: float = Field(0.05, gt=0.0)  # of memberships
+    neighbours: int = Field(20, ge=1)  # averaged within a domain
+    rounds: int = Field(1, ge=0)  # of learning again with the pairs found so far
+    draw: int = Field(0, ge=0)  # which of the random crops; another number shows how much depends on them
+
+    @field_validator("group_counts")
+    @classmethod
+    def at_least_two_groups(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 2:
+            raise ValueError("at least one count is needed and each must be at least 2")
+        return value
+
+
 class MethodSettings(Section):
     """The method and its terms. Starts are shares of the run: 0.1 of 200 epochs is epoch 20."""
 
-    name: Literal["ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = "ucdir"
+    name: Literal["align", "ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = "ucdir"
     num_clusters: tuple[int, ...] = (65,)  # clusters per domain; several counts are independent terms, averaged
     encoder_momentum: float = Field(0.999, ge=0.0, le=1.0)  # EMA factor of the momentum encoder
     batch_norm_splits: int = Field(2, ge=1)  # interleaved groups of keys with statistics of their own
@@ -130,17 +153,47 @@ class Settings(Section):
     data: DataSettings = DataSettings()
     encoder: EncoderSettings = EncoderSettings()
     method: MethodSettings = MethodSettings()
+    align: AlignSettings = AlignSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     run: RunSettings = RunSettings()
 
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether the method has no epochs."""
+        return self.method.name == "align"
+
     def to_toml(self) -> str:
-        """Write as TOML text that `load_settings` reads back to equal settings; a missing key means none."""
+        """Write as TOML text that `load_settings` reads back to equal settings; a missing key means none.
+
+        Settings that the method does not read are left out.
+        """
         lines = []
         for name, section in self.model_dump(mode="json").items():
-            lines.append(f"[{name}]")
-            lines.extend(f"{key} = {_toml_value(value)}" for key, value in section.items() if value is not None)
-            lines.append("")
+            read = {key: value for key, value in section.items() if value is not None and self.reads(f"{name}.{key}")}
+            if read:
+                lines.append(f"[{name}]")
+                lines.extend(f"{key} = {_toml_value(value)}" for key, value in read.items())
+                lines.append("")
         return "\n".join(lines)
+
+    def reads(self, key: str) -> bool:
+        """Whether the method reads the setting section.key."""
+        return not _is_of_gradient(key) if self.is_closed_form else not key.startswith("align.")
+
+
+FLAGS = {  # settings with a flag of their own
+    "optimiser.train": "--train",
+    "optimiser.epochs": "--epochs",
+    "optimiser.batch_size": "--batch-size",
+    "optimiser.learning_rate": "--learning-rate",
+    "method.num_clusters": "--num-clusters",
+}
+OF_GRADIENT = ("data.strongest_blur", "data.augmented_views", "data.views", "encoder.dim", "encoder.hidden", "run.oracle")
+
+
+def _is_of_gradient(key: str) -> bool:
+    """Whether only methods that learn by gradient read the setting section.key."""
+    return key.startswith("optimiser.") or key in OF_GRADIENT or (key.startswith("method.") and key != "method.name")
 
 
 def preset_names() -> tuple[str, ...]:
@@ -157,29 +210,50 @@ def load_settings(
 ) -> Settings:
     """Resolve the settings of a run: defaults < preset < file < assignments.
 
-    preset        name from `preset_names`
+    preset        name from `preset_names`; None = `align`, unless the file or the assignments name a method
     file          TOML file with the same sections
     assignments   {"section.key": value}; a text value is read as TOML, and as plain text where it is none
     defaults      like assignments, but under everything else
     raises        UsageError for an unknown preset, section or key (near names are given) and for a wrong value
     """
+    given: dict[str, dict[str, Any]] = {}
+    if file is not None:
+        _merge(given, _read_file(file), f"'{file}'")
+    _merge(given, _nested(assignments or {}), "the command line")
+    method = given.get("method", {}).get("name")
+    if preset is None and method in (None, DEFAULT_PRESET):
+        preset = DEFAULT_PRESET
     merged: dict[str, dict[str, Any]] = {}
     _merge(merged, _nested(defaults or {}), "the defaults")
     if preset is not None:
         _merge(merged, _read_preset(preset), f"preset '{preset}'")
-    if file is not None:
-        _merge(merged, _read_file(file), f"'{file}'")
-    _merge(merged, _nested(assignments or {}), "the command line")
+    _merge(merged, given, "the command line")
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise UsageError(_first_problem(error)) from error
+    _refuse_unread(settings, given)
+    return settings
+
+
+def _refuse_unread(settings: Settings, given: Mapping[str, Mapping[str, Any]]) -> None:
+    """A setting that the chosen method does not read is not ignored silently."""
+    for key in (f"{section}.{name}" for section, values in given.items() for name in values):
+        if settings.reads(key):
+            continue
+        flag = FLAGS.get(key, f"--set {key}")
+        if settings.is_closed_form:
+            raise UsageError(
+                f"{flag} has no effect with method align, which does not learn by gradient. "
+                f"Leave it out, or choose a method that does: --method ucdir or --preset quick."
+            )
+        raise UsageError(f"{flag} has no effect with method {settings.method.name}. Leave it out, or use --method align.")
 
 
 def differences(one: Settings, other: Settings) -> tuple[str, ...]:
-    """Names, as section.key, of the settings in which two runs differ."""
+    """Names, as section.key, of the settings in which two runs differ, among those that the method of the first reads."""
     flat, against = _flat(one), _flat(other)
-    return tuple(key for key, value in flat.items() if value != against[key])
+    return tuple(key for key, value in flat.items() if value != against[key] and one.reads(key))
 
 
 def value_of(settings: Settings, key: str) -> Any:

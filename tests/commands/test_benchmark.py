@@ -36,6 +36,7 @@ from ucdir.report.published import published_figures
 from ucdir.storage import locked
 
 SMALL = {
+    "method.name": "ucdir",
     "encoder.backbone": "timm/test_resnet",
     "encoder.weights": "none",
     "encoder.image_size": 32,

@@ -25,6 +25,7 @@ from ucdir.retrieval.embed import embed
 train = partial(train_and_report, report=False)
 
 HEAD = {
+    "method.name": "ucdir",
     "encoder.backbone": "timm/test_resnet",
     "encoder.weights": "none",
     "encoder.image_size": 32,

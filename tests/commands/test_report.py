@@ -29,6 +29,7 @@ from ucdir.report.page.curves import MEANINGS
 from ucdir.report.plots.svg import plain
 
 SMALL = {
+    "method.name": "ucdir",
     "encoder.backbone": "timm/test_resnet",
     "encoder.weights": "none",
     "encoder.image_size": 32,

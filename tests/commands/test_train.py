@@ -35,6 +35,7 @@ from ucdir.model.encoder import Encoder, build_encoder
 train = partial(module.train, report=False)  # what a report holds is tested in test_report.py
 
 SMALL = {
+    "method.name": "ucdir",
     "encoder.backbone": "timm/test_resnet",
     "encoder.weights": "none",
     "encoder.image_size": 32,

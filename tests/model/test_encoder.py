@@ -265,8 +265,8 @@ def test_a_config_with_wrong_values(saved: Path, change: dict[str, object]) -> N
 
 
 def test_a_newer_format(saved: Path) -> None:
-    edited(saved, format_version=2)
-    with pytest.raises(UcdirError, match=r"has format 2, this ucdir reads up to 1\. Update ucdir"):
+    edited(saved, format_version=3)
+    with pytest.raises(UcdirError, match=r"has format 3, this ucdir reads up to 2\. Update ucdir"):
         Encoder.load(saved)
 
 

@@ -40,8 +40,8 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_the_export_gives_what_the_weights_give(exported, count):
-    expected = TorchEncoder(exported, "cpu", "float32")(views(count))
-    found = OnnxEncoder(exported)(views(count))
+    expected = TorchEncoder(exported, "cpu", "float32")(views(count)).rows
+    found = OnnxEncoder(exported)(views(count)).rows
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)

@@ -159,11 +159,18 @@ def test_an_upload_finds_what_the_gallery_finds(client, encoder, galleries, kind
     content = picture(kind)
     answer = search(client, content, k=3)
     assert (answer["gallery"], answer["searched"]) == ("everything", 40)
-    assert answer["query"] == {"kind": "upload", "image_id": None, "width": 60, "height": 40}
+    assert answer["query"] == {
+        "kind": "upload",
+        "image_id": None,
+        "width": 60,
+        "height": 40,
+        "domain": None,
+        "is_strange": False,
+    }
     from ucdir.data.evaluation import evaluation_view
     from ucdir.data.image import open_rgb
 
-    row = encoder(evaluation_view(open_rgb(io.BytesIO(content)), encoder.image_size)[None])
+    row = encoder(evaluation_view(open_rgb(io.BytesIO(content)), encoder.image_size)[None]).rows
     expected = Gallery.load(galleries[0]).search(row, 3).hits[0]
     assert [hit["id"] for hit in answer["hits"]] == [hit.image.id for hit in expected]
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]

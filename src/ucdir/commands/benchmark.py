@@ -19,6 +19,7 @@ from ucdir.data.datasets import DOCUMENT, PreparedSet, load_prepared
 from ucdir.data.domain import Domain, load_domains
 from ucdir.data.held_out import TRAIN, split_source
 from ucdir.errors import UcdirError, UsageError
+from ucdir.learn.aligned_run import refuse_too_few
 from ucdir.learn.trainer import check_sizes
 from ucdir.model.device import choose_device
 from ucdir.model.pretrained import WITHOUT_FILE, require_start
@@ -26,7 +27,8 @@ from ucdir.progress import Bars, no_bars, no_words
 from ucdir.report.benchmark_facts import BenchmarkFacts
 from ucdir.storage import locked
 
-DEFAULT_METHODS = (*TRAINING_FREE, "instance", "ucdir", "protoot")
+DEFAULT_METHODS = (*TRAINING_FREE, "instance", "ucdir", "protoot", "align")
+LAPTOP_PRESET = "head"  # of folders of one's own
 PROTOCOLS = ("paper", "held-out")
 DEFAULT_KS = (1, 5, 15, 50)
 GIVEN_ELSEWHERE = {"run.seed": "--seeds", "method.name": "--methods", "data.split": "--protocol held-out"}
@@ -53,7 +55,7 @@ def benchmark(
 
     sources    a folder that `ucdir data prepare` wrote, or two or more folders or manifests with classes
     out        results.json, results.md, results.tex, report.html and a run folder for each cell
-    methods    training-free: frozen, centred, smoothed; trained: ucdir, instance, cluster, prototype, coda, protoot
+    methods    training-free: frozen, centred, smoothed; trained: align, ucdir, instance, cluster, prototype, coda, protoot
     pairs      NAME-NAME; default: those of the data set, or all
     seeds      how many: 0, 1, ...
     protocols  paper: train, query and gallery images are the same; held-out: queries and gallery were not trained on
@@ -91,8 +93,12 @@ def benchmark(
     tasks = [_task(cell, out, chosen, free, cutoffs, places[cell.protocol], load) for cell in plan]
     for task in tasks:
         refuse_other_settings(task)
-    for task in _one_of_each_pair([task for task in tasks if task.cell.is_trained]):
-        check_sizes(task.settings, [load(source, task.settings.data.split) for source in task.sources])
+    for task in _one_of_each_kind([task for task in tasks if task.cell.is_trained]):
+        trained_on = [load(source, task.settings.data.split) for source in task.sources]
+        if task.settings.is_closed_form:
+            refuse_too_few(trained_on)
+        else:
+            check_sizes(task.settings, trained_on)
     with locked(out, "being written by another ucdir benchmark"):
         for task in _one_of_each_pair(tasks):
             refuse_other_images(task, [load(source, None) for source in task.sources], out)
@@ -118,24 +124,31 @@ def _one_of_each_pair(tasks: Sequence[Task]) -> list[Task]:
     return list({task.folder.parent: task for task in tasks}.values())
 
 
+def _one_of_each_kind(tasks: Sequence[Task]) -> list[Task]:
+    """One task for each pair and protocol that learns by gradient, and one that does not."""
+    return list({(task.folder.parent, task.settings.is_closed_form): task for task in tasks}.values())
+
+
 # What is asked for
 
 
 def default_settings(
     sources: Sequence[str], preset: str | None = None, file: Path | None = None, given: Mapping[str, Any] | None = None
 ) -> Settings:
-    """What a benchmark trains with: given < file < preset; of a prepared data set its own preset; else, as in the
-    papers' protocols, as many clusters as there are classes.
+    """What a benchmark trains with: given < file < preset; of a prepared data set its own preset; else `head`, which fits a
+    laptop, with as many clusters as there are classes, as in the papers' protocols.
     """
     prepared = load_prepared(Path(sources[0])) if len(sources) == 1 and (Path(sources[0]) / DOCUMENT).is_file() else None
-    if preset is not None or (prepared is not None and prepared.preset is not None):
-        return load_settings(preset or (prepared.preset if prepared else None), file, given)
+    own = preset or (prepared.preset if prepared is not None else None)
+    if own is not None:
+        return load_settings(own, file, given)
+    clusters: int | tuple[int, ...]
     if prepared is not None:
-        return load_settings(None, file, given, {"method.num_clusters": prepared.num_clusters})
-    names = (
-        {name for domain in load_domains(sources) for name in domain.classes or () if name is not None} if sources else set()
-    )
-    return load_settings(None, file, given, {"method.num_clusters": len(names)} if len(names) > 1 else None)
+        clusters = prepared.num_clusters
+    else:
+        clusters = len({name for domain in load_domains(sources) for name in domain.classes or () if name is not None})
+    counted = {"method.num_clusters": clusters} if clusters != 1 and clusters else {}
+    return load_settings(LAPTOP_PRESET, file, counted | dict(given or {}))
 
 
 def _prepared(sources: Sequence[str]) -> PreparedSet | None:

@@ -100,7 +100,8 @@ def score_encoders(
     class_names, labels = class_ids(domains)
     with bars("embedding", len(encoders) * sum(len(domain) for domain in domains)) as advance:
         embedded = [
-            embed_with(encoders, domain.paths, device, precision, batch_size, workers, advance, cache) for domain in domains
+            embed_with(encoders, domain.paths, device, precision, batch_size, workers, advance, cache, domain.name)
+            for domain in domains
         ]
     named = {name: _named(domains, labels, [found[name] for found in embedded]) for name in encoders}
     counts = tuple(_count(*parts) for parts in zip(domains, labels, (next(iter(f.values())) for f in embedded), strict=True))
@@ -178,7 +179,7 @@ def _encoders(
         )
     epochs = {name: folder.parent / part for name, part in EPOCH_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
-    return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, "trained": last}
+    return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, last.config.rows or "trained": last}
 
 
 def _named(

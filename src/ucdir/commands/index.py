@@ -36,6 +36,8 @@ def index(
     export: bool = True,
     bars: Bars = no_bars,
     say: Callable[[str], None] = lambda sentence: None,
+    as_domain: str | None = None,
+    views: int | None = None,
 ) -> IndexResult:
     """Bring a gallery up to date with its folders: embed what is new or changed, follow what moved, drop what is gone.
 
@@ -50,6 +52,9 @@ def index(
     engine     folder, or milvus:URI
     export     also export the encoder, once, where the extra `onnx` is installed: searching then starts without torch
     bars, say  show progress; tell a line
+    as_domain  the domain, among those that the encoder has learned from, to which all images belong; None = the one with the
+               name of theirs
+    views      how many of its views the encoder is shown of each new image; None = all
     raises     UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
 
     The new gallery appears in one step: a reader sees the old one or the new one. Several processes, started by torchrun, share
@@ -59,7 +64,7 @@ def index(
         if not processes.is_first:
             bars = no_bars
         model = processes.first(lambda: Encoder.load(told_encoder(encoder, say)))
-        looker = looker_of(model, device, precision, batch_size, workers, processes)
+        looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
 
         def work() -> IndexResult:
             wanted = _Wanted(encoder_folder(encoder), sources, classes, split, drop, str(out), engine_flag(engine))

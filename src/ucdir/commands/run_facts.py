@@ -39,13 +39,13 @@ class Asked:
 
 
 def gather_run(folder: Path, asked: Asked) -> RunFacts:
-    """Everything about the run in `folder`; UcdirError when it has no finished epoch, or its encoders are damaged."""
+    """Everything about the run in `folder`; UcdirError when it is not finished, or its encoders are damaged."""
     settings = load_settings(file=folder / "config.toml")
-    curves = read_curves(folder)
+    curves = None if settings.is_closed_form else read_curves(folder)
     encoders = {
         kind: Encoder.load(folder / part) for kind, part in KINDS.items() if kind not in CHOSEN or (folder / part).is_dir()
     }
-    facts = encoder_facts(folder, encoders, curves.chosen)
+    facts = encoder_facts(folder, encoders, {} if curves is None else curves.chosen)
     distinct = {fact.kind: encoders[fact.kind] for fact in facts if fact.same_as is None}
     images = listed_images(folder)
     present, notes = _present(images, asked.seed)
@@ -107,7 +107,9 @@ def _embed_all(
     """Each image once with each distinct encoder; images that cannot be read now are left out everywhere."""
     with asked.bars("embedding", len(encoders) * sum(map(len, present))) as advance:
         found = [
-            embed_with(encoders, domain.paths, asked.device, asked.precision, 64, asked.workers, advance, asked.cache)
+            embed_with(
+                encoders, domain.paths, asked.device, asked.precision, 64, asked.workers, advance, asked.cache, domain.name
+            )
             for domain in present
         ]
     _, labels = class_ids(present)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ucdir.data.domain import load_domain
-from ucdir.data.reading import read_views
+from ucdir.data.evaluation import Viewing
+from ucdir.data.reading import read_seen
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.folder import WEIGHTS
-from ucdir.model.runtime import QueryEncoder, load_query_encoder
+from ucdir.model.runtime import Encoded, QueryEncoder, joined, load_query_encoder
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.answers import QueryHits, SearchResult
 from ucdir.retrieval.engines import GalleryInfo, Where
@@ -31,6 +32,7 @@ def search(
     runtime: str = "auto",
     engine: str = FOLDER,
     bars: Bars = no_bars,
+    as_domain: str | None = None,
 ) -> SearchResult:
     """The k gallery images most similar to each query image: exact cosine, ties in gallery order.
 
@@ -42,6 +44,7 @@ def search(
     under    look only at the images below this folder, absolute or relative to the folder of each domain
     runtime  auto, torch or onnx, see `load_query_encoder`
     engine   folder or milvus:URI
+    as_domain  the domain, among those that the encoder has learned from, to which the queries belong; None = each is recognised
     """
     if k < 1:
         raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
@@ -49,11 +52,12 @@ def search(
     paths = _query_paths(query)
     encode = gallery_encoder(opened.info, str(gallery), encoder, device, precision, runtime, engine)
     with bars("embedding", len(paths)) as advance:
-        rows, image_ids, unreadable = _embed(encode, paths, batch_size, workers, advance)
+        encoded, image_ids, unreadable = _embed(encode, paths, as_domain, batch_size, workers, advance)
     if not image_ids:
         raise unreadable[0] if len(paths) == 1 else _no_query(query, unreadable)
-    found = opened.search(_finite(rows, query), k, Where(domain, under))
-    queries = tuple(QueryHits(paths[image], hits) for image, hits in zip(image_ids, found.hits, strict=True))
+    found = opened.search(_finite(encoded.rows, query), k, Where(domain, under))
+    answers = zip(image_ids, found.hits, encoded.domains, encoded.is_strange, strict=True)
+    queries = tuple(QueryHits(paths[image], hits, name, strange) for image, hits, name, strange in answers)
     return SearchResult(str(gallery), found.searched, queries, unreadable)
 
 
@@ -79,19 +83,25 @@ def gallery_encoder(
 
 
 def _embed(
-    encode: QueryEncoder, paths: tuple[Path, ...], batch_size: int, workers: int, advance: Callable[[int], None]
-) -> tuple[np.ndarray, list[int], tuple[ImageError, ...]]:
-    """Rows of the readable images, their positions in `paths`, and the errors of the others."""
-    rows: list[np.ndarray] = []
+    encode: QueryEncoder,
+    paths: tuple[Path, ...],
+    as_domain: str | None,
+    batch_size: int,
+    workers: int,
+    advance: Callable[[int], None],
+) -> tuple[Encoded, list[int], tuple[ImageError, ...]]:
+    """The readable images, their positions in `paths`, and the errors of the others."""
+    parts: list[Encoded] = []
     image_ids: list[int] = []
     unreadable: list[ImageError] = []
-    for views in read_views(paths, encode.image_size, batch_size, workers):
+    step = max(1, batch_size // max(1, len(encode.views)))
+    for views in read_seen(paths, Viewing(encode.image_size, encode.views), step, workers):
         if views.image_ids:
-            rows.append(encode(views.pixels))
+            parts.append(encode(views.pixels, (as_domain,) * len(views.image_ids)))
         image_ids += views.image_ids
         unreadable += views.unreadable
         advance(len(views))
-    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32), image_ids, tuple(unreadable)
+    return joined(parts), image_ids, tuple(unreadable)
 
 
 def _query_paths(query: Path) -> tuple[Path, ...]:

@@ -1,6 +1,7 @@
 """Learn an encoder from two or more folders of unlabelled images."""
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.data.plan import key_groups
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
+from ucdir.learn.aligned_run import Compute, learn_aligned, refuse_too_few
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
 from ucdir.learn.features import compute_features
 from ucdir.learn.inputs import Inputs, Pictures
@@ -43,6 +45,7 @@ from ucdir.learn.trainer import (
 )
 from ucdir.model.device import choose_precision
 from ucdir.model.encoder import Encoder, build_encoder, with_start
+from ucdir.model.folder import CONFIG
 from ucdir.model.pretrained import require_start
 from ucdir.model.processes import Processes, joined, own_device
 from ucdir.progress import Bars, no_bars, no_words
@@ -100,11 +103,15 @@ def train(
         if not processes.is_first:
             bars, say = no_bars, no_words
         resolved = processes.first(lambda: _resolve(sources, Path(out), settings, resume, overwrite))
+        if resolved.is_closed_form and processes.count > 1:
+            raise UsageError("method align runs in one process. Start it without torchrun.")
         finished = processes.first(lambda: _finished(Path(out), resolved) if resume else None)
         cache = None if finished else open_cache(resolved.data.cache_dir, resolved.data.cache_gb, say)
         begun = _Begun(Path(out), resolved, processes, cache, bars, say)
         if finished is not None:
             result = finished
+        elif resolved.is_closed_form:
+            result = _aligned(begun, overwrite)
         elif processes.first(lambda: resume and (Path(out) / CHECKPOINT).is_file()):
             result = _resumed(begun)
         else:
@@ -115,14 +122,17 @@ def train(
 
 
 def _finished(out: Path, settings: Settings) -> TrainResult | None:
-    """The run in `out` as it lies there; None while there are epochs to come."""
+    """The run in `out` as it lies there; None while there is something left to do."""
+    page = out / PAGE if (out / PAGE).is_file() else None
+    if settings.is_closed_form:
+        is_done = (out / ENCODER / CONFIG).is_file()
+        return TrainResult(out, out / ENCODER, 0, {}, skipped_images(out), 0.0, page, was_finished=True) if is_done else None
     if not (out / CHECKPOINT).is_file():
         return None
     state, epochs = load_checkpoint(out / CHECKPOINT), settings.optimiser.epochs
     if state.epoch < epochs:
         return None
     chosen = {kind: best.epoch for kind, best in state.best.items()}
-    page = out / PAGE if (out / PAGE).is_file() else None
     return TrainResult(out, out / ENCODER, epochs, chosen, skipped_images(out), state.seconds, page, was_finished=True)
 
 
@@ -181,7 +191,7 @@ def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resum
         )
     if not sources:
         raise UsageError("no domains given. Name two or more folders: ucdir train DIR DIR --out run")
-    wanted = settings or Settings()
+    wanted = settings or load_settings()
     require_start(wanted.encoder.weights)
     return with_domains(wanted, sources)
 
@@ -253,6 +263,32 @@ def _started(begun: _Begun, overwrite: bool) -> TrainResult:
         _frozen(trainer).save(out / FROZEN, "The backbone before training, to compare with.")
         save_checkpoint(out / CHECKPOINT, resume_state(trainer))
     return _run(begun, trainer, skipped)
+
+
+def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
+    """Learn in closed form. Features are kept by content, so that a run that was stopped computes none of them twice."""
+    out, settings, started = begun.out, begun.settings, time.monotonic()
+    domains = begun.domains()
+    refuse_too_few(domains)
+    begun.say(f"settings of '{out}'\n\n{settings.to_toml()}")
+    torch.manual_seed(settings.run.seed)  # of weights that are random numbers
+    wanted = settings.encoder
+    frozen = build_encoder(wanted.backbone, wanted.weights, wanted.image_size)
+    begun.say(f"started from {frozen.config.start}")
+    if overwrite and out.exists():
+        shutil.rmtree(out)
+    write_text(out / "config.toml", settings.to_toml())
+    if frozen.loaded is not None:
+        write_text(out / WEIGHTS, frozen.loaded.table())
+    device = own_device(settings.run.device, begun.processes)
+    compute = Compute(device, choose_precision(settings.run.precision, device), begun.cache)
+    try:
+        skipped = learn_aligned(out, settings, domains, frozen, compute, begun.bars, begun.say)
+    except KeyboardInterrupt as error:
+        raise InterruptedRun(
+            f"stopped; features computed so far are in the cache. Go on with: ucdir train --out {out} --resume"
+        ) from error
+    return TrainResult(out, out / ENCODER, 0, {}, skipped, time.monotonic() - started)
 
 
 def _together(settings: Settings, processes: Processes) -> str:

@@ -124,6 +124,19 @@ class PixelCache:
         known = self._contents.get(stamp) if stamp else None
         return self._read(path, stamp)[1] if known is None else known
 
+    def get(self, content: bytes, what: str) -> np.ndarray | None:
+        """The array that an earlier `put` left for the image with this digest; None where there is none."""
+        entry = self._entry(content, what)
+        found = _load(entry)
+        if found is not None:
+            with suppress(OSError):
+                os.utime(entry)
+        return found
+
+    def put(self, content: bytes, what: str, values: np.ndarray) -> None:
+        """Keep an array (A, B, C) uint8 for the image with this digest, as far as there is room."""
+        self._add(self._entry(content, what), values)
+
     def make_room(self, size: int) -> bool:
         """Whether `size` more bytes fit, after entries that are not in use have gone for them. If so, they count as held.
 

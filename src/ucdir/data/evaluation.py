@@ -1,9 +1,29 @@
-"""The one view of an image wherever it is embedded: clustering, scores, galleries and queries. Needs no torch."""
+"""How encoders see an image wherever it is embedded: clustering, scores, galleries and queries. Needs no torch."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from ucdir.data.style_views import style_views
+
 LONGEST = 16
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """What an encoder wants to see of an image.
+
+    size   side of a view in pixels
+    names  of style views; none = the evaluation view alone
+    """
+
+    size: int
+    names: tuple[str, ...] = ()
+
+    def __call__(self, image: Image.Image, content: bytes) -> np.ndarray:
+        """uint8: (3, H, W), the evaluation view; or (V, 3, H, W), the views with these names. `content`: see `style_views`."""
+        return style_views(image, self.size, self.names, content) if self.names else evaluation_view(image, self.size)
 
 
 def evaluation_view(image: Image.Image, size: int) -> np.ndarray:

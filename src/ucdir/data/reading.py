@@ -1,5 +1,7 @@
 """Read many files ahead of whoever needs them, in order. Needs no torch."""
 
+import hashlib
+import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ucdir.data.cache import PixelCache
-from ucdir.data.evaluation import evaluation_view
-from ucdir.data.image import open_rgb
+from ucdir.data.evaluation import Viewing, evaluation_view
+from ucdir.data.image import open_rgb, read_file
 from ucdir.errors import ImageError
 
 Item = TypeVar("Item")
@@ -57,6 +59,16 @@ def read_views(
         start += len(results)
 
 
+def read_seen(paths: Sequence[Path], viewing: Viewing, batch_size: int = 64, workers: int = 0) -> Iterator[Views]:
+    """What an encoder sees of image files, batch by batch in order; `pixels` is (n, ...) of what `viewing` gives."""
+    start = 0
+    for results in read_ahead(paths, partial(_seen, viewing=viewing), batch_size, workers):
+        found = {start + offset: result for offset, result in enumerate(results) if isinstance(result, np.ndarray)}
+        pixels = np.stack(list(found.values())) if found else np.empty((0, 3, viewing.size, viewing.size), np.uint8)
+        yield Views(list(found), pixels, [result for result in results if isinstance(result, ImageError)])
+        start += len(results)
+
+
 def read_ahead(
     items: Sequence[Item], read: Callable[[Item], Result], batch_size: int, workers: int = 0
 ) -> Iterator[list[Result]]:
@@ -87,6 +99,14 @@ def _view_of(path: Path, size: int, cache: PixelCache | None) -> np.ndarray | Im
         return _read(path, f"evaluation view {size}", partial(evaluation_view, size=size), cache)
     except ImageError as error:
         return error
+
+
+def _seen(path: Path, viewing: Viewing) -> np.ndarray | ImageError:
+    try:
+        content = read_file(path)
+        return viewing(open_rgb(io.BytesIO(content)), hashlib.sha256(content).digest())
+    except ImageError as error:
+        return type(error)(path, error.reason)
 
 
 def _read(path: Path, what: str, make: Callable[[Image.Image], np.ndarray], cache: PixelCache | None) -> np.ndarray:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ucdir.errors import UcdirError
+from ucdir.model.alignment import Alignment, Placed
 from ucdir.model.backbones import Backbone, build_backbone
 from ucdir.model.folder import FORMAT_VERSION, EncoderConfig, read_config
 from ucdir.model.pretrained import MatchReport, load_weights
@@ -26,11 +27,12 @@ class Encoder(nn.Module):
     std: Tensor
     loaded: MatchReport | None = None  # what a weights file filled, where it started from one
 
-    def __init__(self, backbone: nn.Module, config: EncoderConfig) -> None:
+    def __init__(self, backbone: nn.Module, config: EncoderConfig, alignment: Alignment | None = None) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
         self.head = projection_head(config)
+        self.alignment = alignment
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
@@ -43,6 +45,19 @@ class Encoder(nn.Module):
         rows = features if self.head is None else self.head(features)
         return F.normalize(rows.float(), dim=1)
 
+    def placed(self, views: Tensor, domain: Tensor) -> Placed:
+        """Images as members of domains, for an encoder that knows domains.
+
+        views    (N, V, 3, H, W) uint8; V is 1 (the plain view) or all of `config.views`
+        domain   (N,) int64, position in `config.domains`; -1 = recognise it
+        """
+        if self.alignment is None:
+            raise ValueError("this encoder knows no domains")
+        images, count = views.shape[:2]
+        features = self.features(views.reshape(images * count, *views.shape[2:])).float().reshape(images, count, -1)
+        placed: Placed = self.alignment(features, domain)
+        return placed
+
     def features(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 pixels -> (N, feature_dim), what the backbone makes of them."""
         images = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
@@ -52,8 +67,7 @@ class Encoder(nn.Module):
     def fingerprint(self) -> str:
         """32 hex digits of the weights and of all that decides an embedding; equal encoders have equal ones."""
         digest = hashlib.blake2b(digest_size=16)
-        deciding = {key: value for key, value in asdict(self.config).items() if key != "start"}
-        digest.update(json.dumps(deciding, sort_keys=True).encode())
+        digest.update(json.dumps(self.config.deciding(), sort_keys=True).encode())
         add_tensors(digest, self)
         return digest.hexdigest()
 
@@ -75,8 +89,10 @@ class Encoder(nn.Module):
         """Read an encoder folder, in evaluation mode on the CPU; UcdirError when it is none, damaged or too new."""
         config = read_config(folder)
         try:
-            encoder = cls(build_backbone(config.backbone, config.image_size).module, config)
-            encoder.load_state_dict(load_file(folder / "model.safetensors"))
+            tensors = load_file(folder / "model.safetensors")
+            alignment = Alignment.of_tensors(tensors, config.domains) if config.domains else None
+            encoder = cls(build_backbone(config.backbone, config.image_size).module, config, alignment)
+            encoder.load_state_dict(tensors)
         except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UcdirError(f"encoder '{folder}' is damaged: {reason}. Train or copy it again.") from error
@@ -88,6 +104,16 @@ def add_tensors(digest: hashlib.blake2b, module: nn.Module) -> None:
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def backbone_digest(encoder: Encoder) -> str:
+    """Tells the backbones of encoders apart, by their weights and by what decides their input."""
+    digest = hashlib.blake2b(digest_size=20)
+    not_of_backbone = ("hidden", "dim", "domains", "views", "rows")
+    deciding = {key: value for key, value in encoder.config.deciding().items() if key not in not_of_backbone}
+    digest.update(repr(sorted(deciding.items())).encode())
+    add_tensors(digest, encoder.backbone)
+    return digest.hexdigest()
 
 
 def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:

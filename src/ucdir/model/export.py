@@ -6,6 +6,7 @@ import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,14 +34,15 @@ def export_onnx(folder: Path) -> float:
         missing = [name for name in PACKAGES if find_spec(name) is None]
         raise UcdirError(f"not installed: {', '.join(missing)}. Install what exporting needs with: pip install 'ucdir[onnx]'.")
     encoder = Encoder.load(folder)
-    size = encoder.config.image_size
-    views = np.random.default_rng(0).integers(0, 256, (4, 3, size, size), dtype=np.uint8)
+    size, names = encoder.config.image_size, encoder.config.views
+    shape = (4, len(names), 3, size, size) if names else (4, 3, size, size)
+    views = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     with atomic_file(folder / EXPORTED) as draft:
         _write(encoder, torch.from_numpy(views), draft)
     write_text(folder / f"{EXPORTED}.json", write_note(folder, encoder.fingerprint()))
     with torch.no_grad():
-        expected = encoder(torch.from_numpy(views)).numpy()
-    difference = float(np.abs(OnnxEncoder(folder)(views) - expected).max())
+        expected = _expected(encoder, torch.from_numpy(views)).numpy()
+    difference = float(np.abs(OnnxEncoder(folder)(views).rows - expected).max())
     if not difference <= TOLERANCE:
         (folder / EXPORTED).unlink()
         raise UcdirError(
@@ -50,18 +52,40 @@ def export_onnx(folder: Path) -> float:
     return difference
 
 
+class _Placing(torch.nn.Module):
+    """An encoder that knows domains as a graph: see `Encoder.placed`."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixels: torch.Tensor, domain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows, chosen, is_strange = self.encoder.placed(pixels, domain)
+        return rows, chosen, is_strange
+
+
+def _expected(encoder: Encoder, views: torch.Tensor) -> torch.Tensor:
+    if not encoder.config.domains:
+        rows: torch.Tensor = encoder(views)
+        return rows
+    return encoder.placed(views, torch.full((len(views),), -1)).rows
+
+
 def _write(encoder: Encoder, views: torch.Tensor, file: Path) -> None:
     """Export quietly: the exporter speaks on every channel there is."""
+    images = torch.export.Dim("images", min=1)
+    knows = bool(encoder.config.domains)
+    shapes: tuple[Any, ...] = ({0: images, 1: torch.export.Dim("views", min=1)}, {0: images}) if knows else ({0: images},)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            encoder,
-            (views,),
+            _Placing(encoder) if knows else encoder,
+            (views, torch.full((len(views),), -1)) if knows else (views,),
             file,
-            input_names=["pixels"],
-            output_names=["rows"],
-            dynamic_shapes=({0: torch.export.Dim("images", min=1)},),
+            input_names=["pixels", "domain"] if knows else ["pixels"],
+            output_names=["rows", "domains", "is_strange"] if knows else ["rows"],
+            dynamic_shapes=shapes,
             dynamo=True,
             external_data=False,
         )

@@ -1,13 +1,13 @@
 """The encoder folder: what lies in it, read without torch."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ucdir.errors import UcdirError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: encoders that know their domains
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 LAST, LABEL_FREE = "encoder", "encoder-label-free"  # in a run folder
 
@@ -16,8 +16,12 @@ LAST, LABEL_FREE = "encoder", "encoder-label-free"  # in a run folder
 class EncoderConfig:
     """What is needed to rebuild an encoder around its weights.
 
-    hidden, dim   widths of the projection head; both None for a bare backbone
+    hidden, dim   widths of the projection head; both None for a bare backbone. With domains: dim is the length of an
+                  embedding, and there is no head
     start         in words, where training started from
+    domains       that the encoder has learned from and knows by name; none for one that treats all images alike
+    views         in which it sees an image (`data/style_views.py`), the plain one first; none = the evaluation view
+    rows          what its embeddings are: aligned, smoothed or centred; empty without domains
     """
 
     backbone: str
@@ -28,11 +32,19 @@ class EncoderConfig:
     hidden: int | None
     dim: int | None
     start: str
+    domains: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+    rows: str = ""
 
     @property
     def length(self) -> int:
         """Numbers in an embedding."""
         return self.dim or self.feature_dim
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides an embedding besides the weights. Fields of later formats are left out where they say nothing."""
+        later = {"domains", "views", "rows"}
+        return {k: v for k, v in asdict(self).items() if k != "start" and (v or k not in later)}
 
 
 def encoder_folder(path: Path) -> Path:
@@ -70,7 +82,8 @@ def read_config(folder: Path) -> EncoderConfig:
         version = content.pop("format_version")
         if version > FORMAT_VERSION:
             raise UcdirError(f"encoder '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
-        content["mean"], content["std"] = tuple(content["mean"]), tuple(content["std"])
+        for name in ("mean", "std", "domains", "views"):
+            content[name] = tuple(content.get(name, ()))
         return EncoderConfig(**content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UcdirError(

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.folder import WEIGHTS, encoder_folder, read_config
@@ -16,8 +19,22 @@ EXPORTED = "model.onnx"
 RUNTIMES = ("auto", "torch", "onnx")
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Embedded images.
+
+    rows        (N, D) float32 unit rows
+    domains     of each image the domain that it was taken for, given or recognised; None where the encoder knows no domains
+    is_strange  of each image whether it looks like no image of that domain
+    """
+
+    rows: np.ndarray
+    domains: tuple[str | None, ...]
+    is_strange: tuple[bool, ...]
+
+
 class QueryEncoder(Protocol):
-    """Evaluation views -> embeddings."""
+    """Views of images -> embeddings."""
 
     @property
     def fingerprint(self) -> str:
@@ -25,10 +42,43 @@ class QueryEncoder(Protocol):
 
     @property
     def image_size(self) -> int:
-        """Side of the views in pixels."""
+        """Side of a view in pixels."""
 
-    def __call__(self, views: np.ndarray) -> np.ndarray:
-        """(N, 3, H, W) uint8 -> (N, D) float32 unit rows."""
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the style views in which it sees an image; none = the evaluation view."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains that it knows by name."""
+
+    def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
+        """Embed N images.
+
+        views    uint8: (N, 3, H, W) evaluation views, or (N, V, 3, H, W) the first V of `views`
+        domains  of each image, one of `domains` or None = recognise it; empty = recognise all
+        """
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Batches as one."""
+    rows = np.concatenate([part.rows for part in parts]) if parts else np.empty((0, 0), np.float32)
+    domains = tuple(domain for part in parts for domain in part.domains)
+    return Encoded(rows, domains, tuple(strange for part in parts for strange in part.is_strange))
+
+
+def domain_numbers(known: Sequence[str], domains: Sequence[str | None], count: int) -> NDArray[np.int64]:
+    """(count,) positions in `known`, -1 = recognise; UsageError for a name that the encoder does not know."""
+    for name in domains:
+        if name is not None and name not in known:
+            raise UsageError(_unknown(name, known))
+    return np.array([-1 if name is None else known.index(name) for name in domains or (None,) * count], np.int64)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    if not known:
+        return f"--as {name}: this encoder treats all images alike and knows no domains. Leave --as out."
+    return f"the encoder knows no domain '{name}', but {', '.join(known)}. Give one of them with --as."
 
 
 def load_query_encoder(path: Path, device: str = "auto", precision: str = "auto", runtime: str = "auto") -> QueryEncoder:
@@ -77,12 +127,21 @@ class OnnxEncoder:
         except Exception as error:  # onnxruntime raises types of its own
             raise UcdirError(f"'{folder / EXPORTED}' is damaged. Make it again with: ucdir export {folder}") from error
         self.fingerprint: str = _note(folder)["fingerprint"]
-        self.image_size = config.image_size
+        self.image_size, self.views, self.domains = config.image_size, config.views, config.domains
 
-    def __call__(self, views: np.ndarray) -> np.ndarray:
+    def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
         """See `QueryEncoder`."""
-        (rows,) = self._session.run(None, {"pixels": views})
-        return np.asarray(rows)
+        numbers = domain_numbers(self.domains, domains, len(views))
+        if not self.domains:
+            (rows,) = self._session.run(None, {"pixels": views})
+            return unplaced(np.asarray(rows))
+        rows, chosen, is_strange = self._session.run(None, {"pixels": views, "domain": numbers})
+        return Encoded(np.asarray(rows), tuple(self.domains[number] for number in chosen), tuple(is_strange.tolist()))
+
+
+def unplaced(rows: np.ndarray) -> Encoded:
+    """Embeddings of an encoder that knows no domains."""
+    return Encoded(rows, (None,) * len(rows), (False,) * len(rows))
 
 
 def _silent_onnxruntime() -> Any:

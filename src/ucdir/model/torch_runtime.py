@@ -1,5 +1,6 @@
 """Searching with the weights themselves: any device and precision, and seconds to start."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from ucdir.model.device import autocast, choose_device, choose_precision
 from ucdir.model.encoder import Encoder
+from ucdir.model.runtime import Encoded, domain_numbers, unplaced
 
 
 class TorchEncoder:
@@ -17,11 +19,17 @@ class TorchEncoder:
         self._precision = choose_precision(precision, self._device)
         self._encoder = Encoder.load(folder).to(self._device)
         self.fingerprint = self._encoder.fingerprint()
-        self.image_size = self._encoder.config.image_size
+        config = self._encoder.config
+        self.image_size, self.views, self.domains = config.image_size, config.views, config.domains
 
     @torch.no_grad()
-    def __call__(self, views: np.ndarray) -> np.ndarray:
-        """(N, 3, H, W) uint8 -> (N, D) float32 unit rows."""
+    def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
+        """See `QueryEncoder`."""
+        numbers = domain_numbers(self.domains, domains, len(views))
+        pixels = torch.from_numpy(views).to(self._device)
         with autocast(self._device, self._precision):
-            rows = self._encoder(torch.from_numpy(views).to(self._device))
-        return np.asarray(rows.float().cpu())
+            if not self.domains:
+                return unplaced(np.asarray(self._encoder(pixels).float().cpu()))
+            placed = self._encoder.placed(pixels, torch.from_numpy(numbers).to(self._device))
+        names = tuple(self.domains[number] for number in placed.domain.tolist())
+        return Encoded(np.asarray(placed.rows.float().cpu()), names, tuple(placed.is_strange.tolist()))

@@ -14,7 +14,7 @@ def hit_table(result: SearchResult) -> RenderableType:
     """Rank, similarity, domain and path of the hits, for each query; then what was skipped."""
     parts: list[RenderableType] = []
     for answered in result.queries:
-        parts += [Text(str(answered.query), style="bold"), _hits(answered), ""]
+        parts += [Text(str(answered.query), style="bold"), *_taken_for(answered), _hits(answered), ""]
     for error in result.unreadable:
         parts.append(Text(f"skipped {error.path}: {error.reason}", style="yellow"))
     summary = f"Similarity: cosine, at most 1. Searched {result.searched:,} images of {result.gallery}, exactly."
@@ -29,6 +29,8 @@ def hit_document(result: SearchResult) -> dict[str, Any]:
         "queries": [
             {
                 "query": str(answered.query),
+                "domain": answered.domain,
+                "is_strange": answered.is_strange,
                 "hits": [
                     {
                         "rank": rank,
@@ -44,6 +46,16 @@ def hit_document(result: SearchResult) -> dict[str, Any]:
         ],
         "unreadable": [{"path": error.path, "reason": error.reason} for error in result.unreadable],
     }
+
+
+def _taken_for(answered: QueryHits) -> list[Text]:
+    """Which domain the query was taken for, where the encoder knows domains."""
+    if answered.domain is None:
+        return []
+    if answered.is_strange:
+        sentence = f"searched as '{answered.domain}', but it looks unlike all images of it that the encoder has seen"
+        return [Text(f"  {sentence}", style="yellow")]
+    return [Text(f"  searched as '{answered.domain}'", style="dim")]
 
 
 def _hits(answered: QueryHits) -> RenderableType:

@@ -145,6 +145,7 @@ class MapFacts:
 class RunFacts:
     """A run, as far as it can be told now.
 
+    curves       None for a method without epochs
     scores       None where classes do not tell; `unscored` says why
     class_names  class id -> name
     root         folder that all images lie in, to name them shortly
@@ -154,7 +155,7 @@ class RunFacts:
     name: str
     again: Again
     domains: tuple[DomainFacts, ...]
-    curves: Curves
+    curves: Curves | None
     scores: EvaluationReport | None
     unscored: str
     class_names: tuple[str, ...]

@@ -9,10 +9,16 @@ from ucdir.retrieval.engines import Hit
 
 @dataclass(frozen=True)
 class QueryHits:
-    """The answers to one query image, best first."""
+    """The answers to one query image, best first.
+
+    domain      the domain that the query was taken for; None where the encoder knows no domains
+    is_strange  the query looks like no image of that domain
+    """
 
     query: Path
     hits: tuple[Hit, ...]
+    domain: str | None = None
+    is_strange: bool = False
 
 
 @dataclass(frozen=True)

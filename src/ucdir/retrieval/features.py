@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from ucdir.data.image import open_rgb
 from ucdir.data.reading import read_ahead
 from ucdir.errors import ImageError, UcdirError
 from ucdir.model.device import autocast
-from ucdir.model.encoder import Encoder, add_tensors, save_tensors
+from ucdir.model.encoder import Encoder, backbone_digest, save_tensors
 from ucdir.retrieval.embed import Embeddings, embed, evaluating
+from ucdir.retrieval.members import Members, embed_members
 
 VERSION = "2"  # of how features are computed and stored
 CHUNK = 64
@@ -68,19 +68,30 @@ def embed_with(
     workers: int = 0,
     progress: Progress | None = None,
     cache: PixelCache | None = None,
+    domain: str = "",
 ) -> dict[str, Embeddings]:
     """Embed files with several encoders: the same images with each, so an image that one could not read is left out of all.
 
     A backbone that several have, or that has no head, is run once and kept; equal encoders are one.
 
     progress    is called with a number of images for each encoder
+    domain      to which the files belong, for encoders that know domains
     """
+    aware = {name: encoder for name, encoder in encoders.items() if encoder.config.domains}
+    if aware:
+        placed = {
+            name: embed_members(Members.of(encoder, domain), paths, device, precision, workers, progress or _nothing, cache)
+            for name, encoder in aware.items()
+        }
+        others = {name: encoder for name, encoder in encoders.items() if name not in aware}
+        found = embed_with(others, paths, device, precision, batch_size, workers, progress, cache)
+        return _of_the_same_images({name: placed.get(name) or found[name] for name in encoders}, paths)
     prints = {name: encoder.fingerprint() for name, encoder in encoders.items()}
     alike = {mark: [name for name in encoders if prints[name] == mark] for mark in prints.values()}
     groups: dict[str, list[str]] = {}
     for mark, names in alike.items():
         groups.setdefault(backbone_digest(encoders[names[0]]), []).append(mark)
-    found: dict[str, Embeddings] = {}
+    found = {}
     for marks in groups.values():
         first = encoders[alike[marks[0]][0]]
         every = None if progress is None else _times(progress, sum(len(alike[mark]) for mark in marks))
@@ -106,6 +117,10 @@ def _of_the_same_images(found: Mapping[str, Embeddings], paths: Sequence[Path]) 
     }
 
 
+def _nothing(count: int) -> None:
+    """Progress that nobody watches."""
+
+
 def _times(progress: Progress, factor: int) -> Progress:
     return lambda count: progress(count * factor)
 
@@ -114,15 +129,6 @@ def _through_head(encoder: Encoder, features: Embeddings, device: torch.device, 
     with evaluating(encoder, device), torch.no_grad(), autocast(device, precision):
         parts = [encoder(part.to(device)).float().cpu() for part in torch.split(features.rows, LARGE)]
     return Embeddings(torch.cat(parts), features.image_ids, features.unreadable)
-
-
-def backbone_digest(encoder: Encoder) -> str:
-    """Tells the backbones of encoders apart, by their weights and by what decides their input."""
-    digest = hashlib.blake2b(digest_size=20)
-    deciding = {key: value for key, value in asdict(encoder.config).items() if key not in ("start", "hidden", "dim")}
-    digest.update(repr(sorted(deciding.items())).encode())
-    add_tensors(digest, encoder.backbone)
-    return digest.hexdigest()
 
 
 def feature_file(

@@ -22,6 +22,7 @@ class Noted:
     position: int
     width: int
     height: int
+    domain: str = ""
 
 
 class Journal:
@@ -55,7 +56,7 @@ class Journal:
         """Write what is waiting: the rows first, then the lines that speak of them."""
         if not self._waiting:
             return
-        lines = [json.dumps([image.sha256, image.width, image.height]) for image, _ in self._waiting]
+        lines = [json.dumps([image.sha256, image.width, image.height, image.domain]) for image, _ in self._waiting]
         rows = np.stack([row for _, row in self._waiting]).astype(np.float32)
         if not self._note.exists():
             write_text(self._note, self._made_with)
@@ -84,7 +85,7 @@ class Journal:
             _cut(self._rows, count * self._dim * 4)
             _cut(self._lines, sum(len(line) for line in lines[:count]))
         noted = (json.loads(line) for line in lines[:count])
-        return {sha256: Noted(position, *size) for position, (sha256, *size) in enumerate(noted)}, count
+        return {sha256: Noted(position, *rest) for position, (sha256, *rest) in enumerate(noted)}, count
 
 
 def _whole_lines(file: Path) -> list[bytes]:

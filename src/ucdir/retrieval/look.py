@@ -17,9 +17,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from ucdir.data.domain import Domain
-from ucdir.data.evaluation import evaluation_view
+from ucdir.data.evaluation import Viewing
 from ucdir.data.image import open_rgb, read_file
 from ucdir.data.reading import read_ahead
 from ucdir.errors import ImageError, UcdirError
@@ -30,6 +31,7 @@ from ucdir.retrieval.embed import encode, evaluating
 from ucdir.retrieval.engines import SCHEMA, GalleryImage, Rows, gallery_image, image_id
 from ucdir.retrieval.journal import Noted
 from ucdir.retrieval.lookup import RowLookup
+from ucdir.retrieval.members import Members
 
 SETTLED_NS = 2_000_000_000
 UNSETTLED = (0, 0)
@@ -82,7 +84,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Fresh:
-    """A file to embed: `view` is (3, H, W) uint8."""
+    """A file to embed: `view` is uint8, what the encoder sees of it."""
 
     image: GalleryImage
     view: np.ndarray
@@ -127,6 +129,8 @@ class Looker:
     precision      of the encoder: float32 or bfloat16
     batch_size     images embedded at a time, by each process
     workers        threads that read, in each process; 0 = one per core
+    as_domain      the domain of the encoder to which all images belong; None = the one with the name of theirs
+    views          how many of its views the encoder is shown of an image that is new to it; None = all
     """
 
     encoder: Encoder
@@ -135,6 +139,17 @@ class Looker:
     batch_size: int
     workers: int = 0
     processes: Processes = ALONE
+    as_domain: str | None = None
+    views: int | None = None
+
+    @property
+    def viewing(self) -> Viewing:
+        """What the encoder is shown of an image."""
+        return Viewing(self.encoder.config.image_size, self.encoder.config.views[: self.views])
+
+    def members(self, domain: str) -> Members | None:
+        """The domain of the encoder to which images of this domain belong; None where it knows no domains."""
+        return Members.of(self.encoder, self.as_domain or domain) if self.encoder.config.domains else None
 
     def look(
         self, items: Sequence[Item], before: Before, noted: Mapping[str, Noted]
@@ -149,11 +164,12 @@ class Looker:
 
     def share(self, items: Sequence[Item], before: Before, noted: Mapping[str, Noted]) -> Iterator[list[Seen]]:
         """What this process sees of its share of the items, batch by batch."""
-        look = partial(look_at, before=before, noted=noted, size=self.encoder.config.image_size)
+        members = {name: self.members(name) for name in {item.domain for item in items}}
+        look = partial(look_at, before=before, noted=noted, viewing=self.viewing, members=members)
         mine = items[self.processes.share(len(items))]
         with evaluating(self.encoder, self.device):
             for results in read_ahead(mine, look, self.batch_size, self.workers):
-                yield self._embedded(results)
+                yield self._embedded(results, members)
 
     def _all(self, mine: Iterator[list[Seen]]) -> list[Seen]:
         """The next batch of all processes, in the order of the items."""
@@ -163,21 +179,40 @@ class Looker:
         parts = [_whole(part) for part in self.processes.to_first(_next(mine))]
         return [seen for turn in zip_longest(*parts) for seen in turn if seen is not None]
 
-    def _embedded(self, results: Sequence[Known | Fresh | ImageError]) -> list[Seen]:
+    def _rows(self, fresh: Sequence[Fresh], members: Mapping[str, Members | None]) -> Tensor:
+        """(n, D) of files that fit one batch."""
+        seen, own = np.stack([item.view for item in fresh]), [members[item.image.domain] for item in fresh]
+        if not self.encoder.config.domains:
+            return encode(self.encoder, seen, self.device, self.precision)
+        domain = torch.tensor([part.number for part in own if part is not None], device=self.device)
+        return encode(lambda views: self.encoder.placed(views, domain).rows, seen, self.device, self.precision)
+
+    def _embedded(self, results: Sequence[Seen | Fresh], members: Mapping[str, Members | None]) -> list[Seen]:
         fresh = [result for result in results if isinstance(result, Fresh)]
         if not fresh:
             return [result for result in results if not isinstance(result, Fresh)]
-        rows = encode(self.encoder, np.stack([item.view for item in fresh]), self.device, self.precision)
+        step = max(1, self.batch_size // max(1, len(self.viewing.names)))
+        rows = torch.cat([self._rows(fresh[start : start + step], members) for start in range(0, len(fresh), step)])
         if not bool(rows.isfinite().all()):
             raise UcdirError(f"the encoder gives NaN or infinity, for example for '{fresh[0].image.path}'. Train it again.")
         found = iter(rows.numpy())
         return [Embedded(result.image, next(found)) if isinstance(result, Fresh) else result for result in results]
 
 
-def looker_of(encoder: Encoder, device: str, precision: str, batch_size: int, workers: int, processes: Processes) -> Looker:
+def looker_of(
+    encoder: Encoder,
+    device: str,
+    precision: str,
+    batch_size: int,
+    workers: int,
+    processes: Processes,
+    as_domain: str | None = None,
+    views: int | None = None,
+) -> Looker:
     """This process as one that looks, with the device and the precision called so; UsageError, told once, for others."""
     own = own_device(device, processes)
-    return Looker(encoder, own, processes.first(lambda: choose_precision(precision, own)), batch_size, workers, processes)
+    exactness = processes.first(lambda: choose_precision(precision, own))
+    return Looker(encoder, own, exactness, batch_size, workers, processes, as_domain, views)
 
 
 def with_helpers(looker: Looker, work: Callable[[], Outcome]) -> Outcome:
@@ -231,7 +266,13 @@ def _items(domain: Domain) -> list[Item]:
     return [Item(path, domain.name, name) for path, name in zip(domain.paths, classes, strict=True)]
 
 
-def look_at(item: Item, before: Before, noted: Mapping[str, Noted], size: int) -> Known | Fresh | ImageError:
+def look_at(
+    item: Item,
+    before: Before,
+    noted: Mapping[str, Noted],
+    viewing: Viewing,
+    members: Mapping[str, Members | None],
+) -> Known | Embedded | Fresh | ImageError:
     """Read as little of a file as shows what is to be done.
 
     The file is not read at all when its times of modification and change are those of the gallery; its content is
@@ -245,7 +286,7 @@ def look_at(item: Item, before: Before, noted: Mapping[str, Noted], size: int) -
             image = before.image(row)
             if (image.mtime_ns, image.ctime_ns, image.bytes) == (*times, length):
                 return Known(replace(image, class_name=item.class_name), row)
-        return _by_content(item, read_file(path), times, before, noted, size)
+        return _by_content(item, read_file(path), times, before, noted, viewing, members[item.domain])
     except UnicodeEncodeError:
         return ImageError(ascii(str(item.path)), "its name is not valid Unicode")
     except ImageError as error:
@@ -263,20 +304,30 @@ def _times(path: Path) -> tuple[tuple[int, int], int]:
 
 
 def _by_content(
-    item: Item, content: bytes, times: tuple[int, int], before: Before, noted: Mapping[str, Noted], size: int
-) -> Known | Fresh:
-    digest = hashlib.sha256(content).hexdigest()
+    item: Item,
+    content: bytes,
+    times: tuple[int, int],
+    before: Before,
+    noted: Mapping[str, Noted],
+    viewing: Viewing,
+    members: Members | None,
+) -> Known | Embedded | Fresh:
+    hashed = hashlib.sha256(content)
+    digest = hashed.hexdigest()
 
     def entry(width: int, height: int) -> GalleryImage:
         path = item.path.absolute()
         return GalleryImage(path, item.domain, digest, width, height, len(content), item.class_name, *times)
 
     row = before.row_with(digest)
-    if row is not None:
-        there = before.image(row)
+    there = None if row is None else before.image(row)
+    if row is not None and there is not None and (members is None or there.domain == item.domain):
         return Known(entry(there.width, there.height), row)
-    if digest in noted:
-        note = noted[digest]
+    note = noted.get(digest)
+    if note is not None and (members is None or note.domain == item.domain):
         return Known(entry(note.width, note.height), ~note.position)
     pixels = open_rgb(io.BytesIO(content))
-    return Fresh(entry(*pixels.size), evaluation_view(pixels, size))
+    learned = None if members is None else members.remembered(hashed.digest())
+    if learned is not None:
+        return Embedded(entry(*pixels.size), learned.numpy())
+    return Fresh(entry(*pixels.size), viewing(pixels, hashed.digest()))

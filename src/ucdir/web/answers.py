@@ -52,6 +52,7 @@ class GalleryEntry(Answer):
     dim: int
     domains: list[DomainCount]
     encoder: str = Field(description="Fingerprint of the encoder.")
+    known_domains: list[str] = Field(description="That the encoder knows and an upload can be searched as; often none.")
     updated: str = Field(description="UTC, ISO 8601.")
 
 
@@ -77,6 +78,8 @@ class QueryEntry(Answer):
     image_id: str | None
     width: int
     height: int
+    domain: str | None = Field(description="That it was taken for; null where the encoder knows no domains.")
+    is_strange: bool = Field(description="It looks like no image of that domain.")
 
 
 class HitEntry(Answer):

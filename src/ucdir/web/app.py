@@ -149,7 +149,10 @@ class Routes:
         """What can be searched, and how much of it."""
         limits = self.service.limits
         return Galleries(
-            galleries=[await self.service.searching(gallery_entry, served) for served in self.service.catalogue],
+            galleries=[
+                await self.service.searching(gallery_entry, served, self.service.queries.domains(served.fingerprint))
+                for served in self.service.catalogue
+            ],
             limits=LimitEntry(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, max_k=limits.max_k),
         )
 
@@ -205,14 +208,23 @@ class Routes:
     async def _query(self, form: SearchForm, served: Served, engine: Engine) -> tuple[np.ndarray, QueryEntry]:
         """The (D,) row to search with and where it is from."""
         if form.image is not None:
-            upload = await self.service.queries.embed(form.image, served.fingerprint)
-            return upload.row, QueryEntry(kind="upload", image_id=None, width=upload.width, height=upload.height)
+            upload = await self.service.queries.embed(form.image, served.fingerprint, form.as_domain)
+            return upload.row, QueryEntry(
+                kind="upload",
+                image_id=None,
+                width=upload.width,
+                height=upload.height,
+                domain=upload.domain,
+                is_strange=upload.is_strange,
+            )
         wanted = form.image_id or ""
         image = await self.service.searching(known_image, engine, served.name, wanted)
         row = await self.service.searching(served.embedding, engine, image.id)
         if row is None:
             raise UsageError(f"gallery '{served.name}' no longer has an image '{image.id}'. Search again.")
-        return row, QueryEntry(kind="image", image_id=image.id, width=image.width, height=image.height)
+        return row, QueryEntry(
+            kind="image", image_id=image.id, width=image.width, height=image.height, domain=image.domain, is_strange=False
+        )
 
     async def _image(self, gallery: str | None, wanted: str) -> GalleryImage:
         served = self.service.catalogue.get(gallery)
@@ -264,13 +276,19 @@ class Routes:
         return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-def gallery_entry(served: Served) -> GalleryEntry:
-    """What a gallery holds now."""
+def gallery_entry(served: Served, known_domains: Sequence[str]) -> GalleryEntry:
+    """What a gallery holds now. known_domains: of its encoder."""
     engine = served.engine()
     domains = [DomainCount(name=name, count=count) for name, count in served.domains().items()]
     info = engine.info
     return GalleryEntry(
-        name=served.name, count=len(engine), dim=info.dim, domains=domains, encoder=info.fingerprint, updated=info.updated
+        name=served.name,
+        count=len(engine),
+        dim=info.dim,
+        domains=domains,
+        encoder=info.fingerprint,
+        known_domains=list(known_domains),
+        updated=info.updated,
     )
 
 

@@ -18,7 +18,7 @@ from ucdir.data.image import MAX_PIXELS
 
 MAX_K = 200
 MAX_TEXT = 4096
-TEXT_FIELDS = ("image_id", "gallery", "domain", "under", "k")
+TEXT_FIELDS = ("image_id", "gallery", "domain", "under", "k", "as")
 OVERHEAD = 64 * 1024
 LINGER = 3.0
 HANG_UP = {"Connection": "close"}
@@ -50,6 +50,7 @@ class SearchForm:
 
     image    the upload, at its start; it is closed with the form
     gallery  its name; None = the first
+    as_domain  of the encoder's domains the one that the upload belongs to; None = the one it looks like
     """
 
     image: BinaryIO | None
@@ -58,6 +59,7 @@ class SearchForm:
     domain: str | None
     under: str | None
     k: int
+    as_domain: str | None = None
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
@@ -171,6 +173,7 @@ def _search_form(form: FormData, limits: Limits) -> SearchForm:
         gallery=texts["gallery"],
         domain=texts["domain"],
         under=_folder(texts["under"]),
+        as_domain=texts["as"],
         k=_count(texts["k"], limits.max_k),
         close=lambda: _close(form),
     )

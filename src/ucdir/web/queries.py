@@ -1,6 +1,7 @@
 """Uploads on their way to embeddings: decoded by a few threads, embedded by one, several at once when several wait."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,10 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ucdir.data.evaluation import evaluation_view
+from ucdir.data.evaluation import Viewing
 from ucdir.data.image import decode
 from ucdir.errors import UcdirError
-from ucdir.model.runtime import QueryEncoder
+from ucdir.model.runtime import Encoded, QueryEncoder, domain_numbers
 
 BATCH = 16
 
@@ -48,37 +49,42 @@ class Query:
 
     row            (D,) float32 unit row
     width, height  pixels, upright
+    domain         that it was taken for; None where the encoder knows no domains
+    is_strange     it looks like no image of that domain
     """
 
     row: np.ndarray
     width: int
     height: int
+    domain: str | None = None
+    is_strange: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
-    """One view that waits for its row."""
+    """What an encoder sees of an image, which waits to be embedded as a member of `domain`; None = recognise it."""
 
     view: np.ndarray
-    row: "Future[np.ndarray]"
+    domain: str | None
+    encoded: "Future[Encoded]"
 
 
 class Embedder:
-    """An encoder in a thread of its own: (3, H, W) views go in, (D,) rows come out."""
+    """An encoder in a thread of its own."""
 
     def __init__(self, encode: QueryEncoder, measure: Callable[[int], None] = lambda count: None) -> None:
-        self.image_size = encode.image_size
+        self.viewing, self.domains = Viewing(encode.image_size, encode.views), encode.domains
         self._encode = encode
         self._measure = measure
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = Thread(target=self._work, name="ucdir-embedder", daemon=True)
         self._thread.start()
 
-    def submit(self, view: np.ndarray) -> "Future[np.ndarray]":
-        """The row of a view, some time later. A future that is cancelled while it waits costs nothing."""
-        job = Job(view, Future())
+    def submit(self, view: np.ndarray, domain: str | None = None) -> "Future[Encoded]":
+        """One image embedded, some time later. A future that is cancelled while it waits costs nothing."""
+        job = Job(view, domain, Future())
         self._waiting.put(job)
-        return job.row
+        return job.encoded
 
     def close(self) -> None:
         """Finish what waits, then end the thread."""
@@ -87,7 +93,7 @@ class Embedder:
 
     def _work(self) -> None:
         while jobs := self._next():
-            self._embed([job for job in jobs if job.row.set_running_or_notify_cancel()])
+            self._embed([job for job in jobs if job.encoded.set_running_or_notify_cancel()])
 
     def _next(self) -> list[Job]:
         """What waits, from one job to BATCH; nothing when closed."""
@@ -102,14 +108,15 @@ class Embedder:
         if not jobs:
             return
         try:
-            rows = self._encode(np.stack([job.view for job in jobs]))
+            found = self._encode(np.stack([job.view for job in jobs]), [job.domain for job in jobs])
         except Exception as error:  # whatever a runtime raises belongs to the requests, not to this thread
             for job in jobs:
-                job.row.set_exception(error)
+                job.encoded.set_exception(error)
             return
         self._measure(len(jobs))
-        for job, row in zip(jobs, rows, strict=True):
-            job.row.set_result(row)
+        for number, job in enumerate(jobs):
+            one = slice(number, number + 1)
+            job.encoded.set_result(Encoded(found.rows[one], found.domains[one], found.is_strange[one]))
 
 
 class Queries:
@@ -121,15 +128,23 @@ class Queries:
         self._max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(threads, "ucdir-decoder")
 
-    async def embed(self, image: BinaryIO, fingerprint: str) -> Query:
-        """Embed an upload; ImageError when it is no image that can be used."""
+    def domains(self, fingerprint: str) -> tuple[str, ...]:
+        """The domains that this encoder knows."""
+        return self._embedders[fingerprint].domains
+
+    async def embed(self, image: BinaryIO, fingerprint: str, domain: str | None = None) -> Query:
+        """Embed an upload as a member of `domain`, None = the one it looks like.
+
+        raises   ImageError when it is no image that can be used, UsageError for a domain that the encoder does not know
+        """
         embedder = self._embedders[fingerprint]
+        domain_numbers(embedder.domains, [domain], 1)
         loop = asyncio.get_running_loop()
-        view, width, height = await loop.run_in_executor(self._decoders, self._view, image, embedder.image_size)
-        row = await asyncio.wrap_future(embedder.submit(view))
-        if not np.isfinite(row).all():
+        view, width, height = await loop.run_in_executor(self._decoders, self._view, image, embedder.viewing)
+        found = await asyncio.wrap_future(embedder.submit(view, domain))
+        if not np.isfinite(found.rows).all():
             raise UcdirError("the encoder gives NaN or infinity for this image. Train it again.")
-        return Query(row, width, height)
+        return Query(found.rows[0], width, height, found.domains[0], found.is_strange[0])
 
     def close(self) -> None:
         """Finish what waits, then end the threads."""
@@ -137,6 +152,8 @@ class Queries:
         for embedder in self._embedders.values():
             embedder.close()
 
-    def _view(self, image: BinaryIO, size: int) -> tuple[np.ndarray, int, int]:
+    def _view(self, image: BinaryIO, viewing: Viewing) -> tuple[np.ndarray, int, int]:
+        content = hashlib.file_digest(image, "sha256").digest()  # type: ignore[arg-type]
+        image.seek(0)
         pixels = decode(image, self._max_pixels).pixels
-        return evaluation_view(pixels, size), *pixels.size
+        return viewing(pixels, content), *pixels.size

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-import numpy as np
+from PIL import Image
 
 from ucdir.data.reading import worker_count
 from ucdir.model.runtime import QueryEncoder
@@ -72,7 +72,7 @@ def build_service(
     limits, metrics, threads = limits or Limits(), Metrics(), worker_count(0)
     embedders = {key: Embedder(encode, metrics.batches.observe) for key, encode in encoders.items()}
     for embedder in embedders.values():  # the first call of a runtime takes longest
-        embedder.submit(np.zeros((3, embedder.image_size, embedder.image_size), np.uint8)).result()
+        embedder.submit(embedder.viewing(Image.new("RGB", (8, 8)), b"")).result()
     service = Service(
         catalogue=Catalogue(served),
         queries=Queries(embedders, limits.max_pixels, threads),

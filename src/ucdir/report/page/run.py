@@ -24,7 +24,8 @@ def run_page(facts: RunFacts, pictures: Pictures) -> str:
 
 def run_drawings(facts: RunFacts) -> Iterator[Drawing]:
     """Every plot of the page."""
-    yield from curve_drawings(facts.curves)
+    if facts.curves is not None:
+        yield from curve_drawings(facts.curves)
     yield from bar_drawings(facts)
     yield from heat_drawings(facts)
     if facts.map is not None:
@@ -35,7 +36,8 @@ def _sections(facts: RunFacts, pictures: Pictures) -> Iterator[Section]:
     labelled = facts.scores is not None
     yield again_section(facts.again, facts.notes)
     yield data_section(facts.domains, pictures)
-    yield curves_section(facts.curves)
+    if facts.curves is not None:
+        yield curves_section(facts.curves)
     yield scores_section(facts.scores, facts.unscored)
     if facts.directions:
         yield grids_section(facts.directions, pictures, labelled)
@@ -49,11 +51,13 @@ def _sections(facts: RunFacts, pictures: Pictures) -> Iterator[Section]:
 def _summary(facts: RunFacts) -> list[tuple[str, str]]:
     """Domains, epochs, and what training gave over no training."""
     found = [(domain.name, f"{domain.listed:,} images") for domain in facts.domains]
-    found.append(("epochs", str(facts.curves.epochs[-1])))
-    scores = facts.scores
+    curves, scores = facts.curves, facts.scores
+    if curves is not None:
+        found.append(("epochs", str(curves.epochs[-1])))
     if scores is None:
-        last = next((series for series in facts.curves.series if series.name == "cycle_agreement"), None)
+        last = None if curves is None else next((s for s in curves.series if s.name == "cycle_agreement"), None)
         value = last.values[-1] if last is not None else None
         return found if value is None else [*found, ("cycle agreement (label-free)", short(value))]
     before, after = (mean_figure(scores, name) for name in (FROZEN, TRAINED))
-    return [*found, ("mean mAP@All, frozen → last epoch", f"{percent(before)} → {percent(after)} %")]
+    after_what = "learned" if curves is None else "last epoch"
+    return [*found, (f"mean mAP@All, frozen → {after_what}", f"{percent(before)} → {percent(after)} %")]

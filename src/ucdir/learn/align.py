@@ -1,0 +1,340 @@
+"""Two or more unlabelled folders brought together in closed form: no gradient, no label, a minute once the features exist.
+
+S domains, each with N images seen in V views of F features. Pure functions of tensors; nothing has N x N numbers in memory.
+ARCHITECTURE.md, "How align works", says why each step is there, and benchmarks/RESULTS.md what each is worth.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ucdir.config import AlignSettings
+from ucdir.errors import UcdirError
+from ucdir.retrieval.neighbours import average, choose_each_other, nearest_rows
+
+BLOCK = 512  # images at a time
+SAMPLE = 20_000  # images of a domain that the map and the groups are learned from
+MOST_PAIRS = 100_000  # of images that enter a covariance
+SCALE = 10  # neighbours on the other side whose mean similarity says how near everything is to an image
+ITERATIONS = 20  # of the search for prototypes
+OWN, ACROSS = 15, 10  # nearest images that can be partners, within a domain and across
+ACROSS_WEIGHT = 2.0  # of the pairs across domains in the covariance, compared with those within one domain
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images of one domain.
+
+    name      for messages
+    features  (N, V, F) float16, in memory or memory-mapped
+    device    where blocks of them are computed with
+    """
+
+    name: str
+    features: NDArray[np.float16]
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """(n, V, F) float32 unit rows, n <= BLOCK, in order."""
+        for start in range(0, len(self), BLOCK):
+            values = torch.from_numpy(np.array(self.features[start : start + BLOCK]))
+            yield F.normalize(values.to(self.device).float(), dim=2)
+
+    def sample(self) -> "Seen":
+        """At most SAMPLE images, evenly spread."""
+        if len(self) <= SAMPLE:
+            return self
+        return Seen(self.name, self.features[np.linspace(0, len(self) - 1, SAMPLE).astype(np.int64)], self.device)
+
+
+@dataclass(frozen=True)
+class Map:
+    """Features of the views of an image -> a row that says what it shows.
+
+    weights     (V,) of the views, sum 1
+    projection  (F, D)
+    """
+
+    weights: Tensor
+    projection: Tensor
+
+    def __call__(self, views: Tensor) -> Tensor:
+        """(n, V, F) unit rows -> (n, D), not centred, not of unit length."""
+        rows: Tensor = torch.einsum("nvd,v->nd", F.normalize(views @ self.projection, dim=2), self.weights)
+        return rows
+
+
+# The map
+
+
+def view_weights(means: Sequence[Tensor], keeps_style: Sequence[bool]) -> Tensor:
+    """(V,) weights of the views, sum 1: a view that moves a domain's mean further than the domains are apart counts little.
+
+    means        for each of S domains (V, F), the mean of each view, the plain view first
+    keeps_style  (V,) views that always count fully
+    """
+    stacked = torch.stack(list(means))  # (S, V, F)
+    gap = torch.stack([(stacked[a, 0] - stacked[b, 0]).norm() for a, b in combinations(range(len(means)), 2)]).mean()
+    shift = (stacked - stacked[:, :1]).norm(dim=2).amax(dim=0)
+    weights = 1 / (1 + (shift / gap.clamp(min=1e-6)) ** 4)
+    weights[torch.tensor(keeps_style, device=weights.device)] = 1
+    scaled: Tensor = weights / weights.sum()
+    return scaled
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """How the images of one domain vary.
+
+    within    (F, F) second moment of what differs between views of one image
+    centres   (N, F) weighted mean of the views of each image, less the domain's
+    """
+
+    within: Tensor
+    centres: Tensor
+
+    @property
+    def between(self) -> Tensor:
+        """(F, F) second moment of the images."""
+        return self.centres.T @ self.centres / len(self.centres)
+
+
+def view_means(seen: Seen) -> Tensor:
+    """(V, F) mean of each view over the images."""
+    return torch.stack([block.sum(dim=0, dtype=torch.float64) for block in seen.blocks()]).sum(dim=0).float() / len(seen)
+
+
+def scatter(seen: Seen, means: Tensor, weights: Tensor) -> Scatter:
+    """Where each kind of view has its own mean (V, F), which is style as well."""
+    within, centres = torch.zeros(means.shape[1], means.shape[1], device=seen.device), []
+    root = weights.sqrt()[:, None]
+    for block in seen.blocks():
+        views = block - means
+        centre = torch.einsum("nvf,v->nf", views, weights)
+        rest = ((views - centre[:, None]) * root).flatten(0, 1)
+        within += rest.T @ rest
+        centres.append(centre)
+    return Scatter(within / len(seen), torch.cat(centres))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images that count as views of one thing: `first[k]` of domain `domains[0]` and `second[k]` of `domains[1]`."""
+
+    domains: tuple[int, int]
+    first: Tensor
+    second: Tensor
+    weight: float
+
+
+def pair_scatter(pairs: Sequence[Pairs], scatters: Sequence[Scatter]) -> Tensor:
+    """(F, F) weighted second moment of what differs within pairs."""
+    total = sum(part.weight for part in pairs)
+    found = torch.zeros_like(scatters[0].within)
+    for part in pairs:
+        step = max(1, -(-len(part.first) // MOST_PAIRS))
+        (a, b), first, second = part.domains, part.first[::step], part.second[::step]
+        for i, j in zip(torch.split(first, BLOCK * 8), torch.split(second, BLOCK * 8), strict=True):
+            apart = scatters[a].centres[i] - scatters[b].centres[j]
+            found += part.weight / total / len(first) * (apart.T @ apart)
+    return found / 2
+
+
+def whitening(within: Tensor, between: Tensor, shrinkage: float, dim: int) -> Tensor:
+    """(F, D) map: what differs within images becomes equally small in all directions; those in which images differ most stay.
+
+    Within-class covariance normalisation with every image a class of its own (Hatch et al. 2006), then the leading directions
+    of the whitened `between`: Fisher's discriminant. `shrinkage` times the mean variance is added to `within`.
+    """
+    size = len(within)
+    within, between = within.double(), between.double()
+    within = within + shrinkage * within.trace() / size * torch.eye(size, dtype=torch.float64, device=within.device)
+    values, vectors = torch.linalg.eigh(within)
+    white = vectors @ torch.diag(values.rsqrt()) @ vectors.T
+    projection: Tensor = white @ torch.linalg.eigh(white @ between @ white).eigenvectors[:, -dim:]
+    return projection.float()
+
+
+# Groups
+
+
+def prototypes(domains: Sequence[Tensor], count: int, balanced: bool, temperature: float, rng: np.random.Generator) -> Tensor:
+    """(count, D) unit rows: soft spherical k-means of all domains together, seeded by k-means++.
+
+    domains    S x (N, D) unit rows
+    balanced   each domain has the same say in every single prototype, else only over all of them
+    """
+    rows = torch.cat(list(domains))
+    share = torch.cat([torch.full((len(domain),), 1 / len(domain), device=rows.device) for domain in domains])
+    far = torch.ones_like(share)
+    chosen: list[int] = []
+    for draw in rng.random(count):
+        cumulated = (far.clamp(min=1e-6) * share).double().cumsum(dim=0)
+        chosen.append(min(int(torch.searchsorted(cumulated, draw * cumulated[-1])), len(rows) - 1))
+        far = torch.minimum(far if len(chosen) > 1 else 1 - rows @ rows[chosen[0]], 1 - rows @ rows[chosen[-1]])
+    centres = rows[chosen]
+    for _ in range(ITERATIONS):
+        sums = [F.softmax(domain @ centres.T / temperature, dim=1).T @ domain / len(domain) for domain in domains]
+        centres = F.normalize(torch.stack([F.normalize(part, dim=1) for part in sums] if balanced else sums).sum(dim=0), dim=1)
+    return centres
+
+
+def memberships(rows: Tensor, groupings: Sequence[Tensor], temperature: float) -> Tensor:
+    """(N, C) unit rows: square roots of the memberships in every group of every grouping.
+
+    The dot product of two such rows is the mean Bhattacharyya similarity of two images' memberships, so the whole is a
+    consensus of clusterings (Strehl & Ghosh 2002; Fred & Jain 2005).
+    """
+    parts = [F.softmax(rows @ grouping.T / temperature, dim=1).clamp(min=1e-9).sqrt() for grouping in groupings]
+    return F.normalize(torch.cat(parts, dim=1), dim=1)
+
+
+def groupings(domains: Sequence[Tensor], settings: AlignSettings, seed: int) -> list[Tensor]:
+    """Prototypes of many groupings: of each count, of both kinds, several times."""
+    rng = np.random.default_rng(seed)
+    kinds = [
+        (balanced, count) for balanced in (True, False) for count in settings.group_counts for _ in range(settings.groupings)
+    ]
+    return [
+        prototypes(domains, min(count, sum(map(len, domains))), balanced, settings.temperature, rng)
+        for balanced, count in kinds
+    ]
+
+
+# Neighbours
+
+
+def smoothed(rows: Tensor, neighbours: int, rounds: int = 2) -> Tensor:
+    """(N, D) unit rows, each averaged with its nearest ones, itself included, `rounds` times, and centred."""
+    for _ in range(rounds):
+        rows = average(rows, nearest_rows(rows, rows, neighbours))
+    return centred(rows)
+
+
+def centred(rows: Tensor) -> Tensor:
+    """Rows less their mean, at unit length."""
+    return F.normalize(rows - rows.mean(dim=0), dim=1)
+
+
+def partners_within(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Images of one domain that are among the nearest of each other."""
+    near = nearest_rows(rows, rows, OWN, skip_self=True).rows
+    return choose_each_other(near, near)
+
+
+def partners_across(one: Tensor, other: Tensor, count: int = ACROSS) -> tuple[Tensor, Tensor]:
+    """Images of two domains that choose each other.
+
+    Similarities are compared after subtracting half of how near everything on the other side is to each of the two, so that
+    hubs are not everyone's choice (CSLS, Conneau et al. 2018).
+    """
+    level_one, level_other = (nearest_rows(a, b, SCALE).similarity.mean(dim=1) for a, b in ((one, other), (other, one)))
+    there = nearest_rows(one, other, count, penalty=level_other / 2).rows
+    back = nearest_rows(other, one, count, penalty=level_one / 2).rows
+    return choose_each_other(there, back)
+
+
+# All of it
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What became of one domain's images.
+
+    centre      (D,) mean of the described images
+    rows        (N, D) unit rows: what each image shows, by itself
+    embeddings  (N, E) unit rows: what it shows, and which groups it belongs to
+    """
+
+    centre: Tensor
+    rows: Tensor
+    embeddings: Tensor
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """S domains brought together."""
+
+    map: Map
+    groupings: tuple[Tensor, ...]
+    domains: tuple[Domain, ...]
+
+
+def align(domains: Sequence[Seen], keeps_style: Sequence[bool], settings: AlignSettings, seed: int = 0) -> Aligned:
+    """Bring S >= 2 domains together.
+
+    domains      the images of each, in an order that does not depend on names
+    keeps_style  (V,) of the views; the plain view comes first
+    raises       UcdirError for features that are not finite or do not vary
+    """
+    samples = [domain.sample() for domain in domains]
+    means = [view_means(sample) for sample in samples]
+    for domain, mean in zip(domains, means, strict=True):
+        require_finite(domain.name, mean)
+    weights = view_weights(means, keeps_style)
+    scatters = [scatter(sample, mean, weights) for sample, mean in zip(samples, means, strict=True)]
+    pairs: list[Pairs] = []
+    for turn in range(settings.rounds + 1):
+        map_ = Map(weights, learn_projection(scatters, pairs, settings))
+        rows = [centred(describe(sample, map_)) for sample in samples]
+        found = groupings(rows, settings, seed + turn)
+        if turn < settings.rounds:
+            joined = join(rows, found, settings)
+            pairs = find_pairs(rows if turn == 0 else joined, joined)
+    return _placed(domains, map_, found, settings)
+
+
+def learn_projection(scatters: Sequence[Scatter], pairs: Sequence[Pairs], settings: AlignSettings) -> Tensor:
+    """(F, D): every domain counts the same, and pairs as much as all views of images together."""
+    within = torch.stack([part.within for part in scatters]).mean(dim=0)
+    between = torch.stack([part.between for part in scatters]).mean(dim=0)
+    if pairs:
+        within = within + pair_scatter(pairs, scatters)
+    return whitening(within, between, settings.shrinkage, settings.dim)
+
+
+def describe(seen: Seen, map_: Map) -> Tensor:
+    """(N, D) rows of all images, neither centred nor of unit length."""
+    return torch.cat([map_(block) for block in seen.blocks()])
+
+
+def join(rows: Sequence[Tensor], found: Sequence[Tensor], settings: AlignSettings) -> list[Tensor]:
+    """For each domain (N, C + D) unit rows: memberships in all groups next to the row averaged over its own domain."""
+    groups = [centred(memberships(part, found, settings.temperature)) for part in rows]
+    calm = [smoothed(part, settings.neighbours) for part in rows]
+    return [F.normalize(torch.cat(parts, dim=1), dim=1) for parts in zip(groups, calm, strict=True)]
+
+
+def find_pairs(rows: Sequence[Tensor], joined: Sequence[Tensor]) -> list[Pairs]:
+    """Images that choose each other, within every domain by `rows` and across every two by `joined`."""
+    own = [Pairs((number, number), *partners_within(part), 1.0) for number, part in enumerate(rows)]
+    across = [
+        Pairs((a, b), *partners_across(joined[a], joined[b]), ACROSS_WEIGHT) for a, b in combinations(range(len(rows)), 2)
+    ]
+    return [part for part in (*own, *across) if len(part.first)]
+
+
+def require_finite(name: str, means: Tensor) -> None:
+    """UcdirError for the view means (V, F) of features with NaN or infinity, or of a network whose output is 0."""
+    if not bool(means.isfinite().all()):
+        raise UcdirError(f"the backbone gives NaN or infinity for images of domain '{name}'. Use other weights (--weights).")
+    if float(means.norm(dim=1).max()) == 0:
+        raise UcdirError(f"the backbone gives only zeros for the images of domain '{name}'. Use other weights (--weights).")
+
+
+def _placed(domains: Sequence[Seen], map_: Map, found: Sequence[Tensor], settings: AlignSettings) -> Aligned:
+    """Every image of every domain, with what was learned from the samples."""
+    described = [describe(domain, map_) for domain in domains]
+    centres = [part.mean(dim=0) for part in described]
+    rows = [F.normalize(part - centre, dim=1) for part, centre in zip(described, centres, strict=True)]
+    joined = join(rows, found, settings)
+    return Aligned(map_, tuple(found), tuple(Domain(*parts) for parts in zip(centres, rows, joined, strict=True)))

@@ -1,0 +1,133 @@
+"""What a frozen backbone gives for the fixed views of images, kept image by image, so that no run computes one twice."""
+
+import hashlib
+import io
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ucdir.data.cache import PixelCache
+from ucdir.data.image import open_rgb, read_file
+from ucdir.data.reading import read_ahead
+from ucdir.data.style_views import VERSION, style_views
+from ucdir.errors import ImageError
+from ucdir.model.device import autocast
+from ucdir.model.encoder import Encoder, backbone_digest
+from ucdir.retrieval.embed import evaluating
+
+AHEAD = 16  # images read at a time
+LARGE = 2**30  # bytes of features above which they are kept in a file instead of in memory
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """Features of the readable images of a list, ordered by content: neither names nor folders decide what is learned.
+
+    values      (M, V, F) float16, in memory or a memory-mapped file
+    image_ids   (M,) int64, positions in the list
+    contents    (M, 32) uint8, SHA-256 of the files, in rising order
+    unreadable  the errors of the others
+    """
+
+    values: NDArray[np.float16]
+    image_ids: NDArray[np.int64]
+    contents: NDArray[np.uint8]
+    unreadable: tuple[ImageError, ...]
+
+
+def view_features(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    views: Sequence[str],
+    device: torch.device,
+    precision: str,
+    workers: int = 0,
+    progress: Callable[[int], None] = lambda count: None,
+    cache: PixelCache | None = None,
+    draw: int = 0,
+    folder: Path | None = None,
+) -> ViewFeatures:
+    """Run the backbone of `encoder` over the `views` of each image. An image is a batch of its own: no other changes a bit.
+
+    views     names from `style_views.VIEWS`
+    progress  is called with the number of images just finished
+    cache     where features are looked for and kept, by content
+    draw      another number gives other crops
+    folder    on a disk with room for large features; None = where temporary files go
+    """
+    contents = digests(paths, workers)
+    order = sorted((content, row) for row, content in enumerate(contents) if isinstance(content, bytes))
+    unreadable = [content for content in contents if isinstance(content, ImageError)]
+    what = f"features {backbone_digest(encoder)} {precision} {VERSION} {draw} {' '.join(views)}"
+    store = _Store(encoder, tuple(views), draw, cache, what)
+    values = _room((len(order), len(views), encoder.config.feature_dim), folder)
+    kept: list[tuple[bytes, int]] = []
+    progress(len(unreadable))
+    with evaluating(encoder, device), torch.no_grad(), autocast(device, precision):
+        reading = chain.from_iterable(read_ahead([(paths[row], content) for content, row in order], store.read, AHEAD, workers))
+        for image, found in zip(order, reading, strict=True):
+            if isinstance(found, ImageError):
+                unreadable.append(found)
+            else:
+                values[len(kept)] = found if found.dtype == np.float16 else store.compute(image[0], found, device)
+                kept.append(image)
+            progress(1)
+    joined = np.frombuffer(b"".join(content for content, _ in kept), np.uint8).reshape(len(kept), 32)
+    return ViewFeatures(values[: len(kept)], np.array([row for _, row in kept], np.int64), joined, tuple(unreadable))
+
+
+def digests(paths: Sequence[Path], workers: int = 0) -> list[bytes | ImageError]:
+    """SHA-256 of each file, or why it cannot be read."""
+    return list(chain.from_iterable(read_ahead(paths, _digest, AHEAD, workers)))
+
+
+@dataclass(frozen=True)
+class _Store:
+    """Features of images in the cache, and how they are made."""
+
+    encoder: Encoder
+    views: tuple[str, ...]
+    draw: int
+    cache: PixelCache | None
+    what: str
+
+    def read(self, image: tuple[Path, bytes]) -> np.ndarray | ImageError:
+        """Known features (V, F) float16 of a file with this digest, else its views (V, 3, H, W) uint8."""
+        path, content = image
+        known = None if self.cache is None else self.cache.get(content, self.what)
+        if known is not None:
+            return known.view(np.float16)[..., 0]
+        try:
+            pixels = open_rgb(io.BytesIO(read_file(path)))
+        except ImageError as error:
+            return type(error)(path, error.reason)
+        return style_views(pixels, self.encoder.config.image_size, self.views, content, self.draw)
+
+    def compute(self, content: bytes, views: np.ndarray, device: torch.device) -> np.ndarray:
+        """(V, F) float16 of views (V, 3, H, W) uint8."""
+        found = self.encoder.features(torch.from_numpy(views).to(device)).half().cpu().numpy()
+        if self.cache is not None:
+            self.cache.put(content, self.what, found[..., None].view(np.uint8))
+        return found
+
+
+def _digest(path: Path) -> bytes | ImageError:
+    try:
+        return hashlib.sha256(read_file(path)).digest()
+    except ImageError as error:
+        return error
+
+
+def _room(shape: tuple[int, ...], folder: Path | None) -> NDArray[np.float16]:
+    """An array for features: in memory, or in a file that is gone when nobody uses it any more."""
+    if 2 * math.prod(shape) <= LARGE:
+        return np.empty(shape, np.float16)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float16, "w+", shape=shape)
