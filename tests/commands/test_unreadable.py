@@ -13,6 +13,7 @@ from ucdir.learn.run import listed_images
 pytestmark = pytest.mark.slow
 
 SMALL = {
+    "method.name": "ucdir",
     "encoder.backbone": "timm/test_resnet",
     "encoder.weights": "none",
     "encoder.image_size": 32,

@@ -85,7 +85,7 @@ def embed_with(
         }
         others = {name: encoder for name, encoder in encoders.items() if name not in aware}
         found = embed_with(others, paths, device, precision, batch_size, workers, progress, cache)
-        return {name: placed.get(name) or found[name] for name in encoders}
+        return _of_the_same_images({name: placed.get(name) or found[name] for name in encoders}, paths)
     prints = {name: encoder.fingerprint() for name, encoder in encoders.items()}
     alike = {mark: [name for name in encoders if prints[name] == mark] for mark in prints.values()}
     groups: dict[str, list[str]] = {}
