@@ -15,7 +15,7 @@ from ucdir.drawing.collection import draw_collections
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SMALL = "--backbone timm/test_resnet --weights none --image-size 32 --epochs 1 --batch-size 4 --num-clusters 3"
+SMALL = "--backbone timm/test_resnet --weights none --image-size 32"
 
 
 BLOCKS = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)

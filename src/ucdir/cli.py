@@ -717,7 +717,7 @@ def demo(
     if result.report is not None:
         print(f"  {result.report}: curves, scores, answers and a map of the run; open it in a browser")
     print(f"  {result.picture}: one drawing of each kind and what it finds; look at it")
-    print(f"Next: ucdir search {result.gallery} YOUR_DRAWING.png    or    ucdir train DIR DIR --preset quick --out run")
+    print(f"Next: ucdir search {result.gallery} YOUR_DRAWING.png    or    ucdir train DIR DIR --out run")
 
 
 @data_app.command("prepare")

@@ -251,7 +251,7 @@ def test_the_view_is_short_and_honest(messy):
     assert "60.0% of 'x' is unreadable; training stops above 1%" in text
     assert "13 of 22 images can be used, 11 findings." in text
     assert "\x1b" not in text
-    assert f"Next: ucdir train {messy}/x why={messy}/y --preset quick --out run" in text
+    assert f"Next: ucdir train {messy}/x why={messy}/y --out run" in text
     assert not any(line != line.rstrip() for line in text.splitlines())
 
 

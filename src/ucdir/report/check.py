@@ -234,7 +234,7 @@ def _next_command(domains: Iterable[DomainCheck]) -> str:
     sources = [shlex.quote(_source(domain)) for domain in domains]
     if len(sources) < 2:
         return f"ucdir check {sources[0]} OTHER_DIR (learning needs two or more folders)"
-    return f"ucdir train {' '.join(sources)} --preset quick --out run"
+    return f"ucdir train {' '.join(sources)} --out run"
 
 
 def _source(domain: DomainCheck) -> str:
