@@ -991,8 +991,9 @@ def test_one_sentence_and_an_exit_code(
         ((photo, tmp_path / "nowhere", *out), None, "nowhere"),
         ((photo, sketch, *out, "--set", "optimiser.epoch=3"), 2, "epochs"),
         ((photo, sketch, *out, "--preset", "officehome"), 2, "office-home"),
+        ((photo, sketch, *out, "--batch-size", 4), 2, "no effect with method align"),
         ((photo, sketch, *out, "--weights", "none", "--init", "x"), 2, "contradict"),
-        ((photo, sketch, *out, "--weights", "nowhere.pth", "--num-clusters", 3, "--batch-size", 4), 1, "nowhere.pth"),
+        ((photo, sketch, *out, "--weights", "nowhere.pth"), 1, "nowhere.pth"),
         ((*out, "--resume"), 2, "resume"),
     ):
         found = exit_code(monkeypatch, *arguments)

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("fastapi", reason="ucdir serve needs the extra 'serve'")
 pytest.importorskip("prometheus_client", reason="ucdir serve needs the extra 'serve'")
 
+from ucdir.model.runtime import unplaced
 from ucdir.web.queries import BATCH, Busy, Embedder, Places
 from ucdir.web.security import host_name
 from ucdir.web.thumbnails import Thumbnails
@@ -17,20 +18,20 @@ from ucdir.web.thumbnails import Thumbnails
 class Means:
     """An encoder that gives the mean of each view, and waits before each batch until it may go on."""
 
-    fingerprint, image_size = "f", 4
+    fingerprint, image_size, views, domains = "f", 4, (), ()
 
     def __init__(self):
         self.may_go_on = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
         self.batches = []
 
-    def __call__(self, views):
+    def __call__(self, views, domains=()):
         self.begun.release()
         self.may_go_on.acquire()
         self.batches.append(len(views))
         if (views == 255).any():
             raise RuntimeError("no such view")
-        return views.mean(axis=(1, 2, 3), dtype=np.float32)[:, None]
+        return unplaced(views.mean(axis=(1, 2, 3), dtype=np.float32)[:, None])
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_what_waits_is_embedded_together_and_each_gets_its_own_row(embedder, enc
     encode.begun.acquire()
     others = [embedder.submit(view(value)) for value in range(1, 2 * BATCH)]
     encode.may_go_on.release(100)
-    assert [future.result()[0] for future in (first, *others)] == list(range(2 * BATCH))
+    assert [future.result().rows[0, 0] for future in (first, *others)] == list(range(2 * BATCH))
     assert encode.batches == [1, BATCH, BATCH - 1]
 
 
@@ -66,7 +67,7 @@ def test_a_cancelled_job_costs_nothing(embedder, encode):
     assert all(future.cancel() for future in dropped)
     kept = embedder.submit(view(2))
     encode.may_go_on.release(100)
-    assert (first.result()[0], kept.result()[0]) == (0, 2)
+    assert (first.result().rows[0, 0], kept.result().rows[0, 0]) == (0, 2)
     with pytest.raises(CancelledError):
         dropped[0].result()
     assert encode.batches == [1, 1]
@@ -76,7 +77,7 @@ def test_an_error_reaches_whoever_asked_and_the_thread_goes_on(embedder, encode)
     encode.may_go_on.release(100)
     with pytest.raises(RuntimeError, match="no such view"):
         embedder.submit(view(255)).result()
-    assert embedder.submit(view(3)).result()[0] == 3
+    assert embedder.submit(view(3)).result().rows[0, 0] == 3
 
 
 def test_closing_finishes_what_waits(encode):
@@ -84,7 +85,7 @@ def test_closing_finishes_what_waits(encode):
     jobs = [embedder.submit(view(value)) for value in range(40)]
     encode.may_go_on.release(100)
     embedder.close()
-    assert [job.result(timeout=0)[0] for job in jobs] == list(range(40))
+    assert [job.result(timeout=0).rows[0, 0] for job in jobs] == list(range(40))
 
 
 def test_places_are_given_back_whatever_happens():

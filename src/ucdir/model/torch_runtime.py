@@ -17,7 +17,8 @@ class TorchEncoder:
     def __init__(self, folder: Path, device: str = "auto", precision: str = "auto") -> None:
         self._device = choose_device(device)
         self._precision = choose_precision(precision, self._device)
-        self._encoder = Encoder.load(folder).to(self._device)
+        encoder = Encoder.load(folder)
+        self._encoder = encoder.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.fingerprint = self._encoder.fingerprint()
         config = self._encoder.config
         self.image_size, self.views, self.domains = config.image_size, config.views, config.domains

@@ -66,10 +66,13 @@ def embed(
 
 @contextmanager
 def evaluating(encoder: Encoder, device: torch.device) -> Iterator[None]:
-    """`encoder` on `device` in evaluation mode; its mode is put back afterwards."""
+    """`encoder` on `device` in evaluation mode; its mode is put back afterwards.
+
+    Its weights get the layout that they have in a training: another one is another kernel, and other last digits.
+    """
     training = encoder.training
     reuse_buffers(device)
-    encoder.to(device).eval()
+    encoder.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     try:
         yield
     finally:
