@@ -338,7 +338,8 @@ def benchmark(
         list[str] | None,
         typer.Option(
             help="paper: train, query and gallery images are the same; held-out: queries and gallery are the test split of "
-            "the set, or a fifth of the images. Repeat for both."
+            "the set, or a fifth of the images; half-a, half-b: one domain keeps half of the classes; private: each has "
+            "classes that the other lacks; which is drawn by the seed. Repeat for several."
         ),
     ] = None,
     ks: Annotated[list[int] | None, typer.Option("--k", help="Cut-offs; repeat for several.")] = None,

@@ -306,6 +306,23 @@ def test_held_out_images_are_not_trained_on(folders: tuple[str, str], tmp_path: 
         assert not any(str(path) in trained_on for path in sides["test"])
 
 
+def test_domains_of_partial_protocols_do_not_hold_the_same_classes(folders: tuple[str, str], tmp_path: Path) -> None:
+    """Each seed has images of its own, for the training-free methods as well."""
+    out = tmp_path / "out"
+    facts = benchmark(folders, out, ["frozen", "align"], seeds=2, protocols=["half-a", "private"], ks=(5,), settings=small())
+    assert {(row.protocol, row.method, row.seed) for row in facts.rows} == {
+        (protocol, method, seed) for protocol in ("half-a", "private") for method in ("frozen", "align") for seed in (0, 1)
+    }
+    for seed in (0, 1):
+        splits = out / "splits" / "private" / "photo-drawing" / f"seed{seed}"
+        own = [set(load_domain(splits / f"{name}.csv").classes or ()) for name in ("photo", "drawing")]
+        assert own[0] - own[1]
+        assert own[1] - own[0]
+    again: list[str] = []
+    benchmark(folders, out, ["frozen", "align"], seeds=2, protocols=["half-a"], ks=(5,), settings=small(), say=again.append)
+    assert "4 of 4 cells were finished before" in again
+
+
 def test_what_is_held_out_does_not_depend_on_where_the_data_lies(folders: tuple[str, str], tmp_path: Path) -> None:
     found = []
     for place in ("one", "deeper/two"):

@@ -633,3 +633,38 @@ def test_the_log_holds_no_queries_and_cannot_be_forged(client, caplog):
         client.get("/images/%0a2026%20POST%20forged?gallery=private")
     (line,) = [record.getMessage() for record in caplog.records if record.name == "ucdir.web"]
     assert re.fullmatch(r"GET /images/%0a2026%20POST%20forged 404 \d+ ms", line)
+
+
+# Encoders that know domains
+
+
+@pytest.fixture(scope="module")
+def knowing(drawn, tmp_path_factory):
+    """A client of a gallery of photographs, whose encoder knows the domains photo and drawing."""
+    from ucdir.commands.index import index
+    from ucdir.commands.train import train
+    from ucdir.config import load_settings
+
+    folder = tmp_path_factory.mktemp("knowing")
+    small = {"encoder.backbone": "timm/test_resnet", "encoder.weights": "none", "encoder.image_size": 32}
+    settings = load_settings(assignments={**small, "run.device": "cpu", "run.precision": "float32"})
+    train([str(drawn / "photo"), str(drawn / "drawing")], folder / "run", settings, report=False)
+    index(folder / "run", [str(drawn / "photo")], folder / "photos", device="cpu", precision="float32", export=False)
+    encoder = load_query_encoder(folder / "run", "cpu", "float32", "torch")
+    with client_of(encoder, folder / "photos") as client:
+        yield client
+
+
+def test_an_upload_is_searched_as_the_domain_that_it_looks_like_or_is_said_to_be(knowing, drawn):
+    assert knowing.get("/galleries").json()["galleries"][0]["known_domains"] == ["photo", "drawing"]
+    content = next((drawn / "drawing").rglob("*.png")).read_bytes()
+    told = {name: search(knowing, content, **{"as": name}) for name in ("photo", "drawing")}
+    assert all(answer["query"]["domain"] == name for name, answer in told.items())
+    assert told["photo"]["hits"] != told["drawing"]["hits"]
+    free = search(knowing, content)
+    assert free["hits"] == told[free["query"]["domain"]]["hits"]
+    assert "knows no domain 'print'" in search(knowing, content, status=422, **{"as": "print"})["detail"]
+
+
+def test_a_domain_is_refused_where_the_encoder_knows_none(client):
+    assert "knows no domains" in search(client, picture(), status=422, **{"as": "photo"})["detail"]

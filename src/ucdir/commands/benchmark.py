@@ -18,6 +18,7 @@ from ucdir.config import Settings, did_you_mean, load_settings, value_of
 from ucdir.data.datasets import DOCUMENT, PreparedSet, load_prepared
 from ucdir.data.domain import Domain, load_domains
 from ucdir.data.held_out import TRAIN, split_source
+from ucdir.data.partial import PARTIAL, partial_sources
 from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.aligned_run import refuse_too_few
 from ucdir.learn.trainer import check_sizes
@@ -29,7 +30,7 @@ from ucdir.storage import locked
 
 DEFAULT_METHODS = (*TRAINING_FREE, "instance", "ucdir", "protoot", "align")
 LAPTOP_PRESET = "head"  # of folders of one's own
-PROTOCOLS = ("paper", "held-out")
+PROTOCOLS = ("paper", "held-out", *PARTIAL)
 DEFAULT_KS = (1, 5, 15, 50)
 GIVEN_ELSEWHERE = {"run.seed": "--seeds", "method.name": "--methods", "data.split": "--protocol held-out"}
 
@@ -58,7 +59,8 @@ def benchmark(
     methods    training-free: frozen, centred, smoothed; trained: align, ucdir, instance, cluster, prototype, coda, protoot
     pairs      NAME-NAME; default: those of the data set, or all
     seeds      how many: 0, 1, ...
-    protocols  paper: train, query and gallery images are the same; held-out: queries and gallery were not trained on
+    protocols  paper: train, query and gallery images are the same; held-out: queries and gallery were not trained on; half-a,
+               half-b, private: as in paper, but the domains of a pair do not hold the same classes (see `data/partial.py`)
     ks         cut-offs; default: those of the data set, or 1 5 15 50
     settings   of every training; default: see `default_settings`
     devices    one worker for each; auto = every CUDA device there is, or the CPU
@@ -78,19 +80,19 @@ def benchmark(
         Cell(pair, protocol, method, seed)
         for pair in _pairs(pairs, [domain.name for domain in domains], prepared)
         for protocol in _known(protocols, PROTOCOLS, "protocol")
-        for method, count in _groups(wanted, seeds)
+        for method, count in _groups(wanted, seeds, protocol)
         for seed in range(count)
     ]
     cutoffs = _cutoffs(ks or (prepared.ks if prepared else DEFAULT_KS))
     workers = _workers(devices)
-    places = _places(domains, protocols, out)
+    places = _places(domains, out)
     free = tuple(method for method in wanted if method in TRAINING_FREE)
 
     @cache  # each is in many cells, and may be a slow disk's
     def load(source: str, split: str | None) -> Domain:
         return load_domains([source], classes=chosen.data.classes, split=split)[0]
 
-    tasks = [_task(cell, out, chosen, free, cutoffs, places[cell.protocol], load) for cell in plan]
+    tasks = [_task(cell, out, chosen, free, cutoffs, places(cell), load) for cell in plan]
     for task in tasks:
         refuse_other_settings(task)
     for task in _one_of_each_kind([task for task in tasks if task.cell.is_trained]):
@@ -200,11 +202,13 @@ def _pairs(given: Sequence[str], names: Sequence[str], prepared: PreparedSet | N
     return prepared.pairs if prepared else tuple(every.values())
 
 
-def _groups(methods: Sequence[str], seeds: int) -> list[tuple[str, int]]:
-    """What needs a cell, with its number of seeds: the training-free methods together, once, and each trained one."""
+def _groups(methods: Sequence[str], seeds: int, protocol: str) -> list[tuple[str, int]]:
+    """What needs a cell, with its number of seeds: the training-free methods together, once for each draw of images, and each
+    trained one.
+    """
     if seeds < 1:
         raise UsageError(f"--seeds {seeds}: expected 1 or more.")
-    free = [("training-free", 1)] if set(methods) & set(TRAINING_FREE) else []
+    free = [("training-free", seeds if protocol in PARTIAL else 1)] if set(methods) & set(TRAINING_FREE) else []
     return [*free, *((method, seeds) for method in methods if method in TRAINED)]
 
 
@@ -223,12 +227,27 @@ def _workers(devices: Sequence[str]) -> tuple[str, ...]:
     return tuple(devices)
 
 
-def _places(domains: Sequence[Domain], protocols: Sequence[str], out: Path) -> dict[str, dict[str, str]]:
-    """For each protocol where each domain is loaded from, as NAME=PATH."""
-    whole = {domain.name: f"{domain.name}={domain.source}" for domain in domains}
-    if "held-out" not in protocols:
-        return {"paper": whole}
-    return {"paper": whole, "held-out": {domain.name: split_source(domain, out / "splits") for domain in domains}}
+def _places(domains: Sequence[Domain], out: Path) -> Callable[[Cell], Mapping[str, str]]:
+    """Where the domains of a cell are loaded from, as NAME=PATH."""
+    named = {domain.name: domain for domain in domains}
+
+    @cache
+    def held_out(name: str) -> str:
+        return split_source(named[name], out / "splits")
+
+    @cache
+    def partial(pair: tuple[str, str], protocol: str, seed: int) -> Mapping[str, str]:
+        folder = out / "splits" / protocol / "-".join(pair) / f"seed{seed}"
+        return partial_sources((named[pair[0]], named[pair[1]]), protocol, seed, folder)
+
+    def places(cell: Cell) -> Mapping[str, str]:
+        if cell.protocol in PARTIAL:
+            return partial(cell.pair, cell.protocol, cell.seed)
+        if cell.protocol == "held-out":
+            return {name: held_out(name) for name in cell.pair}
+        return {name: f"{name}={named[name].source}" for name in cell.pair}
+
+    return places
 
 
 def _task(
@@ -241,7 +260,7 @@ def _task(
     load: Load,
 ) -> Task:
     pair = (sources[cell.pair[0]], sources[cell.pair[1]])
-    split = None if cell.protocol == "paper" else TRAIN
+    split = TRAIN if cell.protocol == "held-out" else None
     update: dict[str, Any] = {
         "data": settings.data.model_copy(update={"split": split}),
         "run": settings.run.model_copy(update={"seed": cell.seed}),

@@ -23,6 +23,8 @@ from ucdir.commands.train import train
 from ucdir.config import MethodSettings, Settings
 from ucdir.data.cache import open_cache
 from ucdir.data.domain import load_domains
+from ucdir.data.held_out import TEST
+from ucdir.data.partial import PARTIAL
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.run import CHOSEN, ENCODER
@@ -52,7 +54,8 @@ class Cell:
     @property
     def place(self) -> Path:
         """Its folder inside the benchmark."""
-        return Path("cells", *self.pair, self.protocol, f"{self.method}-seed{self.seed}")
+        draw = [f"draw{self.seed}"] if self.protocol in PARTIAL else []  # each has images of its own
+        return Path("cells", *self.pair, self.protocol, *draw, f"{self.method}-seed{self.seed}")
 
     @property
     def is_trained(self) -> bool:
@@ -252,7 +255,7 @@ def run_cell(task: Task, device: str = "auto", bars: Bars = no_bars) -> Rows:
 
 def _score(task: Task, settings: Settings, bars: Bars) -> EvaluationReport:
     """Both directions: of the three training-free methods, or of the kept epochs of one that was trained."""
-    split = None if task.cell.protocol == "paper" else "test"
+    split = TEST if task.cell.protocol == "held-out" else None
     domains = load_domains(task.sources, classes=settings.data.classes, split=split)
     check_classes(domains)
     device = choose_device(settings.run.device)

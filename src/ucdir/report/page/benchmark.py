@@ -17,6 +17,9 @@ PAPER = "paper"  # the protocol of published figures
 PROTOCOLS = {
     "paper": "Paper protocol: all images are trained on without labels, and the same images ask and are searched.",
     "held-out": "Held-out protocol: the images that ask and are searched were not trained on.",
+    "half-a": "Half-a protocol: the first domain of a pair keeps half of the classes, drawn by the seed.",
+    "half-b": "Half-b protocol: the second domain of a pair keeps half of the classes, drawn by the seed.",
+    "private": "Private protocol: each domain of a pair has classes that the other lacks, drawn by the seed.",
 }
 Key = tuple[str, str, str]  # query, gallery, protocol
 

@@ -91,6 +91,9 @@ function fillFilters() {
 function fillDomains() {
   const domains = (chosenGallery()?.domains ?? []).map(({ name, count }) => [name, `${name} (${numbers.format(count)})`]);
   fillSelect(byId("domain"), [["", "all"], ...domains]);
+  const known = chosenGallery()?.known_domains ?? [];
+  fillSelect(byId("as"), [["", "recognise"], ...known.map((name) => [name, name])]);
+  byId("as-field").hidden = known.length === 0;
   sayFilters();
 }
 
@@ -119,6 +122,7 @@ byId("gallery").addEventListener("change", () => {
   searchElsewhere();
 });
 byId("domain").addEventListener("change", searchElsewhere);
+byId("as").addEventListener("change", searchElsewhere);
 byId("count").addEventListener("change", searchElsewhere);
 byId("under").addEventListener("input", () => {
   clearTimeout(typing);
@@ -166,9 +170,10 @@ async function fields() {
     k: byId("count").value,
   };
   const source = paper.picture?.source;
-  if (!source) return { ...where, image: await paper.toBlob() };
+  const upload = { ...where, as: byId("as").value };
+  if (!source) return { ...upload, image: await paper.toBlob() };
   if (source.id && (source.gallery === where.gallery || !source.file)) return { ...where, image_id: source.id };
-  return { ...where, image: source.file };
+  return { ...upload, image: source.file };
 }
 
 function showAnswer(answer, drawing) {
@@ -182,10 +187,16 @@ function showAnswer(answer, drawing) {
   const best = answer.hits[0].similarity;
   const title = count === 1 ? "1 hit" : `${count} hits`;
   byId("results-title").textContent = title;
-  byId("searched").textContent = `best ${best.toFixed(3)}, ${numbers.format(answer.searched)} images searched in ${duration(answer.seconds)}`;
+  byId("searched").textContent = `best ${best.toFixed(3)}, ${numbers.format(answer.searched)} images searched in ${duration(answer.seconds)}${takenFor(answer.query)}`;
   if (!drawing) announce(`${title}, best ${best.toFixed(2)}`);
   if (focusFirst) hits.focus(hits.hits[0], { preventScroll: true });
   focusFirst = false;
+}
+
+/** Which domain an upload was searched as, and whether it looks unlike all its images. */
+function takenFor({ kind, domain, is_strange: isStrange }) {
+  if (kind !== "upload" || !domain) return "";
+  return isStrange ? `, searched as ${domain}, though it looks unlike its images` : `, searched as ${domain}`;
 }
 
 function duration(seconds) {
