@@ -663,8 +663,8 @@ def test_an_upload_is_searched_as_the_domain_that_it_looks_like_or_is_said_to_be
     assert told["photo"]["hits"] != told["drawing"]["hits"]
     free = search(knowing, content)
     assert free["hits"] == told[free["query"]["domain"]]["hits"]
-    assert "knows no domain 'print'" in search(knowing, content, status=422, **{"as": "print"})["detail"]
+    assert "knows no domain 'print'" in search(knowing, content, status=404, **{"as": "print"})["detail"]
 
 
 def test_a_domain_is_refused_where_the_encoder_knows_none(client):
-    assert "knows no domains" in search(client, picture(), status=422, **{"as": "photo"})["detail"]
+    assert "knows no domains" in search(client, picture(), status=404, **{"as": "photo"})["detail"]
