@@ -92,7 +92,7 @@ function fillDomains() {
   const domains = (chosenGallery()?.domains ?? []).map(({ name, count }) => [name, `${name} (${numbers.format(count)})`]);
   fillSelect(byId("domain"), [["", "all"], ...domains]);
   const known = chosenGallery()?.known_domains ?? [];
-  fillSelect(byId("as"), [["", "recognise"], ...known.map((name) => [name, name])]);
+  fillSelect(byId("as"), [["", "recognised"], ...known.map((name) => [name, name])]);
   byId("as-field").hidden = known.length === 0;
   sayFilters();
 }
