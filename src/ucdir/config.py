@@ -48,7 +48,7 @@ DEFAULT_PRESET = "align"  # of a run that names neither a preset nor a method
 
 
 class AlignSettings(Section):
-    """The closed-form method (`learn/align.py`). The defaults were chosen by measurement and fit any collection."""
+    """The closed-form method (`learn/align.py`)."""
 
     shrinkage: float = Field(0.3, gt=0.0)  # fraction of the mean within-image variance added to every direction
     dim: int = Field(128, ge=2)  # directions kept

@@ -1,7 +1,7 @@
-"""Two or more unlabelled folders brought together in closed form: no gradient, no label, a minute once the features exist.
+"""Two or more unlabelled folders brought together in closed form: no gradient, no label.
 
 S domains, each with N images seen in V views of F features. Pure functions of tensors; nothing has N x N numbers in memory.
-ARCHITECTURE.md, "How align works", says why each step is there, and benchmarks/RESULTS.md what each is worth.
+ARCHITECTURE.md, "How align works", says why each step is there.
 """
 
 from collections.abc import Iterator, Sequence
