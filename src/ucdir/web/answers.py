@@ -78,7 +78,9 @@ class QueryEntry(Answer):
     image_id: str | None
     width: int
     height: int
-    domain: str | None = Field(description="That it was taken for; null where the encoder knows no domains.")
+    domain: str | None = Field(
+        description="Of an upload, that it was taken for, or null where the encoder knows no domains; of an image, its own."
+    )
     is_strange: bool = Field(description="It looks like no image of that domain.")
 
 

@@ -153,7 +153,9 @@ class Queries:
             embedder.close()
 
     def _view(self, image: BinaryIO, viewing: Viewing) -> tuple[np.ndarray, int, int]:
-        content = hashlib.file_digest(image, "sha256").digest()  # type: ignore[arg-type]
-        image.seek(0)
+        content = b""
+        if viewing.names:
+            content = hashlib.file_digest(image, "sha256").digest()  # type: ignore[arg-type]
+            image.seek(0)
         pixels = decode(image, self._max_pixels).pixels
         return viewing(pixels, content), *pixels.size
