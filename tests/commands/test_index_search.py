@@ -231,3 +231,13 @@ def test_the_command_line_refuses_in_one_sentence(collection, gallery, encoder, 
     code, printed, said = run_command("search", gallery, collection / "left", "-k", 0)
     assert (code, printed) == (2, "")
     assert "k=0" in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [({"as_domain": "left"}, "--as left: .*knows no domains"), ({"views": 1}, "--views 1: .*sees an image in one view")],
+)
+def test_what_only_encoders_that_know_domains_read_is_refused_with_others(encoder, collection, tmp_path, asked, reason):
+    with pytest.raises(UsageError, match=reason):
+        index(encoder, [str(tmp_path / "right")], tmp_path / "gallery", export=False, **asked)
+    assert not (tmp_path / "gallery").exists()

@@ -23,7 +23,7 @@ from ucdir.data.domain import Domain
 from ucdir.data.evaluation import Viewing
 from ucdir.data.image import open_rgb, read_file
 from ucdir.data.reading import read_ahead
-from ucdir.errors import ImageError, UcdirError
+from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.device import choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.model.processes import ALONE, Processes, own_device
@@ -149,7 +149,9 @@ class Looker:
 
     def members(self, domain: str) -> Members | None:
         """The domain of the encoder to which images of this domain belong; None where it knows no domains."""
-        return Members.of(self.encoder, self.as_domain or domain) if self.encoder.config.domains else None
+        if not self.encoder.config.domains and self.as_domain is None:
+            return None
+        return Members.of(self.encoder, self.as_domain or domain)
 
     def look(
         self, items: Sequence[Item], before: Before, noted: Mapping[str, Noted]
@@ -210,6 +212,8 @@ def looker_of(
     views: int | None = None,
 ) -> Looker:
     """This process as one that looks, with the device and the precision called so; UsageError, told once, for others."""
+    if views is not None and not encoder.config.views:
+        raise UsageError(f"--views {views}: this encoder sees an image in one view. Leave --views out.")
     own = own_device(device, processes)
     exactness = processes.first(lambda: choose_precision(precision, own))
     return Looker(encoder, own, exactness, batch_size, workers, processes, as_domain, views)
