@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from safetensors.torch import save_file
+from small_run import GRADIENT
 from trees import files_of, smaller, write_tree
 
 from ucdir.cli import live_table
@@ -35,17 +36,9 @@ from ucdir.report.benchmark_tables import EPOCHS, benchmark_latex, benchmark_mar
 from ucdir.report.published import published_figures
 from ucdir.storage import locked
 
-SMALL = {
-    "method.name": "ucdir",
-    "encoder.backbone": "timm/test_resnet",
-    "encoder.weights": "none",
-    "encoder.image_size": 32,
-    "encoder.dim": 16,
-    "method.num_clusters": [3],
+SMALL = GRADIENT | {
     "optimiser.epochs": 2,
     "optimiser.batch_size": 8,
-    "run.device": "cpu",
-    "run.precision": "float32",
     "data.cache_dir": "none",
 }
 

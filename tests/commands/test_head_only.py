@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_run import GRADIENT
 
 from ucdir.commands.train import train as train_and_report
 from ucdir.config import DataSettings, Settings, load_settings
@@ -24,13 +25,7 @@ from ucdir.retrieval.embed import embed
 
 train = partial(train_and_report, report=False)
 
-HEAD = {
-    "method.name": "ucdir",
-    "encoder.backbone": "timm/test_resnet",
-    "encoder.weights": "none",
-    "encoder.image_size": 32,
-    "encoder.dim": 16,
-    "method.num_clusters": (3,),
+HEAD = GRADIENT | {
     "method.cluster_start": 0.0,
     "method.cluster_full": 0.5,
     "method.alignment_start": 0.3,
@@ -42,8 +37,6 @@ HEAD = {
     "optimiser.learning_rate": 0.01,
     "optimiser.epochs": 4,
     "optimiser.batch_size": 8,
-    "run.device": "cpu",
-    "run.precision": "float32",
 }
 
 

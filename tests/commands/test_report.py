@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_run import GRADIENT
 
 from ucdir.commands import report as module
 from ucdir.commands.report import write_report
@@ -28,20 +29,12 @@ from ucdir.progress import no_bars
 from ucdir.report.page.curves import MEANINGS
 from ucdir.report.plots.svg import plain
 
-SMALL = {
-    "method.name": "ucdir",
-    "encoder.backbone": "timm/test_resnet",
-    "encoder.weights": "none",
-    "encoder.image_size": 32,
-    "encoder.dim": 16,
-    "method.num_clusters": (3,),
+SMALL = GRADIENT | {
     "method.cluster_start": 0.0,
     "method.alignment_start": 0.5,
     "method.entropy_temperature": 0.1,
     "optimiser.epochs": 2,
     "optimiser.batch_size": 4,
-    "run.device": "cpu",
-    "run.precision": "float32",
 }
 HOSTILE = "<img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from small_run import GRADIENT
 
 from ucdir import cli
 from ucdir.commands import train as module
@@ -37,13 +38,7 @@ from ucdir.retrieval.embed import Embeddings
 
 train = partial(module.train, report=False)  # what a report holds is tested in test_report.py
 
-SMALL = {
-    "method.name": "ucdir",
-    "encoder.backbone": "timm/test_resnet",
-    "encoder.weights": "none",
-    "encoder.image_size": 32,
-    "encoder.dim": 16,
-    "method.num_clusters": (3,),
+SMALL = GRADIENT | {
     "method.encoder_momentum": 0.9,
     "method.cluster_start": 0.0,
     "method.cluster_full": 0.5,
@@ -52,8 +47,6 @@ SMALL = {
     "optimiser.epochs": 3,
     "optimiser.batch_size": 4,
     "optimiser.learning_rate": 0.05,
-    "run.device": "cpu",
-    "run.precision": "float32",
     "data.workers": 2,
 }
 ENCODERS = ("encoder", "encoder-frozen", "encoder-label-free", "encoder-oracle")

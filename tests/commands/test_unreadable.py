@@ -6,24 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import GRADIENT
 
 from ucdir.drawing.collection import draw_collections
 from ucdir.learn.run import listed_images
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    "method.name": "ucdir",
-    "encoder.backbone": "timm/test_resnet",
-    "encoder.weights": "none",
-    "encoder.image_size": 32,
-    "encoder.dim": 16,
-    "method.num_clusters": [3],
+SMALL = GRADIENT | {
     "optimiser.train": "head",
     "optimiser.epochs": 1,
     "optimiser.batch_size": 8,
-    "run.device": "cpu",
-    "run.precision": "float32",
 }
 VANISHES = """
 import sys
