@@ -144,12 +144,9 @@ def default_settings(
     own = preset or (prepared.preset if prepared is not None else None)
     if own is not None:
         return load_settings(own, file, given)
-    clusters: int | tuple[int, ...]
-    if prepared is not None:
-        clusters = prepared.num_clusters
-    else:
-        clusters = len({name for domain in load_domains(sources) for name in domain.classes or () if name is not None})
-    counted = {"method.num_clusters": clusters} if clusters != 1 and clusters else {}
+    names = {name for domain in load_domains(sources) for name in domain.classes or ()} if prepared is None else set()
+    clusters = len(names - {None}) if prepared is None else prepared.num_clusters
+    counted = {"method.num_clusters": clusters} if clusters > 1 else {}
     return load_settings(LAPTOP_PRESET, file, counted | dict(given or {}))
 
 

@@ -108,14 +108,11 @@ class PixelCache:
             if found is not None:
                 return found
         content, known = self._read(path, stamp)
-        entry = self._entry(known, what)
-        found = _load(entry)
+        found = self.get(known, what)
         if found is not None:
-            with suppress(OSError):
-                os.utime(entry)
             return found
         made = make(_decoded(path, content))
-        self._add(entry, made)
+        self.put(known, what, made)
         return made
 
     def content(self, path: Path) -> bytes:

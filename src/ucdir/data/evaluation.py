@@ -22,7 +22,7 @@ class Viewing:
     names: tuple[str, ...] = ()
 
     def __call__(self, image: Image.Image, content: bytes) -> np.ndarray:
-        """uint8: (3, H, W), the evaluation view; or (V, 3, H, W), the views with these names. `content`: see `style_views`."""
+        """uint8: (3, H, W), the evaluation view; or (V, 3, H, W), the views with these names, which alone need `content`."""
         return style_views(image, self.size, self.names, content) if self.names else evaluation_view(image, self.size)
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ucdir.data.domain import Domain, load_domains
@@ -27,28 +28,28 @@ def split_source(domain: Domain, folder: Path) -> str:
             f"of the {len(domain)} images of domain '{domain.name}' {sides.count(TEST)} would be held out (one in {HELD_OUT}, "
             "drawn by its name). Take more images, or a manifest with a column 'split'."
         )
-    file, text = folder / f"{domain.name}.csv", _manifest(domain, sides)
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise UsageError(f"the images of domain '{domain.name}' are no longer those of '{file}'. Give another --out.")
+    classes = domain.classes or [None] * len(domain)
+    rows = [(path.absolute(), name or "", side) for path, name, side in zip(domain.paths, classes, sides, strict=True)]
+    return manifest_source(domain.name, ("path", "class", "split"), rows, folder)
+
+
+def manifest_source(name: str, columns: Sequence[str], rows: Iterable[Sequence[object]], folder: Path) -> str:
+    """NAME=MANIFEST of a part of the domain `name`, written to `folder`; UsageError when another part is there already."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([columns, *rows])
+    file = folder / f"{name}.csv"
+    if file.is_file() and file.read_text(encoding="utf-8") != table.getvalue():
+        raise UsageError(f"the images of domain '{name}' are no longer those of '{file}'. Give another --out.")
     try:
-        write_text(file, text)
+        write_text(file, table.getvalue())
     except UnicodeEncodeError as error:
-        raise UcdirError(f"domain '{domain.name}' holds a file name that is no UTF-8. Rename it.") from error
-    return f"{domain.name}={file}"
+        raise UcdirError(f"a file name in domain '{name}' is not UTF-8. Rename it.") from error
+    return f"{name}={file}"
 
 
 def steady_name(path: Path, domain: Domain) -> str:
     """What an image is called wherever the data lies: its place in the folder, or its last two parts in a manifest."""
     return str(path.relative_to(domain.source)) if domain.source.is_dir() else "/".join(path.parts[-2:])
-
-
-def _manifest(domain: Domain, sides: list[str]) -> str:
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(("path", "class", "split"))
-    classes = domain.classes or [None] * len(domain)
-    rows.writerows((path.absolute(), name or "", side) for path, name, side in zip(domain.paths, classes, sides, strict=True))
-    return table.getvalue()
 
 
 def _has_splits(source: str) -> bool:

@@ -1,15 +1,13 @@
 """Pairs of domains that do not hold the same classes, as real collections never do: some classes of a data set are left out."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ucdir.data.domain import Domain
-from ucdir.errors import UcdirError, UsageError
-from ucdir.storage import write_text
+from ucdir.data.held_out import manifest_source
+from ucdir.errors import UsageError
 
 PARTIAL = ("half-a", "half-b", "private")
 FEWEST = 4  # classes that can be drawn from
@@ -47,13 +45,4 @@ def _source(domain: Domain, kept: frozenset[str], folder: Path) -> str:
     rows = [(path.absolute(), name) for path, name in zip(domain.paths, domain.classes or (), strict=True) if name in kept]
     if not rows:
         raise UsageError(f"domain '{domain.name}' has no image of the classes that were drawn. Use another number of seeds.")
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("path", "class"), *rows])
-    file = folder / f"{domain.name}.csv"
-    if file.is_file() and file.read_text(encoding="utf-8") != table.getvalue():
-        raise UsageError(f"the images of domain '{domain.name}' are no longer those of '{file}'. Give another --out.")
-    try:
-        write_text(file, table.getvalue())
-    except UnicodeEncodeError as error:
-        raise UcdirError(f"a file name in domain '{domain.name}' is not UTF-8. Rename it.") from error
-    return f"{domain.name}={file}"
+    return manifest_source(domain.name, ("path", "class"), rows, folder)

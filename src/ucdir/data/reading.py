@@ -51,20 +51,21 @@ def read_views(
     paths: Sequence[Path], size: int, batch_size: int = 64, workers: int = 0, cache: PixelCache | None = None
 ) -> Iterator[Views]:
     """The evaluation views of image files, batch by batch in order."""
-    start = 0
-    for results in read_ahead(paths, partial(_view_of, size=size, cache=cache), batch_size, workers):
-        found = {start + offset: result for offset, result in enumerate(results) if isinstance(result, np.ndarray)}
-        pixels = np.stack(list(found.values())) if found else np.empty((0, 3, size, size), np.uint8)
-        yield Views(list(found), pixels, [result for result in results if isinstance(result, ImageError)])
-        start += len(results)
+    return _batches(paths, partial(_view_of, size=size, cache=cache), size, batch_size, workers)
 
 
 def read_seen(paths: Sequence[Path], viewing: Viewing, batch_size: int = 64, workers: int = 0) -> Iterator[Views]:
     """What an encoder sees of image files, batch by batch in order; `pixels` is (n, ...) of what `viewing` gives."""
+    return _batches(paths, partial(_seen, viewing=viewing), viewing.size, batch_size, workers)
+
+
+def _batches(
+    paths: Sequence[Path], read: Callable[[Path], np.ndarray | ImageError], size: int, batch_size: int, workers: int
+) -> Iterator[Views]:
     start = 0
-    for results in read_ahead(paths, partial(_seen, viewing=viewing), batch_size, workers):
+    for results in read_ahead(paths, read, batch_size, workers):
         found = {start + offset: result for offset, result in enumerate(results) if isinstance(result, np.ndarray)}
-        pixels = np.stack(list(found.values())) if found else np.empty((0, 3, viewing.size, viewing.size), np.uint8)
+        pixels = np.stack(list(found.values())) if found else np.empty((0, 3, size, size), np.uint8)
         yield Views(list(found), pixels, [result for result in results if isinstance(result, ImageError)])
         start += len(results)
 
@@ -104,7 +105,7 @@ def _view_of(path: Path, size: int, cache: PixelCache | None) -> np.ndarray | Im
 def _seen(path: Path, viewing: Viewing) -> np.ndarray | ImageError:
     try:
         content = read_file(path)
-        return viewing(open_rgb(io.BytesIO(content)), hashlib.sha256(content).digest())
+        return viewing(open_rgb(io.BytesIO(content)), hashlib.sha256(content).digest() if viewing.names else b"")
     except ImageError as error:
         return type(error)(path, error.reason)
 

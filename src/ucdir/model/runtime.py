@@ -78,7 +78,10 @@ def domain_numbers(known: Sequence[str], domains: Sequence[str | None], count: i
 def _unknown(name: str, known: Sequence[str]) -> str:
     if not known:
         return f"--as {name}: this encoder treats all images alike and knows no domains. Leave --as out."
-    return f"the encoder knows no domain '{name}', but {', '.join(known)}. Give one of them with --as."
+    listed = ", ".join(f"'{domain}'" for domain in known)
+    return (
+        f"the encoder has learned from {listed} and knows no domain '{name}'. Say which of them an image belongs to: --as NAME."
+    )
 
 
 def load_query_encoder(path: Path, device: str = "auto", precision: str = "auto", runtime: str = "auto") -> QueryEncoder:

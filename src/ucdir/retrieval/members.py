@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ucdir.data.cache import PixelCache
-from ucdir.errors import ImageError, UsageError
+from ucdir.errors import ImageError
 from ucdir.model.alignment import Alignment
 from ucdir.model.encoder import Encoder
+from ucdir.model.runtime import domain_numbers
 from ucdir.retrieval.embed import Embeddings
-from ucdir.retrieval.view_features import digests, view_features
+from ucdir.retrieval.view_features import digests, features_of
 
 BLOCK = 512  # images at a time
 
@@ -29,14 +30,8 @@ class Members:
     @classmethod
     def of(cls, encoder: Encoder, name: str) -> "Members":
         """The domain called `name`; UsageError for one that the encoder does not know."""
-        known = encoder.config.domains
-        if name in known:
-            return cls(encoder, known.index(name))
-        listed = ", ".join(f"'{domain}'" for domain in known)
-        raise UsageError(
-            f"the encoder has learned from {listed} and knows no domain '{name}'. "
-            "Say which of them these images look like: --as NAME."
-        )
+        (number,) = domain_numbers(encoder.config.domains, [name], 1).tolist()
+        return cls(encoder, number)
 
     @property
     def alignment(self) -> Alignment:
@@ -88,9 +83,8 @@ def embed_members(
     progress(len(found))
     new = [position for position in range(len(paths)) if position not in found]
     wanted = members.encoder.config.views[:views]
-    seen = view_features(
-        members.encoder, [paths[position] for position in new], wanted, device, precision, workers, progress, cache
-    )
+    images = [(paths[position], contents[position]) for position in new]
+    seen = features_of(members.encoder, images, wanted, device, precision, workers, progress, cache)
     for row, place in zip(members.placed(seen.values, device), seen.image_ids.tolist(), strict=True):
         found[new[place]] = row
     positions = sorted(found)
