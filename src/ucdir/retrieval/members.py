@@ -15,7 +15,7 @@ from ucdir.model.alignment import Alignment
 from ucdir.model.encoder import Encoder
 from ucdir.model.runtime import domain_numbers
 from ucdir.retrieval.embed import Embeddings
-from ucdir.retrieval.view_features import digests, features_of
+from ucdir.retrieval.view_features import digests, view_features
 
 BLOCK = 512  # images at a time
 
@@ -77,14 +77,14 @@ def embed_members(
     contents = digests(paths, workers)
     found: dict[int, Tensor] = {}
     for position, content in enumerate(contents):
-        known = None if isinstance(content, ImageError) else members.remembered(content)
-        if known is not None:
-            found[position] = known
+        learned = None if isinstance(content, ImageError) else members.remembered(content)
+        if learned is not None:
+            found[position] = learned
     progress(len(found))
     new = [position for position in range(len(paths)) if position not in found]
     wanted = members.encoder.config.views[:views]
-    images = [(paths[position], contents[position]) for position in new]
-    seen = features_of(members.encoder, images, wanted, device, precision, workers, progress, cache)
+    files, known = [paths[position] for position in new], [contents[position] for position in new]
+    seen = view_features(members.encoder, files, wanted, device, precision, workers, progress, cache, contents=known)
     for row, place in zip(members.placed(seen.values, device), seen.image_ids.tolist(), strict=True):
         found[new[place]] = row
     positions = sorted(found)

@@ -53,44 +53,27 @@ def view_features(
     cache: PixelCache | None = None,
     draw: int = 0,
     folder: Path | None = None,
-) -> ViewFeatures:
-    """Run the backbone of `encoder` over the `views` of each image: see `features_of`."""
-    images = list(zip(paths, digests(paths, workers), strict=True))
-    return features_of(encoder, images, views, device, precision, workers, progress, cache, draw, folder)
-
-
-def features_of(
-    encoder: Encoder,
-    images: Sequence[tuple[Path, bytes | ImageError]],
-    views: Sequence[str],
-    device: torch.device,
-    precision: str,
-    workers: int = 0,
-    progress: Callable[[int], None] = lambda count: None,
-    cache: PixelCache | None = None,
-    draw: int = 0,
-    folder: Path | None = None,
+    contents: Sequence[bytes | ImageError] | None = None,
 ) -> ViewFeatures:
     """Run the backbone of `encoder` over the `views` of each image. An image is a batch of its own: no other changes a bit.
 
-    images    files with their `digests`
     views     names from `style_views.VIEWS`
     progress  is called with the number of images just finished
     cache     where features are looked for and kept, by content
     draw      another number gives other crops
     folder    on a disk with room for large features; None = where temporary files go
+    contents  what `digests` gave for the files, where that is known
     """
-    order = sorted((content, row) for row, (_, content) in enumerate(images) if isinstance(content, bytes))
-    unreadable = [content for _, content in images if isinstance(content, ImageError)]
+    contents = digests(paths, workers) if contents is None else contents
+    order = sorted((content, row) for row, content in enumerate(contents) if isinstance(content, bytes))
+    unreadable = [content for content in contents if isinstance(content, ImageError)]
     what = f"features {backbone_digest(encoder)} {precision} {VERSION} {draw} {' '.join(views)}"
     store = _Store(encoder, tuple(views), draw, cache, what)
     values = _room((len(order), len(views), encoder.config.feature_dim), folder)
     kept: list[tuple[bytes, int]] = []
     progress(len(unreadable))
     with evaluating(encoder, device), torch.no_grad(), autocast(device, precision):
-        reading = chain.from_iterable(
-            read_ahead([(images[row][0], content) for content, row in order], store.read, AHEAD, workers)
-        )
+        reading = chain.from_iterable(read_ahead([(paths[row], content) for content, row in order], store.read, AHEAD, workers))
         for image, found in zip(order, reading, strict=True):
             if isinstance(found, ImageError):
                 unreadable.append(found)
