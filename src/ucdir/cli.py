@@ -41,6 +41,21 @@ GalleryEngine = Annotated[str, typer.Option(metavar="ENGINE", help="Where the ga
 AsDomain = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="Domain of the encoder that the images belong to, if not by name.")
 ]
+Expand = Annotated[
+    int | None,
+    typer.Option(
+        "--expand",
+        min=0,
+        metavar="N",
+        help="Move a query toward its N best hits and ask again; 0 = find this very object. Default: what suits the encoder.",
+    ),
+]
+RowKind = Annotated[
+    str | None,
+    typer.Option(
+        "--rows", metavar="ROWS", help="frozen, centred, smoothed or aligned rows of a run of method align. Default: the best."
+    ),
+]
 NumViews = Annotated[
     int | None,
     typer.Option("--views", min=1, help="Views of each new image; 1 is fastest. Default: all that the encoder knows."),
@@ -281,6 +296,7 @@ def evaluate(
     split: Split = None,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals; 0 = none.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    expand: Expand = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = 0,
@@ -311,6 +327,7 @@ def evaluate(
         resamples=resamples,
         seed=seed,
         bars=progress_bar,
+        expand=expand,
     )
     if as_json:
         show_json(score_document(report))
@@ -475,6 +492,7 @@ def index(
     split: Split = None,
     as_domain: AsDomain = None,
     views: NumViews = None,
+    rows: RowKind = None,
     engine: GalleryEngine = "folder",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -507,6 +525,7 @@ def index(
         say=note,
         as_domain=as_domain,
         views=views,
+        rows=rows,
     )
     if is_helper():
         return
@@ -528,6 +547,7 @@ def embed(
     split: Split = None,
     as_domain: AsDomain = None,
     views: NumViews = None,
+    rows: RowKind = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = 0,
@@ -551,6 +571,7 @@ def embed(
         say=note,
         as_domain=as_domain,
         views=views,
+        rows=rows,
     )
     if is_helper():
         return
@@ -589,6 +610,7 @@ def search(
         str | None,
         typer.Option("--as", metavar="NAME", help="Domain of the encoder that the query belongs to. Default: recognised."),
     ] = None,
+    expand: Expand = None,
     runtime: Annotated[str, typer.Option(help="auto, torch, or onnx: the encoder that ucdir export wrote.")] = "auto",
     engine: GalleryEngine = "folder",
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")] = None,
@@ -616,6 +638,7 @@ def search(
         workers=workers,
         bars=progress_bar,
         as_domain=as_domain,
+        expand=expand,
     )
     if as_json:
         show_json(hit_document(result))

@@ -14,7 +14,7 @@ from ucdir.commands.benchmark_folder import Tables, refuse_other_images, refuse_
 from ucdir.commands.evaluate import check_classes
 from ucdir.commands.report import write_report
 from ucdir.commands.train import on_domains
-from ucdir.config import Settings, did_you_mean, load_settings, value_of
+from ucdir.config import DEFAULT_PRESET, Settings, did_you_mean, load_settings, value_of
 from ucdir.data.datasets import DOCUMENT, PreparedSet, load_prepared
 from ucdir.data.domain import Domain, load_domains
 from ucdir.data.held_out import TRAIN, split_source
@@ -138,7 +138,8 @@ def default_settings(
     sources: Sequence[str], preset: str | None = None, file: Path | None = None, given: Mapping[str, Any] | None = None
 ) -> Settings:
     """What a benchmark trains with: given < file < preset; of a prepared data set its own preset; else `head`, which fits a
-    laptop, with as many clusters as there are classes, as in the papers' protocols.
+    laptop, with as many clusters as there are classes, as in the papers' protocols. Without any preset, training-free rows see
+    whole images, as method align does.
     """
     prepared = load_prepared(Path(sources[0])) if len(sources) == 1 and (Path(sources[0]) / DOCUMENT).is_file() else None
     own = preset or (prepared.preset if prepared is not None else None)
@@ -147,7 +148,8 @@ def default_settings(
     names = {name for domain in load_domains(sources) for name in domain.classes or ()} if prepared is None else set()
     clusters = len(names - {None}) if prepared is None else prepared.num_clusters
     counted = {"method.num_clusters": clusters} if clusters > 1 else {}
-    return load_settings(LAPTOP_PRESET, file, counted | dict(given or {}))
+    settings = load_settings(LAPTOP_PRESET, file, counted | dict(given or {}))
+    return settings.model_copy(update={"method": settings.method.model_copy(update={"name": "align"})})
 
 
 def _prepared(sources: Sequence[str]) -> PreparedSet | None:
@@ -177,7 +179,7 @@ def _with_weights(settings: Settings) -> Settings:
 def _refuse_given_elsewhere(settings: Settings) -> None:
     """A setting that the benchmark itself decides is not thrown away silently."""
     for key, flag in GIVEN_ELSEWHERE.items():
-        if value_of(settings, key) != value_of(Settings(), key):
+        if value_of(settings, key) not in (value_of(Settings(), key), DEFAULT_PRESET):  # see `default_settings`
             raise UsageError(f"{key}={value_of(settings, key)} is decided by {flag} here. Leave the setting away.")
 
 

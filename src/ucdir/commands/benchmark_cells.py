@@ -29,11 +29,12 @@ from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.run import CHOSEN, ENCODER
 from ucdir.model.device import choose_device, choose_precision
-from ucdir.model.encoder import Encoder, build_encoder
+from ucdir.model.encoder import Encoder, build_encoder, in_plain_view
 from ucdir.progress import Bars, no_bars, no_words
 from ucdir.report.benchmark_facts import BenchmarkRow, row_document, row_of
 from ucdir.report.benchmark_tables import CHANCE
 from ucdir.retrieval.evaluate import EvaluationReport
+from ucdir.retrieval.expansion import hits_of
 from ucdir.storage import locked, write_text
 
 LABEL_FREE = "label-free"
@@ -261,7 +262,7 @@ def _score(task: Task, settings: Settings, bars: Bars) -> EvaluationReport:
     device = choose_device(settings.run.device)
     precision = choose_precision(settings.run.precision, device)
     cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
-    encoders = _encoders(task, settings)
+    encoders = _encoders(task, settings, [domain.name for domain in domains])
     return score_encoders(
         encoders,
         domains,
@@ -273,14 +274,16 @@ def _score(task: Task, settings: Settings, bars: Bars) -> EvaluationReport:
         bars=bars,
         cache=cache,
         also_smoothed=[name for name in encoders if name == LABEL_FREE],
+        expand={name: hits_of(encoder.config.rows) for name, encoder in encoders.items()},
     )
 
 
-def _encoders(task: Task, settings: Settings) -> dict[str, Encoder]:
+def _encoders(task: Task, settings: Settings, domains: Sequence[str]) -> dict[str, Encoder]:
     if not task.cell.is_trained:
         wanted = settings.encoder
         torch.manual_seed(settings.run.seed)  # of weights that are random numbers
-        return {FROZEN: build_encoder(wanted.backbone, wanted.weights, wanted.image_size)}
+        frozen = build_encoder(wanted.backbone, wanted.weights, wanted.image_size)
+        return {FROZEN: in_plain_view(frozen, domains) if settings.is_closed_form else frozen}
     folders = {"last": ENCODER, **CHOSEN}
     return {epoch: Encoder.load(task.folder / name) for epoch, name in folders.items() if (task.folder / name).is_dir()}
 

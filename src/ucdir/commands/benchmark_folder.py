@@ -33,6 +33,7 @@ TRAINING_FREE_KEYS = {
     "encoder.backbone",
     "encoder.weights",
     "encoder.image_size",
+    "method.name",  # align sees whole images, the others their middle
     "run.precision",
 }
 LISTED = 10  # unreadable images of a domain in a note

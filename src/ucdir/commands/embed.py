@@ -47,17 +47,18 @@ def embed(
     say: Callable[[str], None] = no_words,
     as_domain: str | None = None,
     views: int | None = None,
+    rows: str | None = None,
 ) -> EmbedResult:
     """Embed every readable image of the sources; write `out`.npy and `out`.parquet, whose rows are the same images.
 
-    as_domain, views   see `index`
+    as_domain, views, rows   see `index`
 
     The table has the columns of a gallery's images.parquet: id, path, domain, sha256, width, height, bytes, times, class.
     """
     with joined() as processes:
         if not processes.is_first:
             bars = no_bars
-        model = processes.first(lambda: Encoder.load(told_encoder(encoder, say)))
+        model = processes.first(lambda: Encoder.load(told_encoder(encoder, rows, say)))
         looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
         return with_helpers(looker, lambda: _embed(sources, out, classes, split, looker, overwrite, bars))
 

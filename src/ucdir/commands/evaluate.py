@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from ucdir.config import load_settings
-from ucdir.data.cache import PixelCache
+from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.model.folder import last_encoder_folder
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Bars, no_bars, no_words
 from ucdir.retrieval.embed import Embeddings
 from ucdir.retrieval.evaluate import (
     DEFAULT_KS,
@@ -25,6 +25,7 @@ from ucdir.retrieval.evaluate import (
     smoothed_domains,
     training_free,
 )
+from ucdir.retrieval.expansion import hits_of
 from ucdir.retrieval.features import embed_with
 
 FROZEN, SMOOTHED = "frozen", "smoothed"
@@ -51,6 +52,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     bars: Bars = no_bars,
+    expand: int | None = None,
 ) -> EvaluationReport:
     """Score both directions of every pair of domains: frozen, centred, smoothed and, if any, trained.
 
@@ -62,6 +64,8 @@ def evaluate(
     split       rows of a manifest; None = as the run was set, or all
     resamples   bootstrap resamples over queries for the 95 % intervals, drawn from `seed`
     bars        show progress
+    expand      hits that queries move toward in the rows called `+ expanded`; 0 = no such rows; None = what is best for each
+                encoder, as in `search`
     """
     if not ks or min(ks) < 1:
         raise UsageError(f"k={min(ks, default=0)}: expected 1 or more. Give for example --k 1 --k 5.")
@@ -74,7 +78,12 @@ def evaluate(
     encoders = _encoders(encoder, frozen, backbone, weights, image_size)
     place = choose_device(device)
     exactness = choose_precision(precision, place)
-    return score_encoders(encoders, domains, ks, place, exactness, batch_size, workers, resamples, seed, bars)
+    last = list(encoders)[-1]
+    hits = {name: hits_of(each.config.rows, expand if name == last else None) for name, each in encoders.items()}
+    cache = None if encoder is None else _cache(encoder)
+    return score_encoders(
+        encoders, domains, ks, place, exactness, batch_size, workers, resamples, seed, bars, cache=cache, expand=hits
+    )
 
 
 def score_encoders(
@@ -90,11 +99,13 @@ def score_encoders(
     bars: Bars = no_bars,
     cache: PixelCache | None = None,
     also_smoothed: Sequence[str] = (),
+    expand: Mapping[str, int] | None = None,
 ) -> EvaluationReport:
     """Embed domains that have classes with several encoders and score all directions.
 
     encoders        by the name of their row; the one called `frozen` also gives the rows centred and smoothed
     also_smoothed   names of encoders that also give a row `NAME + smoothed`
+    expand          name of an encoder -> hits that queries move toward in its row `NAME + expanded`; 0 = no such row
     cache           where views and what backbones give are looked for and kept
     """
     class_names, labels = class_ids(domains)
@@ -108,8 +119,9 @@ def score_encoders(
     frozen = named.pop(FROZEN, None)
     methods = (training_free(frozen) if frozen is not None else {}) | named
     methods |= {f"{name} + {SMOOTHED}": smoothed_domains(named[name]) for name in also_smoothed}
-    with bars("scoring", len(methods) * len(domains) * (len(domains) - 1)) as advance:
-        return evaluate_methods(methods, class_names, counts, ks, resamples, seed, advance)
+    moving = {name: hits for name, hits in (expand or {}).items() if hits}
+    with bars("scoring", (len(methods) + len(moving)) * len(domains) * (len(domains) - 1)) as advance:
+        return evaluate_methods(methods, class_names, counts, ks, resamples, seed, advance, moving)
 
 
 def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str | None, split: str | None) -> tuple[Domain, ...]:
@@ -130,6 +142,15 @@ def _config_file(encoder: Path) -> Path | None:
     """The settings of the run, when `encoder` is a run folder."""
     file = encoder / "config.toml"
     return file if file.is_file() else None
+
+
+def _cache(encoder: Path) -> PixelCache | None:
+    """Where the features of a run of method align were kept; other runs are scored without."""
+    config = _config_file(encoder)
+    settings = None if config is None else load_settings(file=config)
+    if settings is None or not settings.is_closed_form:
+        return None
+    return open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
 
 
 def check_classes(domains: Sequence[Domain]) -> None:

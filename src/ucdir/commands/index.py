@@ -9,7 +9,7 @@ from ucdir.data.domain import Domain, load_domains
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.encoder import Encoder
 from ucdir.model.export import can_export, export_onnx
-from ucdir.model.folder import LABEL_FREE, LAST, encoder_folder
+from ucdir.model.folder import LABEL_FREE, LAST, encoder_folder, rows_folder
 from ucdir.model.processes import joined
 from ucdir.model.runtime import is_exported
 from ucdir.progress import Bars, no_bars
@@ -38,6 +38,7 @@ def index(
     say: Callable[[str], None] = lambda sentence: None,
     as_domain: str | None = None,
     views: int | None = None,
+    rows: str | None = None,
 ) -> IndexResult:
     """Bring a gallery up to date with its folders: embed what is new or changed, follow what moved, drop what is gone.
 
@@ -55,6 +56,7 @@ def index(
     as_domain  the domain, among those that the encoder has learned from, to which all images belong; None = the one with the
                name of theirs
     views      how many of its views the encoder is shown of each new image; None = all
+    rows       frozen, centred, smoothed or aligned: which rows of a run of method align; None = those it ended with
     raises     UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
 
     The new gallery appears in one step: a reader sees the old one or the new one. Several processes, started by torchrun, share
@@ -63,21 +65,24 @@ def index(
     with joined() as processes:
         if not processes.is_first:
             bars = no_bars
-        model = processes.first(lambda: Encoder.load(told_encoder(encoder, say)))
+        folder = processes.first(lambda: told_encoder(encoder, rows, say))
+        model = processes.first(lambda: Encoder.load(folder))
         looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
 
         def work() -> IndexResult:
-            wanted = _Wanted(encoder_folder(encoder), sources, classes, split, drop, str(out), engine_flag(engine))
+            wanted = _Wanted(folder, sources, classes, split, drop, str(out), engine_flag(engine))
             return _bring_up_to_date(place_of(out, engine, overwrite), wanted, looker, bars)
 
         result = with_helpers(looker, work)
         if export and processes.is_first:
-            _export(encoder_folder(encoder), say)
+            _export(folder, say)
     return result
 
 
-def told_encoder(encoder: Path, say: Callable[[str], None]) -> Path:
-    """The encoder folder, said where it is one of several of a run."""
+def told_encoder(encoder: Path, rows: str | None, say: Callable[[str], None]) -> Path:
+    """The encoder folder, said where it is one of several of a run. rows: see `index`."""
+    if rows is not None:
+        return rows_folder(encoder, rows)
     folder = encoder_folder(encoder)
     if folder.name == LABEL_FREE != encoder.name:
         say(f"encoder: {folder}, the epoch chosen without labels ({encoder / LAST} is the last)")

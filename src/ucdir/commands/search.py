@@ -15,6 +15,7 @@ from ucdir.model.runtime import Encoded, QueryEncoder, joined, load_query_encode
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.answers import QueryHits, SearchResult
 from ucdir.retrieval.engines import GalleryInfo, Where
+from ucdir.retrieval.expansion import hits_of, search_expanded
 from ucdir.retrieval.places import FOLDER, engine_flag, open_engine
 
 
@@ -33,6 +34,7 @@ def search(
     engine: str = FOLDER,
     bars: Bars = no_bars,
     as_domain: str | None = None,
+    expand: int | None = None,
 ) -> SearchResult:
     """The k gallery images most similar to each query image: exact cosine, equal ones by image id.
 
@@ -44,10 +46,14 @@ def search(
     under    look only at the images below this folder, absolute or relative to the folder of each domain
     runtime  auto, torch or onnx, see `load_query_encoder`
     engine   folder or milvus:URI
+    expand   hits that a query moves toward before it is answered, see `expansion.expanded`; 0 = none, which is right where one
+             very object is looked for; None = what is best for the encoder
     as_domain  the domain, among those that the encoder has learned from, to which the queries belong; None = each is recognised
     """
     if k < 1:
         raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
+    if expand is not None and expand < 0:
+        raise UsageError(f"expand={expand}: expected 0 or more. Give --expand 0 to take the query as it is.")
     opened = open_engine(gallery, engine)
     paths = _query_paths(query)
     encode = gallery_encoder(opened.info, str(gallery), encoder, device, precision, runtime, engine)
@@ -55,10 +61,11 @@ def search(
         encoded, image_ids, unreadable = _embed(encode, paths, as_domain, batch_size, workers, advance)
     if not image_ids:
         raise unreadable[0] if len(paths) == 1 else _no_query(query, unreadable)
-    found = opened.search(_finite(encoded.rows, query), k, Where(domain, under))
+    hits = hits_of(encode.rows, expand)
+    found = search_expanded(opened, _finite(encoded.rows, query), k, Where(domain, under), hits)
     answers = zip(image_ids, found.hits, encoded.domains, encoded.is_strange, strict=True)
     queries = tuple(QueryHits(paths[image], hits, name, strange) for image, hits, name, strange in answers)
-    return SearchResult(str(gallery), found.searched, queries, unreadable)
+    return SearchResult(str(gallery), found.searched, queries, unreadable, hits)
 
 
 def gallery_encoder(

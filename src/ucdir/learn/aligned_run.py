@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ucdir.config import Settings
 from ucdir.data.cache import PixelCache
@@ -15,11 +17,14 @@ from ucdir.errors import ImageError, UsageError
 from ucdir.learn.align import Aligned, Seen, align
 from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.recognise import learn_recogniser, recognised
-from ucdir.learn.run import ENCODER, FROZEN, write_images
-from ucdir.model.alignment import Alignment, DomainMemory
+from ucdir.learn.run import CENTRED, ENCODER, FROZEN, SMOOTHED, write_images
+from ucdir.model.alignment import Alignment, DomainMemory, Recogniser
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
+from ucdir.retrieval.training_free import centred, smoothed
 from ucdir.retrieval.view_features import ViewFeatures, view_features
+
+PLAIN = DEFAULT_VIEWS[:1]
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,16 @@ def learn_aligned(
         refuse_many_unreadable(domain.name, len(part.values), part.unreadable, settings.data.max_unreadable)
     readable = [domain.subset(sorted(part.image_ids.tolist())) for domain, part in zip(domains, seen, strict=True)]
     write_images(out, readable, {d.name: part.unreadable for d, part in zip(domains, seen, strict=True)})
-    frozen.save(out / FROZEN, "The backbone as it came, to compare with.")
-    encoder, accuracy = bring_together(settings, domains, seen, frozen, compute.device, say)
+    plain = _Plain.of(domains, seen, frozen, compute.device)
+    say(f"the domain of an image is recognised from the image alone for {100 * plain.accuracy:.1f} % of them")
+    for kind, folder in (("frozen", FROZEN), ("centred", CENTRED), ("smoothed", SMOOTHED)):
+        plain.encoder(kind).save(out / folder, f"The backbone as it came, rows {kind}: nothing is learned, to compare with.")
+    encoder = bring_together(settings, plain, seen)
     names = ", ".join(f"{domain.name} ({len(domain)} images)" for domain in readable)
     encoder.save(
         out / ENCODER,
         f"Brought together by ucdir from {names}, without labels. An image's domain is recognised from the image alone "
-        f"for {100 * accuracy:.1f} % of them.",
+        f"for {100 * plain.accuracy:.1f} % of them.",
     )
     return skipped
 
@@ -82,35 +90,62 @@ def look(settings: Settings, domains: Sequence[Domain], frozen: Encoder, compute
         ]
 
 
-def bring_together(
-    settings: Settings,
-    domains: Sequence[Domain],
-    seen: Sequence[ViewFeatures],
-    frozen: Encoder,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> tuple[Encoder, float]:
-    """The encoder that knows the domains, and how often it tells the domain of an image right.
+@dataclass(frozen=True)
+class _Plain:
+    """What the domains are before anything is learned.
+
+    features    S x (N, F) float32 unit rows of plain views
+    contents    S x (N, 32) uint8, SHA-256 of the image files
+    recogniser  tells the domain of an image, right for the fraction `accuracy` of images that it has not learned from
+    """
+
+    names: tuple[str, ...]
+    features: tuple[Tensor, ...]
+    contents: tuple[Tensor, ...]
+    frozen: Encoder
+    recogniser: Recogniser
+    accuracy: float
+
+    @classmethod
+    def of(cls, domains: Sequence[Domain], seen: Sequence[ViewFeatures], frozen: Encoder, device: torch.device) -> "_Plain":
+        features = [F.normalize(torch.from_numpy(np.array(part.values[:, 0])).to(device).float(), dim=1) for part in seen]
+        names = tuple(domain.name for domain in domains)
+        contents = tuple(torch.from_numpy(part.contents.copy()) for part in seen)
+        return cls(names, tuple(features), contents, frozen, learn_recogniser(features), recognised(features))
+
+    def encoder(self, kind: str) -> Encoder:
+        """An encoder that gives frozen, centred or smoothed rows."""
+        memories = [_unlearned(kind, *part) for part in zip(self.features, self.contents, strict=True)]
+        return self.knowing(Alignment(torch.ones(1), None, memories, self.recogniser), PLAIN, kind)
+
+    def knowing(self, alignment: Alignment, views: tuple[str, ...], rows: str) -> Encoder:
+        """The backbone with what is known of the domains."""
+        config = replace(self.frozen.config, dim=alignment.length, domains=self.names, views=views, rows=rows)
+        return Encoder(self.frozen.backbone, config, alignment.cpu()).eval()
+
+
+def _unlearned(kind: str, features: Tensor, contents: Tensor) -> DomainMemory:
+    """A domain as it is without learning: features (N, F), contents (N, 32)."""
+    centre = torch.zeros_like(features[0]) if kind == "frozen" else features.mean(dim=0)
+    if kind != "smoothed":
+        return DomainMemory(centre, features[:0].half(), features[:0].half(), contents[:0])
+    return DomainMemory(centre, centred(features).half(), smoothed(features).half(), contents)
+
+
+def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures]) -> Encoder:
+    """The encoder that knows the domains.
 
     What is learned depends on the images alone: domains come in the order of their contents, whatever their names.
     """
-    order = sorted(range(len(domains)), key=lambda number: seen[number].contents.tobytes())
-    parts = [Seen(domains[number].name, seen[number].values, device) for number in order]
+    device = plain.features[0].device
+    order = sorted(range(len(seen)), key=lambda number: seen[number].contents.tobytes())
+    parts = [Seen(plain.names[number], seen[number].values, device) for number in order]
     found = align(parts, [name in KEEPING_STYLE for name in DEFAULT_VIEWS], settings.align, settings.run.seed)
     back = np.argsort(order)
-    plain = [torch.from_numpy(np.array(part.values[:, 0])).to(device) for part in seen]
-    accuracy = recognised(plain)
-    say(f"the domain of an image is recognised from the image alone for {100 * accuracy:.1f} % of them")
     memories = [_memory(found, int(back[number]), part) for number, part in enumerate(seen)]
-    alignment = Alignment(found.map.weights, found.map.projection, memories, learn_recogniser(plain))
-    config = replace(
-        frozen.config,
-        dim=alignment.length,
-        domains=tuple(domain.name for domain in domains),
-        views=DEFAULT_VIEWS,
-        rows="aligned",
+    return plain.knowing(
+        Alignment(found.map.weights, found.map.projection, memories, plain.recogniser), DEFAULT_VIEWS, "aligned"
     )
-    return Encoder(frozen.backbone, config, alignment.cpu()).eval(), accuracy
 
 
 def _memory(found: Aligned, number: int, seen: ViewFeatures) -> DomainMemory:

@@ -18,6 +18,7 @@ from ucdir.storage import atomic_file, clear_write_errors, write_text
 
 ENCODER = LAST
 FROZEN = "encoder-frozen"  # the backbone before training, without a head
+CENTRED, SMOOTHED = "encoder-centred", "encoder-smoothed"  # the training-free rows, where domains are brought together
 CHOSEN = {"label-free": LABEL_FREE, "oracle": "encoder-oracle"}
 CHECKPOINT = Path("checkpoints") / "last.pt"
 IMAGES = "images.csv"

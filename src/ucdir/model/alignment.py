@@ -31,7 +31,7 @@ class DomainMemory(nn.Module):
     """The images of one domain that an encoder has learned from.
 
     centre      (D,) float32, mean of the domain's described images
-    rows        (M, D) float16 unit rows, what an image is compared with
+    rows        (M, D) float16 unit rows, what an image is compared with; M = 0: an embedding is the described image, centred
     embeddings  (M, E) float16 unit rows, what it then becomes
     contents    (M, 32) uint8, SHA-256 of the image files
     """
@@ -49,6 +49,8 @@ class DomainMemory(nn.Module):
     def forward(self, described: Tensor) -> Tensor:
         """(N, D) described images -> (N, E) unit rows, as members of this domain."""
         own = F.normalize(described - self.centre, dim=1)
+        if len(self.rows) == 0:
+            return own
         cosine, ids = (own @ self.rows.float().T).topk(min(NEIGHBOURS, len(self.rows)), dim=1)
         weights = cosine.clamp(min=1e-3).pow(3)  # above 0: an image unlike all others has an embedding, too
         return F.normalize((weights[..., None] * self.embeddings[ids].float()).sum(dim=1), dim=1)
@@ -81,14 +83,16 @@ class Alignment(nn.Module):
     """All that an encoder knows of its S domains.
 
     weights     (V,) float32 of the views, sum 1
-    projection  (F, D) float32
+    projection  (F, D) float32; None = the features as they are
     memories    of each domain
     """
 
     weights: Tensor
-    projection: Tensor
+    projection: Tensor | None
 
-    def __init__(self, weights: Tensor, projection: Tensor, memories: Sequence[DomainMemory], recogniser: Recogniser) -> None:
+    def __init__(
+        self, weights: Tensor, projection: Tensor | None, memories: Sequence[DomainMemory], recogniser: Recogniser
+    ) -> None:
         super().__init__()
         self.register_buffer("weights", weights)
         self.register_buffer("projection", projection)
@@ -100,18 +104,28 @@ class Alignment(nn.Module):
     @property
     def length(self) -> int:
         """Numbers in an embedding."""
-        return self.memories[0].embeddings.shape[1]
+        memory = self.memories[0]
+        return memory.embeddings.shape[1] if len(memory.rows) else len(memory.centre)
 
     def forward(self, features: Tensor, domain: Tensor) -> Placed:
         """(N, V, F) features of the first V views -> images as members of `domain` (N,); -1 = recognise it."""
         distances = self.recogniser(features[:, 0])
         chosen = torch.where(domain < 0, distances.argmin(dim=1), domain)
-        views = F.normalize(F.normalize(features, dim=2) @ self.projection, dim=2)
+        views = F.normalize(features, dim=2)
+        if self.projection is not None:
+            views = F.normalize(views @ self.projection, dim=2)
         described = torch.einsum("nvd,v->nd", views, self.weights[: features.shape[1]])
         described = described / self.weights[: features.shape[1]].sum()
         members = torch.stack([memory(described) for memory in self.memories])  # (S, N, E)
         own = torch.arange(chosen.shape[0], device=chosen.device)
         return Placed(members[chosen, own], chosen, distances[own, chosen] > self.recogniser.limits[chosen])
+
+    @classmethod
+    def unlearned(cls, features: int, domains: int) -> "Alignment":
+        """One view, whose features are the embedding; all images look like the first domain."""
+        nothing = torch.zeros(features), torch.empty(0, features), torch.empty(0, features), torch.empty(0, 32)
+        recogniser = Recogniser(torch.zeros(features, 1), torch.zeros(domains, 1), torch.zeros(domains))
+        return cls(torch.ones(1), None, [DomainMemory(*nothing) for _ in range(domains)], recogniser)
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor], domains: Sequence[str]) -> "Alignment":
@@ -125,4 +139,5 @@ class Alignment(nn.Module):
             DomainMemory(*part(f"memory{number}", "centre", "rows", "embeddings", "contents")) for number in range(len(domains))
         ]
         recogniser = Recogniser(*part("recogniser", "axes", "means", "limits"))
-        return cls(torch.empty_like(own["weights"]), torch.empty_like(own["projection"]), memories, recogniser)
+        projection = torch.empty_like(own["projection"]) if "projection" in own else None
+        return cls(torch.empty_like(own["weights"]), projection, memories, recogniser)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -157,6 +157,13 @@ def build_encoder(
         encoder.loaded = load_weights(Path(weights), encoder.backbone, encoder.head)
         start = encoder.loaded.sentence()
     return with_start(encoder, start).eval()
+
+
+def in_plain_view(encoder: Encoder, domains: Sequence[str]) -> Encoder:
+    """A bare backbone that sees images whole, as method align does, instead of their middle; its rows stay frozen."""
+    alignment = Alignment.unlearned(encoder.config.feature_dim, len(domains))
+    config = replace(encoder.config, dim=alignment.length, domains=tuple(domains), views=("plain",), rows="frozen")
+    return Encoder(encoder.backbone, config, alignment).eval()
 
 
 def with_start(encoder: Encoder, start: str) -> Encoder:

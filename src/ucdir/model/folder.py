@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ucdir.errors import UcdirError
+from ucdir.errors import UcdirError, UsageError
 
 FORMAT_VERSION = 2  # 2: encoders that know their domains
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+ROWS = ("frozen", "centred", "smoothed", "aligned")  # what embeddings of an encoder that knows domains can be
 LAST, LABEL_FREE = "encoder", "encoder-label-free"  # in a run folder
 
 
@@ -21,7 +22,7 @@ class EncoderConfig:
     start         in words, where training started from
     domains       that the encoder has learned from and knows by name; none for one that treats all images alike
     views         in which it sees an image (`data/style_views.py`), the plain one first; none = the evaluation view
-    rows          what its embeddings are: aligned, smoothed or centred; empty without domains
+    rows          what its embeddings are: one of ROWS; empty without domains
     """
 
     backbone: str
@@ -68,6 +69,21 @@ def last_encoder_folder(path: Path) -> Path:
         f"'{path}' is neither a run nor an encoder folder: no model.safetensors in it or in its encoder/. "
         "Give a folder that ucdir train wrote."
     )
+
+
+def rows_folder(path: Path, rows: str) -> Path:
+    """The encoder folder in the run folder `path` that gives these `rows`, one of ROWS.
+
+    raises    UsageError for an unknown name, or where the run has no such encoder
+    """
+    if rows not in ROWS:
+        raise UsageError(f"--rows '{rows}' is unknown. Use one of: {', '.join(ROWS)}.")
+    there = {name: folder for name in ROWS if (folder := path / f"{LAST}-{name}").joinpath(WEIGHTS).is_file()}
+    there[read_config(last_encoder_folder(path)).rows] = last_encoder_folder(path)
+    if rows not in there:
+        found = ", ".join(name for name in ROWS if name in there) or "none of them"
+        raise UsageError(f"--rows {rows}: '{path}' has {found}. Give a run of method align, which has all.")
+    return there[rows]
 
 
 def read_config(folder: Path) -> EncoderConfig:

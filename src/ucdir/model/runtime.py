@@ -52,6 +52,10 @@ class QueryEncoder(Protocol):
     def domains(self) -> tuple[str, ...]:
         """The domains that it knows by name."""
 
+    @property
+    def rows(self) -> str:
+        """What its embeddings are, see `folder.EncoderConfig`."""
+
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
         """Embed N images.
 
@@ -130,7 +134,7 @@ class OnnxEncoder:
         except Exception as error:  # onnxruntime raises types of its own
             raise UcdirError(f"'{folder / EXPORTED}' is damaged. Make it again with: ucdir export {folder}") from error
         self.fingerprint: str = _note(folder)["fingerprint"]
-        self.image_size, self.views, self.domains = config.image_size, config.views, config.domains
+        self.image_size, self.views, self.domains, self.rows = config.image_size, config.views, config.domains, config.rows
 
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
         """See `QueryEncoder`."""

@@ -21,7 +21,7 @@ class TorchEncoder:
         self._encoder = encoder.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.fingerprint = self._encoder.fingerprint()
         config = self._encoder.config
-        self.image_size, self.views, self.domains = config.image_size, config.views, config.domains
+        self.image_size, self.views, self.domains, self.rows = config.image_size, config.views, config.domains, config.rows
 
     @torch.no_grad()
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:

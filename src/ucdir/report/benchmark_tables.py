@@ -12,7 +12,7 @@ from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow
 from ucdir.report.columns import Columns, Row
 
 MEAN = "mean"
-EPOCHS = (None, "last", "label-free", "label-free + smoothed", "oracle")
+EPOCHS = (None, "last", "last + expanded", "label-free", "label-free + smoothed", "oracle")
 CHANCE = "chance"  # among the metrics of a row: any P@k of a random order
 
 
@@ -181,7 +181,8 @@ def how_to_read(facts: BenchmarkFacts) -> str:
         parts.append(
             "Every trained method has the same start, views, optimiser and number of epochs, not those of its own paper. last, "
             "label-free and oracle are epochs of one run; the oracle's was chosen with labels, only for comparison. "
-            "+ smoothed: rows averaged with their in-domain neighbours, as smoothed does with those of the frozen backbone."
+            "+ smoothed: rows averaged with their in-domain neighbours, as smoothed does with those of the frozen backbone. "
+            "+ expanded: queries moved toward their hits before they are answered."
         )
     return " ".join(parts)
 

@@ -87,7 +87,7 @@ def search_page(result: SearchResult) -> str:
 <div class="page">
 <header>
 <h1>{_text(title)}</h1>
-<p class="about">{queries}, {result.searched:,} images searched. Numbers: cosine similarity, at most 1.</p>
+<p class="about">{queries}, {result.searched:,} images searched. Numbers: cosine similarity, at most 1{_expansion(result)}.</p>
 </header>
 {_skipped(result)}<main>
 {"".join(_section(answered) for answered in result.queries)}</main>
@@ -95,6 +95,10 @@ def search_page(result: SearchResult) -> str:
 </body>
 </html>
 """
+
+
+def _expansion(result: SearchResult) -> str:
+    return ", to the query after it moved toward its best hits" if result.expand else ""
 
 
 def _section(answered: QueryHits) -> str:

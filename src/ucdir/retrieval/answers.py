@@ -28,9 +28,11 @@ class SearchResult:
     gallery     the gallery searched, as it was named
     searched    images in it that were looked at
     unreadable  query images that were skipped
+    expand      hits that each query moved toward before it was answered; 0 = it was taken as it is
     """
 
     gallery: str
     searched: int
     queries: tuple[QueryHits, ...]
     unreadable: tuple[ImageError, ...]
+    expand: int = 0

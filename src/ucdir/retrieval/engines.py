@@ -94,6 +94,18 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Neighbourhood:
+    """The k images most similar to each of Q queries, best first.
+
+    similarity  (Q, k) float64 cosines
+    rows        (Q, k, D) float32, their embeddings
+    """
+
+    similarity: np.ndarray
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
 class GalleryInfo:
     """What a gallery was made with.
 
@@ -146,6 +158,9 @@ class Engine(Protocol):
         k         >= 1; more than there is gives all
         raises    UsageError for an unknown domain, a folder without images, or k < 1
         """
+
+    def neighbourhood(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Neighbourhood:
+        """The embeddings of what `search` finds."""
 
     def find(self, wanted: str) -> GalleryImage | None:
         """The image with this id."""

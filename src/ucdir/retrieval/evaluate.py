@@ -4,14 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
+import torch
 from torch import Tensor
 
 from ucdir.errors import UcdirError
 from ucdir.retrieval.collapse import is_collapsed
+from ucdir.retrieval.expansion import expanded_among
 from ucdir.retrieval.metrics import RetrievalScores, score
 from ucdir.retrieval.training_free import centred, smoothed
 
 DEFAULT_KS = (1, 5, 15, 50)
+EXPANDED = "expanded"
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,12 @@ def smoothed_domains(domains: Sequence[EmbeddedDomain]) -> tuple[EmbeddedDomain,
     return tuple(replace(domain, rows=smoothed(domain.rows)) for domain in domains)
 
 
+def expanded_domain(query: EmbeddedDomain, gallery: EmbeddedDomain, hits: int) -> EmbeddedDomain:
+    """Queries moved toward their hits in `gallery`, see `expansion.expanded`."""
+    moved = expanded_among(query.rows.cpu().numpy(), gallery.rows.cpu().numpy(), hits)
+    return replace(query, rows=torch.from_numpy(moved))
+
+
 def evaluate_pair(
     query: EmbeddedDomain,
     gallery: EmbeddedDomain,
@@ -118,17 +127,21 @@ def evaluate_methods(
     resamples: int = 1000,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    expand: Mapping[str, int] | None = None,
 ) -> EvaluationReport:
     """Score every method in both directions of every pair of the S domains.
 
     methods   name -> its S embedded domains, the same domains in the same order for each
     counts    what is said about each domain
     progress  is called with 1 after each direction of each method
+    expand    method -> number of hits: it is scored again, as `METHOD + expanded`, with queries moved toward so many hits
     """
+    hits = dict.fromkeys(methods, 0) | {f"{name} + {EXPANDED}": count for name, count in (expand or {}).items()}
+    rows = dict(methods) | {f"{name} + {EXPANDED}": methods[name] for name in expand or {}}
     results = []
-    for name, domains in methods.items():
+    for name, domains in rows.items():
         for query, gallery in permutations(domains, 2):
-            scores = evaluate_pair(query, gallery, ks, resamples, seed)
+            scores = evaluate_pair(expanded_domain(query, gallery, hits[name]), gallery, ks, resamples, seed)
             results.append(DirectionScores(name, query.name, gallery.name, scores))
             if progress is not None:
                 progress(1)
@@ -136,7 +149,7 @@ def evaluate_methods(
     directions = tuple(direction for pair in pairs for direction in (pair, pair[::-1]))
     return EvaluationReport(
         ks=tuple(sorted(set(ks))),
-        methods=tuple(methods),
+        methods=tuple(rows),
         directions=directions,
         class_names=tuple(class_names),
         domains=tuple(counts),

@@ -22,6 +22,7 @@ from ucdir.retrieval.engines import (
     GalleryImage,
     GalleryInfo,
     Hit,
+    Neighbourhood,
     Rows,
     Where,
     gallery_image,
@@ -29,7 +30,7 @@ from ucdir.retrieval.engines import (
     path_prefixes,
 )
 from ucdir.retrieval.lookup import RowLookup
-from ucdir.retrieval.search import are_unit, nearest
+from ucdir.retrieval.search import Neighbours, are_unit, nearest
 from ucdir.storage import atomic_folder, locked, restore_folder
 
 FORMAT_VERSION = 1
@@ -114,16 +115,24 @@ class Gallery:
 
     def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
         """The k images most similar to each query: exact cosine, equal ones by id. See `engines.Engine.search`."""
-        if k < 1:
-            raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
         candidates = self.rows_of(where)
-        near = nearest(queries, self.embeddings, k, candidates, unit=self._unit, rank=lambda rows: self._ranks[rows])
+        near = self._nearest(queries, k, candidates)
         images = {row: self.image(row) for row in np.unique(near.rows).tolist()}
         hits = tuple(
             tuple(Hit(images[row], value) for row, value in zip(rows, values, strict=True))
             for rows, values in zip(near.rows.tolist(), near.similarity.tolist(), strict=True)
         )
         return Found(len(self) if candidates is None else len(candidates), hits)
+
+    def neighbourhood(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Neighbourhood:
+        """The embeddings of what `search` finds."""
+        near = self._nearest(queries, k, self.rows_of(where))
+        return Neighbourhood(near.similarity, self.embeddings[near.rows])
+
+    def _nearest(self, queries: np.ndarray, k: int, candidates: np.ndarray | None) -> Neighbours:
+        if k < 1:
+            raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
+        return nearest(queries, self.embeddings, k, candidates, unit=self._unit, rank=lambda rows: self._ranks[rows])
 
     def current(self) -> "Gallery":
         """Itself, or the gallery opened anew when it was written since."""

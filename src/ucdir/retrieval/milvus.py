@@ -35,6 +35,7 @@ from ucdir.retrieval.engines import (
     GalleryImage,
     GalleryInfo,
     Hit,
+    Neighbourhood,
     Rows,
     Where,
     gallery_image,
@@ -99,6 +100,16 @@ class MilvusGallery:
             raise UsageError(f"k={k}: Milvus finds {MOST_HITS} images at most. Give --k {MOST_HITS} or less.")
         most = min(searched, MOST_HITS)
         return Found(searched, tuple(self._search(queries, k, min(k + SPARE, most), most, which)))
+
+    def neighbourhood(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Neighbourhood:
+        """The embeddings of what `search` finds."""
+        found = self.search(queries, k, where).hits
+        records, rows = self.store.fetch(sorted({hit.image.id for hits in found for hit in hits}))
+        row_of = {record["id"]: row for row, record in enumerate(records)}
+        there = [[hit for hit in hits if hit.image.id in row_of] for hits in found]
+        least = min(map(len, there), default=0)  # fewer where an index removes images meanwhile
+        which = np.array([[row_of[hit.image.id] for hit in hits[:least]] for hits in there])
+        return Neighbourhood(np.array([[hit.similarity for hit in hits[:least]] for hits in there]), rows[which])
 
     def current(self) -> "MilvusGallery":
         """Itself, or the gallery opened anew when an index has ended since."""

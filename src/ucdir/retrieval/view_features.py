@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ucdir.data.cache import PixelCache
 from ucdir.data.image import open_rgb, read_file
 from ucdir.data.reading import read_ahead
-from ucdir.data.style_views import VERSION, style_views
+from ucdir.data.style_views import DEFAULT_VIEWS, VERSION, style_views
 from ucdir.errors import ImageError
 from ucdir.model.device import autocast
 from ucdir.model.encoder import Encoder, backbone_digest
@@ -67,7 +67,7 @@ def view_features(
     contents = digests(paths, workers) if contents is None else contents
     order = sorted((content, row) for row, content in enumerate(contents) if isinstance(content, bytes))
     unreadable = [content for content in contents if isinstance(content, ImageError)]
-    what = f"features {backbone_digest(encoder)} {precision} {VERSION} {draw} {' '.join(views)}"
+    what = f"features {backbone_digest(encoder)} {precision} {VERSION} {draw}"
     store = _Store(encoder, tuple(views), draw, cache, what)
     values = _room((len(order), len(views), encoder.config.feature_dim), folder)
     kept: list[tuple[bytes, int]] = []
@@ -103,20 +103,29 @@ class _Store:
     def read(self, image: tuple[Path, bytes]) -> np.ndarray | ImageError:
         """Known features (V, F) float16 of a file with this digest, else its views (V, 3, H, W) uint8."""
         path, content = image
-        known = None if self.cache is None else self.cache.get(content, self.what)
+        known = self._known(content)
         if known is not None:
-            return known.view(np.float16)[..., 0]
+            return known
         try:
             pixels = open_rgb(io.BytesIO(read_file(path)))
         except ImageError as error:
             return type(error)(path, error.reason)
         return style_views(pixels, self.encoder.config.image_size, self.views, content, self.draw)
 
+    def _known(self, content: bytes) -> np.ndarray | None:
+        """Features that an earlier run left, of these views or of more that begin with them."""
+        for names in (self.views, DEFAULT_VIEWS):
+            if self.cache is not None and names[: len(self.views)] == self.views:
+                found = self.cache.get(content, f"{self.what} {' '.join(names)}")
+                if found is not None:
+                    return found.view(np.float16)[: len(self.views), :, 0]
+        return None
+
     def compute(self, content: bytes, views: np.ndarray, device: torch.device) -> np.ndarray:
         """(V, F) float16 of views (V, 3, H, W) uint8."""
         found = self.encoder.features(torch.from_numpy(views).to(device)).half().cpu().numpy()
         if self.cache is not None:
-            self.cache.put(content, self.what, found[..., None].view(np.uint8))
+            self.cache.put(content, f"{self.what} {' '.join(self.views)}", found[..., None].view(np.uint8))
         return found
 
 

@@ -53,6 +53,7 @@ class GalleryEntry(Answer):
     domains: list[DomainCount]
     encoder: str = Field(description="Fingerprint of the encoder.")
     known_domains: list[str] = Field(description="That the encoder knows and an upload can be searched as; often none.")
+    expand: int = Field(description="Best hits that a query moves toward before it is answered, unless a search says how many.")
     updated: str = Field(description="UTC, ISO 8601.")
 
 
@@ -108,6 +109,7 @@ class SearchAnswer(Answer):
     searched: int
     seconds: float
     query: QueryEntry
+    expand: int = Field(description="Best hits that the query moved toward; similarities are to where it went. 0 = not moved.")
     hits: list[HitEntry]
 
 

@@ -29,10 +29,11 @@ from ucdir.web.answers import (
     hit_entry,
 )
 from ucdir.web.catalogue import Served
-from ucdir.web.limits import TEXT_FIELDS, SearchForm, read_form
+from ucdir.web.limits import MOST_EXPANDED, TEXT_FIELDS, SearchForm, read_form
 from ucdir.web.metrics import Watch
 from ucdir.web.originals import browser_type, content_of, disposition, open_indexed, require_indexed
 from ucdir.web.page import PageFile
+from ucdir.web.queries import Queries
 from ucdir.web.refusals import ANSWERS
 from ucdir.web.security import Guard
 from ucdir.web.service import Service
@@ -103,10 +104,11 @@ def description(statuses: Sequence[int], secured: bool = False, kind: str | None
 def search_form(max_k: int) -> dict[str, Any]:
     """How OpenAPI describes the form of /search."""
     text: dict[str, Any] = {"type": "string", "maxLength": 4096}
-    fields = {name: text for name in TEXT_FIELDS if name != "k"}
+    fields = {name: text for name in TEXT_FIELDS if name not in ("k", "expand")}
     fields |= {
         "image": {"type": "string", "format": "binary", "description": "An image file."},
         "k": {"type": "integer", "minimum": 1, "maximum": max_k, "default": min(24, max_k)},
+        "expand": {"type": "integer", "minimum": 0, "maximum": MOST_EXPANDED},
     }
     exactly_one = [{"required": ["image"]}, {"required": ["image_id"]}]
     schema = {"type": "object", "properties": fields, "oneOf": exactly_one, "additionalProperties": False}
@@ -150,8 +152,7 @@ class Routes:
         limits = self.service.limits
         return Galleries(
             galleries=[
-                await self.service.searching(gallery_entry, served, self.service.queries.domains(served.fingerprint))
-                for served in self.service.catalogue
+                await self.service.searching(gallery_entry, served, self.service.queries) for served in self.service.catalogue
             ],
             limits=LimitEntry(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, max_k=limits.max_k),
         )
@@ -195,13 +196,15 @@ class Routes:
         where, own = Where(form.domain, form.under), int(form.image is None)
         path_prefixes(engine.info, where)  # an unknown domain is refused before anything is embedded
         row, query = await self._query(form, served, engine)
-        found = await self.service.searching(served.search, engine, row[None], form.k + own, where)
+        expand = self.service.queries.expand(served.fingerprint) if form.expand is None else form.expand
+        found = await self.service.searching(served.search, engine, row[None], form.k + own, where, expand)
         hits = [hit for hit in found.hits[0] if hit.image.id != form.image_id][: form.k]
         return SearchAnswer(
             gallery=served.name,
             searched=found.searched,
             seconds=round(time.perf_counter() - started, 4),
             query=query,
+            expand=expand,
             hits=[hit_entry(rank, hit, engine.info, served.name) for rank, hit in enumerate(hits, 1)],
         )
 
@@ -276,8 +279,8 @@ class Routes:
         return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-def gallery_entry(served: Served, known_domains: Sequence[str]) -> GalleryEntry:
-    """What a gallery holds now. known_domains: of its encoder."""
+def gallery_entry(served: Served, queries: Queries) -> GalleryEntry:
+    """What a gallery holds now, and what its encoder among those of `queries` knows."""
     engine = served.engine()
     domains = [DomainCount(name=name, count=count) for name, count in served.domains().items()]
     info = engine.info
@@ -287,7 +290,8 @@ def gallery_entry(served: Served, known_domains: Sequence[str]) -> GalleryEntry:
         dim=info.dim,
         domains=domains,
         encoder=info.fingerprint,
-        known_domains=list(known_domains),
+        known_domains=list(queries.domains(served.fingerprint)),
+        expand=queries.expand(served.fingerprint),
         updated=info.updated,
     )
 

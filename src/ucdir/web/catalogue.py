@@ -11,6 +11,7 @@ import numpy as np
 
 from ucdir.errors import UcdirError, UsageError
 from ucdir.retrieval.engines import EVERYWHERE, Engine, Found, Where
+from ucdir.retrieval.expansion import search_expanded
 from ucdir.retrieval.gallery import Gallery
 
 CHECK_SECONDS = 1.0
@@ -56,9 +57,12 @@ class Served:
         self.engine()
         return self._domains
 
-    def search(self, engine: Engine, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
-        """`engine.search`, or that of its successor when it can no longer be read; Unavailable when there is none."""
-        return self._readable(engine).search(queries, k, where)
+    def search(self, engine: Engine, queries: np.ndarray, k: int, where: Where = EVERYWHERE, expand: int = 0) -> Found:
+        """`expansion.search_expanded` with `expand` hits, in the successor of an engine that can no longer be read.
+
+        raises   Unavailable when there is none
+        """
+        return search_expanded(self._readable(engine), queries, k, where, expand)
 
     def embedding(self, engine: Engine, wanted: str) -> np.ndarray | None:
         """`engine.embedding`, as in `search`."""

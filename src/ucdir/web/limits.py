@@ -18,7 +18,7 @@ from ucdir.data.image import MAX_PIXELS
 
 MAX_K = 200
 MAX_TEXT = 4096
-TEXT_FIELDS = ("image_id", "gallery", "domain", "under", "k", "as")
+TEXT_FIELDS = ("image_id", "gallery", "domain", "under", "k", "as", "expand")
 OVERHEAD = 64 * 1024
 LINGER = 3.0
 HANG_UP = {"Connection": "close"}
@@ -26,6 +26,9 @@ SHOWN = 80
 NO_ROOM_SECONDS = "10"
 
 log = logging.getLogger("ucdir.web")
+
+
+MOST_EXPANDED = 200  # hits that a query may move toward
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class SearchForm:
     image    the upload, at its start; it is closed with the form
     gallery  its name; None = the first
     as_domain  of the encoder's domains the one that the upload belongs to; None = the one it looks like
+    expand     hits that the query moves toward before it is answered; None = what is best for the encoder
     """
 
     image: BinaryIO | None
@@ -60,6 +64,7 @@ class SearchForm:
     under: str | None
     k: int
     as_domain: str | None = None
+    expand: int | None = None
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
@@ -174,6 +179,7 @@ def _search_form(form: FormData, limits: Limits) -> SearchForm:
         domain=texts["domain"],
         under=_folder(texts["under"]),
         as_domain=texts["as"],
+        expand=_expand(texts["expand"]),
         k=_count(texts["k"], limits.max_k),
         close=lambda: _close(form),
     )
@@ -211,6 +217,14 @@ def _count(text: str | None, most: int) -> int:
         return min(24, most)
     if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= most:
         raise HTTPException(422, f"k={_shown(text)}: expected a whole number from 1 to {most}.")
+    return int(text)
+
+
+def _expand(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) > MOST_EXPANDED:
+        raise HTTPException(422, f"expand={_shown(text)}: expected a whole number from 0 to {MOST_EXPANDED}.")
     return int(text)
 
 

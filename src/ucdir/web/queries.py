@@ -16,6 +16,7 @@ from ucdir.data.evaluation import Viewing
 from ucdir.data.image import decode
 from ucdir.errors import UcdirError
 from ucdir.model.runtime import Encoded, QueryEncoder, domain_numbers
+from ucdir.retrieval.expansion import hits_of
 
 BATCH = 16
 
@@ -74,6 +75,7 @@ class Embedder:
 
     def __init__(self, encode: QueryEncoder, measure: Callable[[int], None] = lambda count: None) -> None:
         self.viewing, self.domains = Viewing(encode.image_size, encode.views), encode.domains
+        self.expand = hits_of(encode.rows)
         self._encode = encode
         self._measure = measure
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
@@ -131,6 +133,10 @@ class Queries:
     def domains(self, fingerprint: str) -> tuple[str, ...]:
         """The domains that this encoder knows."""
         return self._embedders[fingerprint].domains
+
+    def expand(self, fingerprint: str) -> int:
+        """Hits that queries move toward unless a search says how many, see `expansion.expanded`."""
+        return self._embedders[fingerprint].expand
 
     async def embed(self, image: BinaryIO, fingerprint: str, domain: str | None = None) -> Query:
         """Embed an upload as a member of `domain`, None = the one it looks like.

@@ -94,6 +94,7 @@ function fillDomains() {
   const known = chosenGallery()?.known_domains ?? [];
   fillSelect(byId("as"), [["", "recognised"], ...known.map((name) => [name, name])]);
   byId("as-field").hidden = known.length === 0;
+  byId("sense-field").hidden = !chosenGallery()?.expand;
   sayFilters();
 }
 
@@ -123,6 +124,7 @@ byId("gallery").addEventListener("change", () => {
 });
 byId("domain").addEventListener("change", searchElsewhere);
 byId("as").addEventListener("change", searchElsewhere);
+byId("sense").addEventListener("change", searchElsewhere);
 byId("count").addEventListener("change", searchElsewhere);
 byId("under").addEventListener("input", () => {
   clearTimeout(typing);
@@ -168,6 +170,7 @@ async function fields() {
     domain: byId("domain").value,
     under: byId("under").value.trim().replace(/^\/+|\/+$/g, ""),
     k: byId("count").value,
+    expand: byId("sense-field").hidden ? "" : byId("sense").value,
   };
   const source = paper.picture?.source;
   const upload = { ...where, as: byId("as").value };

@@ -1,0 +1,78 @@
+"""A query moves toward what it finds and asks again (query expansion, Chum et al. 2007). Imports numpy only."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ucdir.retrieval.engines import EVERYWHERE, Engine, Found, Neighbourhood, Where
+from ucdir.retrieval.search import nearest
+
+Floats = NDArray[np.float32]
+Look = Callable[[Floats, int], Neighbourhood]
+
+HITS = 50  # that a query looks at in each round, at most
+ROUNDS = 3
+WEIGHT = 4.0  # of the mean of the hits, compared with the query itself
+BEST = 10  # hits whose mean similarity says how similar right ones are
+SHARE = 0.6  # of that similarity, below which a hit does not count
+BLOCK = 256  # queries at a time
+
+
+def hits_of(rows: str, wanted: int | None = None) -> int:
+    """How many hits to look at: `wanted`, or what is best for rows of a kind (`folder.EncoderConfig`)."""
+    if wanted is not None:
+        return wanted
+    return HITS if rows == "aligned" else 0
+
+
+def expanded(queries: Floats, look: Look, hits: int = HITS) -> Floats:
+    """Queries moved toward their hits, ROUNDS times over; the gallery stays as it is.
+
+    queries  (Q, D) unit rows
+    look     (q, D) unit rows and a number -> so many of their hits
+    hits     at most; 0 moves nothing
+    returns  (Q, D) unit rows
+
+    How many hits count is decided for each query by what it finds: one counts by how far its similarity lies above SHARE times
+    the mean of the best ones. So a class of ten images is not drowned by fifty hits.
+    """
+    if hits == 0 or len(queries) == 0:
+        return queries
+    starts = range(0, len(queries), BLOCK)
+    return np.concatenate([_moved(queries[start : start + BLOCK], look, hits) for start in starts])
+
+
+def expanded_among(queries: Floats, rows: Floats, hits: int = HITS) -> Floats:
+    """`expanded`, toward hits among `rows` (G, D)."""
+
+    def look(wanted: Floats, count: int) -> Neighbourhood:
+        near = nearest(wanted, rows, count)
+        return Neighbourhood(near.similarity, rows[near.rows])
+
+    return expanded(queries, look, hits)
+
+
+def search_expanded(engine: Engine, queries: Floats, k: int, where: Where = EVERYWHERE, hits: int = HITS) -> Found:
+    """`engine.search` with expanded queries: similarities are those to the queries where they moved to."""
+    return engine.search(expanded(queries, lambda rows, count: engine.neighbourhood(rows, count, where), hits), k, where)
+
+
+def _moved(queries: Floats, look: Look, hits: int) -> Floats:
+    moved = queries
+    for _ in range(ROUNDS):
+        moved = _unit(queries + WEIGHT * _unit(_mean(look(moved, hits))))
+    return moved
+
+
+def _mean(found: Neighbourhood) -> Floats:
+    """(q, D) weighted sums of hits."""
+    least = SHARE * found.similarity[:, :BEST].mean(axis=1, keepdims=True)
+    weights = np.clip(found.similarity - least, 0, None).astype(np.float32)
+    mean: Floats = np.einsum("qk,qkd->qd", weights, found.rows)
+    return mean
+
+
+def _unit(rows: Floats) -> Floats:
+    scaled: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return scaled
