@@ -15,13 +15,16 @@ from ucdir.learn.align import (
     Scatter,
     Seen,
     align,
+    centred,
     groupings,
     memberships,
     pair_scatter,
     partners_across,
     partners_within,
+    principal,
     prototypes,
     scatter,
+    student,
     view_means,
     view_weights,
     whitening,
@@ -126,7 +129,7 @@ def test_prototypes_find_what_is_apart() -> None:
 def test_groupings_are_those_of_their_seed_and_never_more_than_images() -> None:
     domains = [rows(3, 4), rows(4, 4, 1)]
     settings = AlignSettings(group_counts=(2, 50), groupings=1)
-    found, again = groupings(domains, settings, 3), groupings(domains, settings, 3)
+    found, again = (groupings(domains, settings, np.random.default_rng(3)) for _ in range(2))
     assert [len(group) for group in found] == [2, 7, 2, 7]
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
 
@@ -178,6 +181,35 @@ def test_partners_within_are_never_oneself() -> None:
     assert (first != second).all()
 
 
+# Learning from the groups
+
+
+def test_a_student_is_ridge_regression_on_the_views_with_every_domain_counting_the_same() -> None:
+    """Against the normal equations, view by view."""
+    domains = [seen(torch.randn(8, 3, 5), "a"), seen(torch.randn(20, 3, 5), "b")]
+    weights = torch.tensor([0.5, 0.3, 0.2])
+    means = [view_means(domain) for domain in domains]
+    scatters = [scatter(domain, mean, weights) for domain, mean in zip(domains, means, strict=True)]
+    targets = [rows(8, 4), rows(20, 4, 1)]
+    second, both = np.zeros((5, 5)), np.zeros((5, 4))
+    for domain, mean, target in zip(domains, means, targets, strict=True):
+        views = slow.unit(domain.features.astype(np.float64)) - mean.double().numpy()
+        for image, wanted in zip(views, target.double().numpy(), strict=True):
+            for weight, view in zip(weights.tolist(), image, strict=True):
+                second += weight * np.outer(view, view) / len(views) / 2
+                both += weight * np.outer(view, wanted) / len(views) / 2
+    expected = np.linalg.solve(second + 0.3 * np.trace(second) / 5 * np.eye(5), both)
+    assert np.allclose(student(scatters, targets, 0.3).numpy(), expected, atol=1e-4)
+
+
+def test_leading_directions_keep_the_similarities_when_all_are_kept() -> None:
+    parts = [centred(rows(9, 4)), centred(rows(7, 4, 1))]
+    parts = [part - part.mean(dim=0) for part in parts]
+    for before, after in zip(parts, principal(parts, 10), strict=True):
+        assert after.shape == before.shape
+        assert torch.allclose(centred(before) @ centred(before).T, after @ after.T, atol=1e-4)
+
+
 # All of it
 
 
@@ -198,6 +230,15 @@ def test_align_gives_the_same_bits_again_and_others_for_another_seed() -> None:
     first, again, other = (align(domains, [True] * 3, SMALL, seed).domains[0].embeddings for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_of_many_images_a_sample_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    domains, labels = two_styles()
+    monkeypatch.setattr("ucdir.learn.align.SAMPLE", len(labels) // 2)
+    one, other = align(domains, [True] * 3, SMALL).domains
+    assert len(one.embeddings) == len(one.images) == len(labels) // 2
+    assert sorted(set(one.images.tolist())) == one.images.tolist()
+    assert hits(one.embeddings, other.embeddings, labels[torch.from_numpy(one.images)]) > 0.9
 
 
 def test_three_domains_are_brought_together() -> None:

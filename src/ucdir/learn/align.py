@@ -22,6 +22,7 @@ BLOCK = 512  # images at a time
 SAMPLE = 20_000  # images of a domain that the map and the groups are learned from
 MOST_PAIRS = 100_000  # of images that enter a covariance
 SCALE = 10  # neighbours on the other side whose mean similarity says how near everything is to an image
+STUDENT_SHRINKAGE = 0.2
 ITERATIONS = 20  # of the search for prototypes
 OWN, ACROSS = 15, 10  # nearest images that can be partners, within a domain and across
 ACROSS_WEIGHT = 2.0  # of the pairs across domains in the covariance, compared with those within one domain
@@ -49,11 +50,13 @@ class Seen:
             values = torch.from_numpy(np.array(self.features[start : start + BLOCK]))
             yield F.normalize(values.to(self.device).float(), dim=2)
 
+    def sampled(self) -> NDArray[np.int64]:
+        """Positions of at most SAMPLE images, evenly spread."""
+        return np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).round().astype(np.int64)
+
     def sample(self) -> "Seen":
-        """At most SAMPLE images, evenly spread."""
-        if len(self) <= SAMPLE:
-            return self
-        return Seen(self.name, self.features[np.linspace(0, len(self) - 1, SAMPLE).astype(np.int64)], self.device)
+        """These images alone."""
+        return self if len(self) <= SAMPLE else Seen(self.name, self.features[self.sampled()], self.device)
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,8 @@ def memberships(rows: Tensor, groupings: Sequence[Tensor], temperature: float) -
     return F.normalize(torch.cat(parts, dim=1), dim=1)
 
 
-def groupings(domains: Sequence[Tensor], settings: AlignSettings, seed: int) -> list[Tensor]:
+def groupings(domains: Sequence[Tensor], settings: AlignSettings, rng: np.random.Generator) -> list[Tensor]:
     """Prototypes of many groupings: of each count, of both kinds, several times."""
-    rng = np.random.default_rng(seed)
     kinds = [
         (balanced, count) for balanced in (True, False) for count in settings.group_counts for _ in range(settings.groupings)
     ]
@@ -243,18 +245,48 @@ def partners_across(one: Tensor, other: Tensor, count: int = ACROSS) -> tuple[Te
     return choose_each_other(there, back)
 
 
+# Learning from the groups
+
+
+def student(scatters: Sequence[Scatter], targets: Sequence[Tensor], shrinkage: float) -> Tensor:
+    """(F, C): ridge regression from the views of an image to its targets, every domain counting the same.
+
+    targets    S x (N, C) of the images of `scatters`, with mean 0 in each domain
+    shrinkage  times the mean variance of a feature is added to every one
+    """
+    second = torch.stack([part.within + part.between for part in scatters]).mean(dim=0).double()
+    size = len(second)
+    second = second + shrinkage * second.trace() / size * torch.eye(size, dtype=torch.float64, device=second.device)
+    parts = zip(scatters, targets, strict=True)
+    both = torch.stack([part.centres.T @ target / len(target) for part, target in parts]).mean(dim=0)
+    solved: Tensor = torch.linalg.solve(second, both.double()).float()
+    return solved
+
+
+def principal(parts: Sequence[Tensor], length: int) -> list[Tensor]:
+    """S x (N, E) rows with mean 0 in each domain -> S x (N, `length`) unit rows: their leading directions, centred.
+
+    Every domain counts the same. Rows that have fewer directions keep all of them.
+    """
+    covariance = torch.stack([part.T @ part / len(part) for part in parts]).mean(dim=0).double()
+    leading = torch.linalg.eigh(covariance).eigenvectors[:, -length:].float()
+    return [centred(part @ leading) for part in parts]
+
+
 # All of it
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What became of one domain's images.
+    """What became of the images of one domain that were learned from.
 
+    images      (M,) int64, which of the domain's they are
     centre      (D,) mean of the described images
-    rows        (N, D) unit rows: what each image shows, by itself
-    embeddings  (N, E) unit rows: what it shows, and which groups it belongs to
+    rows        (M, D) unit rows: what each image shows, by itself
+    embeddings  (M, E) unit rows: what it shows, and which groups it belongs to
     """
 
+    images: NDArray[np.int64]
     centre: Tensor
     rows: Tensor
     embeddings: Tensor
@@ -265,12 +297,11 @@ class Aligned:
     """S domains brought together."""
 
     map: Map
-    groupings: tuple[Tensor, ...]
     domains: tuple[Domain, ...]
 
 
 def align(domains: Sequence[Seen], keeps_style: Sequence[bool], settings: AlignSettings, seed: int = 0) -> Aligned:
-    """Bring S >= 2 domains together.
+    """Bring S >= 2 domains together. Of a domain of more than SAMPLE images as many are learned from.
 
     domains      the images of each, in an order that does not depend on names
     keeps_style  (V,) of the views; the plain view comes first
@@ -282,15 +313,49 @@ def align(domains: Sequence[Seen], keeps_style: Sequence[bool], settings: AlignS
         require_finite(domain.name, mean)
     weights = view_weights(means, keeps_style)
     scatters = [scatter(sample, mean, weights) for sample, mean in zip(samples, means, strict=True)]
-    pairs: list[Pairs] = []
-    for turn in range(settings.rounds + 1):
-        map_ = Map(weights, learn_projection(scatters, pairs, settings))
-        rows = [centred(describe(sample, map_)) for sample in samples]
-        found = groupings(rows, settings, seed + turn)
-        if turn < settings.rounds:
-            joined = join(rows, found, settings)
-            pairs = find_pairs(rows if turn == 0 else joined, joined)
-    return _placed(domains, map_, found, settings)
+    first = Map(weights, learn_projection(scatters, [], settings))
+    described = [describe(sample, first) for sample in samples]
+    rows = [centred(part) for part in described]
+    learn = _Learn(samples, scatters, weights, settings)
+    own = pairs_within(rows)
+    drafts = [learn.draft(rows, own, seed, number) for number in range(settings.drafts)]
+    embeddings = principal([torch.cat(parts, dim=1) for parts in zip(*drafts, strict=True)], settings.length)
+    found = zip(domains, described, rows, embeddings, strict=True)
+    return Aligned(first, tuple(Domain(domain.sampled(), part.mean(dim=0), row, rest) for domain, part, row, rest in found))
+
+
+@dataclass(frozen=True)
+class _Learn:
+    """What all drafts learn from."""
+
+    samples: Sequence[Seen]
+    scatters: Sequence[Scatter]
+    weights: Tensor
+    settings: AlignSettings
+
+    def draft(self, rows: Sequence[Tensor], own: Sequence[Pairs], seed: int, number: int) -> list[Tensor]:
+        """S x (N, `length`) unit rows. How groups are drawn decides much: so there are several drafts, of equal say."""
+        rng = np.random.default_rng((seed, number))
+        joined, found = self._joined(rows, rng)
+        for _ in range(self.settings.rounds):
+            map_ = Map(self.weights, learn_projection(self.scatters, [*own, *pairs_across(joined)], self.settings))
+            rows = [centred(describe(sample, map_)) for sample in self.samples]
+            joined, found = self._joined(rows, rng)
+            own = pairs_within(joined)
+        taught = self._taught(rows, found)
+        return principal([torch.cat(parts, dim=1) for parts in zip(joined, taught, strict=True)], self.settings.length)
+
+    def _joined(self, rows: Sequence[Tensor], rng: np.random.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        """Rows next to their memberships in new groups, and these groups."""
+        found = groupings(rows, self.settings, rng)
+        return join(rows, found, self.settings), found
+
+    def _taught(self, rows: Sequence[Tensor], found: Sequence[Tensor]) -> list[Tensor]:
+        """S x (N, C) unit rows: what a linear map of the features, taught by the groups around an image, says of it."""
+        own = [centred(memberships(part, found, self.settings.temperature)) for part in rows]
+        calm = [smoothed(part, self.settings.neighbours) for part in own]
+        learned = student(self.scatters, calm, STUDENT_SHRINKAGE)
+        return [smoothed(centred(part.centres @ learned), self.settings.neighbours) for part in self.scatters]
 
 
 def learn_projection(scatters: Sequence[Scatter], pairs: Sequence[Pairs], settings: AlignSettings) -> Tensor:
@@ -314,13 +379,18 @@ def join(rows: Sequence[Tensor], found: Sequence[Tensor], settings: AlignSetting
     return [F.normalize(torch.cat(parts, dim=1), dim=1) for parts in zip(groups, calm, strict=True)]
 
 
-def find_pairs(rows: Sequence[Tensor], joined: Sequence[Tensor]) -> list[Pairs]:
-    """Images that choose each other, within every domain by `rows` and across every two by `joined`."""
-    own = [Pairs((number, number), *partners_within(part), 1.0) for number, part in enumerate(rows)]
-    across = [
-        Pairs((a, b), *partners_across(joined[a], joined[b]), ACROSS_WEIGHT) for a, b in combinations(range(len(rows)), 2)
+def pairs_within(rows: Sequence[Tensor]) -> list[Pairs]:
+    """Images of one domain that choose each other, of each."""
+    found = [Pairs((number, number), *partners_within(part), 1.0) for number, part in enumerate(rows)]
+    return [part for part in found if len(part.first)]
+
+
+def pairs_across(joined: Sequence[Tensor]) -> list[Pairs]:
+    """Images of every two domains that choose each other."""
+    found = [
+        Pairs((a, b), *partners_across(joined[a], joined[b]), ACROSS_WEIGHT) for a, b in combinations(range(len(joined)), 2)
     ]
-    return [part for part in (*own, *across) if len(part.first)]
+    return [part for part in found if len(part.first)]
 
 
 def require_finite(name: str, means: Tensor) -> None:
@@ -329,12 +399,3 @@ def require_finite(name: str, means: Tensor) -> None:
         raise UcdirError(f"the backbone gives NaN or infinity for images of domain '{name}'. Use other weights (--weights).")
     if float(means.norm(dim=1).max()) == 0:
         raise UcdirError(f"the backbone gives only zeros for the images of domain '{name}'. Use other weights (--weights).")
-
-
-def _placed(domains: Sequence[Seen], map_: Map, found: Sequence[Tensor], settings: AlignSettings) -> Aligned:
-    """Every image of every domain, with what was learned from the samples."""
-    described = [describe(domain, map_) for domain in domains]
-    centres = [part.mean(dim=0) for part in described]
-    rows = [F.normalize(part - centre, dim=1) for part, centre in zip(described, centres, strict=True)]
-    joined = join(rows, found, settings)
-    return Aligned(map_, tuple(found), tuple(Domain(*parts) for parts in zip(centres, rows, joined, strict=True)))

@@ -150,7 +150,7 @@ def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeature
 
 def _memory(found: Aligned, number: int, seen: ViewFeatures) -> DomainMemory:
     part = found.domains[number]
-    contents = torch.from_numpy(seen.contents.copy())
+    contents = torch.from_numpy(seen.contents[part.images])
     return DomainMemory(part.centre, part.rows.half(), part.embeddings.half(), contents)
 
 

@@ -15,7 +15,7 @@ HITS = 50  # that a query looks at in each round, at most
 ROUNDS = 3
 WEIGHT = 4.0  # of the mean of the hits, compared with the query itself
 BEST = 10  # hits whose mean similarity says how similar right ones are
-SHARE = 0.6  # of that similarity, below which a hit does not count
+SHARE = 0.7  # of that similarity, below which a hit does not count
 BLOCK = 256  # queries at a time
 
 
@@ -34,8 +34,8 @@ def expanded(queries: Floats, look: Look, hits: int = HITS) -> Floats:
     hits     at most; 0 moves nothing
     returns  (Q, D) unit rows
 
-    How many hits count is decided for each query by what it finds: one counts by how far its similarity lies above SHARE times
-    the mean of the best ones. So a class of ten images is not drowned by fifty hits.
+    How many hits count is decided for each query by what it finds: one counts by the square of how far its similarity lies
+    above SHARE times the mean of the best ones. So a class of ten images is not drowned by fifty hits.
     """
     if hits == 0 or len(queries) == 0:
         return queries
@@ -68,7 +68,7 @@ def _moved(queries: Floats, look: Look, hits: int) -> Floats:
 def _mean(found: Neighbourhood) -> Floats:
     """(q, D) weighted sums of hits."""
     least = SHARE * found.similarity[:, :BEST].mean(axis=1, keepdims=True)
-    weights = np.clip(found.similarity - least, 0, None).astype(np.float32)
+    weights = (np.clip(found.similarity - least, 0, None) ** 2).astype(np.float32)
     mean: Floats = np.einsum("qk,qkd->qd", weights, found.rows)
     return mean
 
