@@ -23,6 +23,7 @@ SAMPLE = 20_000  # images of a domain that the map and the groups are learned fr
 MOST_PAIRS = 100_000  # of images that enter a covariance
 SCALE = 10  # neighbours on the other side whose mean similarity says how near everything is to an image
 STUDENT_SHRINKAGE = 0.2
+NEAREST = 20  # images that say how near domains are to each other
 ITERATIONS = 20  # of the search for prototypes
 OWN, ACROSS = 15, 10  # nearest images that can be partners, within a domain and across
 ACROSS_WEIGHT = 2.0  # of the pairs across domains in the covariance, compared with those within one domain
@@ -294,10 +295,15 @@ class Domain:
 
 @dataclass(frozen=True)
 class Aligned:
-    """S domains brought together."""
+    """S domains brought together.
+
+    agreement  how near an image is to its nearest ones of other domains before any are paired, as a fraction of how near it is
+               to those of its own; of the two domains that agree most
+    """
 
     map: Map
     domains: tuple[Domain, ...]
+    agreement: float
 
 
 def align(domains: Sequence[Seen], keeps_style: Sequence[bool], settings: AlignSettings, seed: int = 0) -> Aligned:
@@ -321,7 +327,8 @@ def align(domains: Sequence[Seen], keeps_style: Sequence[bool], settings: AlignS
     drafts = [learn.draft(rows, own, seed, number) for number in range(settings.drafts)]
     embeddings = principal([torch.cat(parts, dim=1) for parts in zip(*drafts, strict=True)], settings.length)
     found = zip(domains, described, rows, embeddings, strict=True)
-    return Aligned(first, tuple(Domain(domain.sampled(), part.mean(dim=0), row, rest) for domain, part, row, rest in found))
+    placed = tuple(Domain(domain.sampled(), part.mean(dim=0), row, rest) for domain, part, row, rest in found)
+    return Aligned(first, placed, agreement([smoothed(part, settings.neighbours) for part in rows]))
 
 
 @dataclass(frozen=True)
@@ -356,6 +363,18 @@ class _Learn:
         calm = [smoothed(part, self.settings.neighbours) for part in own]
         learned = student(self.scatters, calm, STUDENT_SHRINKAGE)
         return [smoothed(centred(part.centres @ learned), self.settings.neighbours) for part in self.scatters]
+
+
+def agreement(rows: Sequence[Tensor]) -> float:
+    """See `Aligned`. rows: S x (N, D) unit rows, averaged over their own domains."""
+    own = [nearest_rows(part, part, NEAREST, skip_self=True).similarity.mean() for part in rows]
+    found = []
+    for a, b in combinations(range(len(rows)), 2):
+        there, back = (
+            nearest_rows(one, other, NEAREST).similarity.mean() for one, other in ((rows[a], rows[b]), (rows[b], rows[a]))
+        )
+        found.append(float((there + back) / (own[a] + own[b]).clamp(min=1e-6)))
+    return max(found)
 
 
 def learn_projection(scatters: Sequence[Scatter], pairs: Sequence[Pairs], settings: AlignSettings) -> Tensor:

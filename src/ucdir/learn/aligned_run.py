@@ -25,6 +25,9 @@ from ucdir.retrieval.training_free import centred, smoothed
 from ucdir.retrieval.view_features import ViewFeatures, view_features
 
 PLAIN = DEFAULT_VIEWS[:1]
+FEWEST = 40  # images of a domain that groups can be found among
+FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds
+LEAST_AGREEMENT = 0.1  # of domains that are brought together, see `align.Aligned`
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,13 @@ def learn_aligned(
     say(f"the domain of an image is recognised from the image alone for {100 * plain.accuracy:.1f} % of them")
     for kind, folder in (("frozen", FROZEN), ("centred", CENTRED), ("smoothed", SMOOTHED)):
         plain.encoder(kind).save(out / folder, f"The backbone as it came, rows {kind}: nothing is learned, to compare with.")
-    encoder = bring_together(settings, plain, seen)
+    encoder = bring_together(settings, plain, seen, say)
     names = ", ".join(f"{domain.name} ({len(domain)} images)" for domain in readable)
+    rows = encoder.config.rows
+    done = "Brought together" if rows == "aligned" else f"Made with {rows} rows, because nothing spoke for learning more,"
     encoder.save(
         out / ENCODER,
-        f"Brought together by ucdir from {names}, without labels. An image's domain is recognised from the image alone "
+        f"{done} by ucdir from {names}, without labels. An image's domain is recognised from the image alone "
         f"for {100 * plain.accuracy:.1f} % of them.",
     )
     return skipped
@@ -132,15 +137,27 @@ def _unlearned(kind: str, features: Tensor, contents: Tensor) -> DomainMemory:
     return DomainMemory(centre, centred(features).half(), smoothed(features).half(), contents)
 
 
-def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures]) -> Encoder:
-    """The encoder that knows the domains.
+def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures], say: Callable[[str], None]) -> Encoder:
+    """The encoder that knows the domains; with training-free rows, and said, where nothing speaks for more.
 
     What is learned depends on the images alone: domains come in the order of their contents, whatever their names.
     """
+    fewest = min(map(len, plain.features))
+    free = "smoothed" if fewest >= FEWEST_SMOOTHED else "centred"
+    if fewest < FEWEST:
+        say(f"a domain has {fewest} images, and {FEWEST} are needed to find groups: rows are {free}, nothing is learned")
+        return plain.encoder(free)
     device = plain.features[0].device
     order = sorted(range(len(seen)), key=lambda number: seen[number].contents.tobytes())
     parts = [Seen(plain.names[number], seen[number].values, device) for number in order]
     found = align(parts, [name in KEEPING_STYLE for name in DEFAULT_VIEWS], settings.align, settings.run.seed)
+    if found.agreement < LEAST_AGREEMENT:
+        say(
+            f"the domains seem to share nothing: images are {found.agreement:.2f} times as near to those of another one as to "
+            f"those of their own, and {LEAST_AGREEMENT} is the least. Rows are {free}, nothing is learned"
+        )
+        return plain.encoder(free)
+    say(f"images are {found.agreement:.2f} times as near to those of another domain as to those of their own")
     back = np.argsort(order)
     memories = [_memory(found, int(back[number]), part) for number, part in enumerate(seen)]
     return plain.knowing(
