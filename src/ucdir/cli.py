@@ -611,6 +611,9 @@ def search(
         typer.Option("--as", metavar="NAME", help="Domain of the encoder that the query belongs to. Default: recognised."),
     ] = None,
     expand: Expand = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave out hits that are less likely to be right, from 0 to 1.")
+    ] = 0.0,
     runtime: Annotated[str, typer.Option(help="auto, torch, or onnx: the encoder that ucdir export wrote.")] = "auto",
     engine: GalleryEngine = "folder",
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")] = None,
@@ -639,6 +642,7 @@ def search(
         bars=progress_bar,
         as_domain=as_domain,
         expand=expand,
+        min_confidence=min_confidence,
     )
     if as_json:
         show_json(hit_document(result))

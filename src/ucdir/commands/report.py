@@ -16,6 +16,7 @@ from ucdir.data.views import useful_side
 from ucdir.errors import UcdirError, UsageError
 from ucdir.progress import Bars, no_bars, no_words
 from ucdir.report.benchmark_facts import RESULTS, read_benchmark
+from ucdir.report.matches import GROUPS, PAIRS, write_groups, write_pairs
 from ucdir.report.page.benchmark import benchmark_drawings, benchmark_page
 from ucdir.report.page.pictures import Pictures
 from ucdir.report.page.run import run_drawings, run_page
@@ -79,6 +80,8 @@ def _of_run(folder: Path, device: str, precision: str, workers: int, seed: int, 
     settings = load_settings(file=folder / "config.toml")
     cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
     facts = gather_run(folder, make_asked(device, precision, workers, seed, cache, bars))
+    write_groups(folder / GROUPS, facts.groups)
+    write_pairs(folder / PAIRS, facts.pairs)
     size = settings.encoder.image_size
     pictures = Pictures(facts.root, useful_side(size), size, workers, cache)
     return run_page(facts, pictures), list(run_drawings(facts))

@@ -11,6 +11,7 @@ import torch
 
 from ucdir.commands.run_answers import SHOWN, Taken, run_directions, run_scores
 from ucdir.commands.run_log import KINDS, encoder_facts, how_again, read_curves
+from ucdir.commands.run_matches import find_matches
 from ucdir.config import load_settings
 from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain, class_ids
@@ -53,6 +54,7 @@ def gather_run(folder: Path, asked: Asked) -> RunFacts:
     class_names, _ = class_ids([part.domain for part in taken])
     scores, unscored = run_scores(taken, class_names, facts, asked.bars)
     usable = len(taken) > 1 and all(len(part.domain) for part in taken)
+    groups, pairs = find_matches([part.domain for part in taken], [part.rows["last"] for part in taken]) if usable else ((), ())
     return RunFacts(
         name=folder.absolute().name,
         again=how_again(folder, settings, encoders["last"], facts),
@@ -63,6 +65,8 @@ def gather_run(folder: Path, asked: Asked) -> RunFacts:
         class_names=class_names,
         directions=run_directions(taken, class_names, scores) if usable else (),
         map=_map(taken, asked.seed) if usable else None,
+        groups=groups,
+        pairs=pairs,
         root=_root(images),
         notes=notes,
     )

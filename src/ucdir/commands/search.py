@@ -10,12 +10,14 @@ from ucdir.data.domain import load_domain
 from ucdir.data.evaluation import Viewing
 from ucdir.data.reading import read_seen
 from ucdir.errors import ImageError, UcdirError, UsageError
+from ucdir.model.confidence import Confidence
 from ucdir.model.folder import WEIGHTS
 from ucdir.model.runtime import Encoded, QueryEncoder, joined, load_query_encoder
 from ucdir.progress import Bars, no_bars
 from ucdir.retrieval.answers import QueryHits, SearchResult
+from ucdir.retrieval.asking import Way, ask
 from ucdir.retrieval.engines import GalleryInfo, Where
-from ucdir.retrieval.expansion import hits_of, search_expanded
+from ucdir.retrieval.expansion import hits_of
 from ucdir.retrieval.places import FOLDER, engine_flag, open_engine
 
 
@@ -35,6 +37,7 @@ def search(
     bars: Bars = no_bars,
     as_domain: str | None = None,
     expand: int | None = None,
+    min_confidence: float = 0.0,
 ) -> SearchResult:
     """The k gallery images most similar to each query image: exact cosine, equal ones by image id.
 
@@ -48,6 +51,7 @@ def search(
     engine   folder or milvus:URI
     expand   hits that a query moves toward before it is answered, see `expansion.expanded`; 0 = none, which is right where one
              very object is looked for; None = what is best for the encoder
+    min_confidence  hits that are less sure to be right are left out, from 0 to 1; see `confidence.Confidence`
     as_domain  the domain, among those that the encoder has learned from, to which the queries belong; None = each is recognised
     """
     if k < 1:
@@ -61,11 +65,22 @@ def search(
         encoded, image_ids, unreadable = _embed(encode, paths, as_domain, batch_size, workers, advance)
     if not image_ids:
         raise unreadable[0] if len(paths) == 1 else _no_query(query, unreadable)
-    hits = hits_of(encode.rows, expand)
-    found = search_expanded(opened, _finite(encoded.rows, query), k, Where(domain, under), hits)
-    answers = zip(image_ids, found.hits, encoded.domains, encoded.is_strange, strict=True)
-    queries = tuple(QueryHits(paths[image], hits, name, strange) for image, hits, name, strange in answers)
-    return SearchResult(str(gallery), found.searched, queries, unreadable, hits)
+    way = Way(hits_of(encode.rows, expand), encode.confidence, _least(min_confidence, encode.confidence))
+    found = ask(opened, _finite(encoded.rows, query), k, Where(domain, under), way)
+    answers = zip(image_ids, found.hits, encoded.domains, encoded.is_strange, found.confidence, strict=True)
+    queries = tuple(QueryHits(paths[image], hits, name, strange, sure) for image, hits, name, strange, sure in answers)
+    return SearchResult(str(gallery), found.searched, queries, unreadable, way.expand)
+
+
+def _least(wanted: float, confidence: Confidence | None) -> float:
+    if not 0 <= wanted <= 1:
+        raise UsageError(f"min_confidence={wanted}: expected a number from 0 to 1.")
+    if wanted and confidence is None:
+        raise UsageError(
+            "--min-confidence: the encoder of this gallery has not learned what similarities mean. Leave it out, or index with "
+            "a run of method align."
+        )
+    return wanted
 
 
 def gallery_encoder(

@@ -21,6 +21,9 @@ from ucdir.learn.run import CENTRED, ENCODER, FROZEN, SMOOTHED, write_images
 from ucdir.model.alignment import Alignment, DomainMemory, Recogniser
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
+from ucdir.retrieval.calibrate import calibrated
+from ucdir.retrieval.expansion import hits_of
+from ucdir.retrieval.groups import find_groups
 from ucdir.retrieval.training_free import centred, smoothed
 from ucdir.retrieval.view_features import ViewFeatures, view_features
 
@@ -160,9 +163,12 @@ def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeature
     say(f"images are {found.agreement:.2f} times as near to those of another domain as to those of their own")
     back = np.argsort(order)
     memories = [_memory(found, int(back[number]), part) for number, part in enumerate(seen)]
-    return plain.knowing(
-        Alignment(found.map.weights, found.map.projection, memories, plain.recogniser), DEFAULT_VIEWS, "aligned"
-    )
+    alignment = Alignment(found.map.weights, found.map.projection, memories, plain.recogniser)
+    encoder = plain.knowing(alignment, DEFAULT_VIEWS, "aligned")
+    rows = [found.domains[int(number)].embeddings for number in back]
+    sure = calibrated(rows, find_groups(rows), hits_of("aligned"))
+    encoder.config = replace(encoder.config, confidence=sure.numbers())
+    return encoder
 
 
 def _memory(found: Aligned, number: int, seen: ViewFeatures) -> DomainMemory:

@@ -23,6 +23,7 @@ class EncoderConfig:
     domains       that the encoder has learned from and knows by name; none for one that treats all images alike
     views         in which it sees an image (`data/style_views.py`), the plain one first; none = the evaluation view
     rows          what its embeddings are: one of ROWS; empty without domains
+    confidence    what similarities mean (`model.confidence.Confidence.numbers`); empty where that was not learned
     """
 
     backbone: str
@@ -36,6 +37,7 @@ class EncoderConfig:
     domains: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
     rows: str = ""
+    confidence: tuple[float, ...] = ()
 
     @property
     def length(self) -> int:
@@ -45,7 +47,8 @@ class EncoderConfig:
     def deciding(self) -> dict[str, Any]:
         """What decides an embedding besides the weights. Fields of later formats are left out where they say nothing."""
         later = {"domains", "views", "rows"}
-        return {k: v for k, v in asdict(self).items() if k != "start" and (v or k not in later)}
+        silent = {"start", "confidence"}
+        return {k: v for k, v in asdict(self).items() if k not in silent and (v or k not in later)}
 
 
 def encoder_folder(path: Path) -> Path:
@@ -98,7 +101,7 @@ def read_config(folder: Path) -> EncoderConfig:
         version = content.pop("format_version")
         if version > FORMAT_VERSION:
             raise UcdirError(f"encoder '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
-        for name in ("mean", "std", "domains", "views"):
+        for name in ("mean", "std", "domains", "views", "confidence"):
             content[name] = tuple(content.get(name, ()))
         return EncoderConfig(**content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

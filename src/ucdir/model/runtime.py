@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ucdir.errors import UcdirError, UsageError
+from ucdir.model.confidence import Confidence
 from ucdir.model.folder import WEIGHTS, encoder_folder, read_config
 
 EXPORTED = "model.onnx"
@@ -55,6 +56,10 @@ class QueryEncoder(Protocol):
     @property
     def rows(self) -> str:
         """What its embeddings are, see `folder.EncoderConfig`."""
+
+    @property
+    def confidence(self) -> Confidence | None:
+        """What similarities mean under it; None where that was not learned."""
 
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
         """Embed N images.
@@ -135,6 +140,7 @@ class OnnxEncoder:
             raise UcdirError(f"'{folder / EXPORTED}' is damaged. Make it again with: ucdir export {folder}") from error
         self.fingerprint: str = _note(folder)["fingerprint"]
         self.image_size, self.views, self.domains, self.rows = config.image_size, config.views, config.domains, config.rows
+        self.confidence = Confidence.of_numbers(config.confidence)
 
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:
         """See `QueryEncoder`."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ucdir.model.confidence import Confidence
 from ucdir.model.device import autocast, choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.model.runtime import Encoded, domain_numbers, unplaced
@@ -22,6 +23,7 @@ class TorchEncoder:
         self.fingerprint = self._encoder.fingerprint()
         config = self._encoder.config
         self.image_size, self.views, self.domains, self.rows = config.image_size, config.views, config.domains, config.rows
+        self.confidence = Confidence.of_numbers(config.confidence)
 
     @torch.no_grad()
     def __call__(self, views: np.ndarray, domains: Sequence[str | None] = ()) -> Encoded:

@@ -14,7 +14,7 @@ def hit_table(result: SearchResult) -> RenderableType:
     """Rank, similarity, domain and path of the hits, for each query; then what was skipped."""
     parts: list[RenderableType] = []
     for answered in result.queries:
-        parts += [Text(str(answered.query), style="bold"), *_taken_for(answered), _hits(answered), ""]
+        parts += [Text(str(answered.query), style="bold"), *_taken_for(answered), *_sure(answered), _hits(answered), ""]
     for error in result.unreadable:
         parts.append(Text(f"skipped {error.path}: {error.reason}", style="yellow"))
     summary = f"Similarity: cosine, at most 1. Searched {result.searched:,} images of {result.gallery}, exactly."
@@ -31,12 +31,14 @@ def hit_document(result: SearchResult) -> dict[str, Any]:
                 "query": str(answered.query),
                 "domain": answered.domain,
                 "is_strange": answered.is_strange,
+                "confidence": answered.confidence,
                 "hits": [
                     {
                         "rank": rank,
                         "path": str(hit.image.path),
                         "domain": hit.image.domain,
                         "similarity": hit.similarity,
+                        "confidence": hit.confidence,
                         "id": hit.image.id,
                     }
                     for rank, hit in enumerate(answered.hits, start=1)
@@ -58,12 +60,25 @@ def _taken_for(answered: QueryHits) -> list[Text]:
     return [Text(f"  searched as '{answered.domain}'", style="dim")]
 
 
+def _sure(answered: QueryHits) -> list[Text]:
+    """How likely anything like the query is there, where the encoder has learned that."""
+    if answered.confidence is None:
+        return []
+    sentence = f"anything like it is there with probability {answered.confidence:.2f}"
+    none = "" if answered.hits else "; no hit is sure enough for --min-confidence"
+    return [Text(f"  {sentence}{none}", style="dim")]
+
+
 def _hits(answered: QueryHits) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("rank", justify="right")
     table.add_column("similarity", justify="right")
+    knows = answered.confidence is not None
+    if knows:
+        table.add_column("confidence", justify="right")
     table.add_column("domain", overflow="fold")
     table.add_column("path", overflow="fold")
     for rank, hit in enumerate(answered.hits, start=1):
-        table.add_row(str(rank), f"{hit.similarity:.3f}", Text(hit.image.domain), Text(str(hit.image.path)))
+        sure = [f"{hit.confidence:.2f}"] if knows else []
+        table.add_row(str(rank), f"{hit.similarity:.3f}", *sure, Text(hit.image.domain), Text(str(hit.image.path)))
     return Padding(table, (0, 0, 0, 2))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ucdir.report.matches import FoundGroup, FoundPair
 from ucdir.retrieval.confusion import Confusion
 from ucdir.retrieval.evaluate import EvaluationReport
 from ucdir.retrieval.projection import Plane
@@ -148,6 +149,8 @@ class RunFacts:
     curves       None for a method without epochs
     scores       None where classes do not tell; `unscored` says why
     class_names  class id -> name
+    groups       what the last encoder finds in common between the domains; none where there is one domain or no image
+    pairs        the best candidates of every image in every other domain, by the last encoder
     root         folder that all images lie in, to name them shortly
     notes        sentences about what is missing or was sampled
     """
@@ -161,5 +164,7 @@ class RunFacts:
     class_names: tuple[str, ...]
     directions: tuple[DirectionFacts, ...]
     map: MapFacts | None
+    groups: tuple[FoundGroup, ...]
+    pairs: tuple[FoundPair, ...]
     root: Path
     notes: tuple[str, ...]

@@ -13,12 +13,14 @@ class QueryHits:
 
     domain      the domain that the query was taken for; None where the encoder knows no domains
     is_strange  the query looks like no image of that domain
+    confidence  probability that anything like the query is in the gallery; None where the encoder has not learned that
     """
 
     query: Path
     hits: tuple[Hit, ...]
     domain: str | None = None
     is_strange: bool = False
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -75,22 +75,28 @@ EVERYWHERE = Where()
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: a gallery image with its cosine similarity in [-1, 1]."""
+    """One answer: a gallery image with its cosine similarity in [-1, 1].
+
+    confidence  probability that it is such a thing as was looked for; None where the encoder has not learned that
+    """
 
     image: GalleryImage
     similarity: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class Found:
     """The answers to Q queries.
 
-    searched  gallery images that were looked at
-    hits      for each query its hits, best first
+    searched    gallery images that were looked at
+    hits        for each query its hits, best first
+    confidence  for each query the probability that anything like it is there; None where the encoder has not learned that
     """
 
     searched: int
     hits: tuple[tuple[Hit, ...], ...]
+    confidence: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ucdir.retrieval.engines import EVERYWHERE, Engine, Found, Neighbourhood, Where
+from ucdir.retrieval.engines import Neighbourhood
 from ucdir.retrieval.search import nearest
 
 Floats = NDArray[np.float32]
@@ -51,11 +51,6 @@ def expanded_among(queries: Floats, rows: Floats, hits: int = HITS) -> Floats:
         return Neighbourhood(near.similarity, rows[near.rows])
 
     return expanded(queries, look, hits)
-
-
-def search_expanded(engine: Engine, queries: Floats, k: int, where: Where = EVERYWHERE, hits: int = HITS) -> Found:
-    """`engine.search` with expanded queries: similarities are those to the queries where they moved to."""
-    return engine.search(expanded(queries, lambda rows, count: engine.neighbourhood(rows, count, where), hits), k, where)
 
 
 def _moved(queries: Floats, look: Look, hits: int) -> Floats:

@@ -54,6 +54,7 @@ class GalleryEntry(Answer):
     encoder: str = Field(description="Fingerprint of the encoder.")
     known_domains: list[str] = Field(description="That the encoder knows and an upload can be searched as; often none.")
     expand: int = Field(description="Best hits that a query moves toward before it is answered, unless a search says how many.")
+    knows_confidence: bool = Field(description="Whether hits come with a confidence, and min_confidence can be asked for.")
     updated: str = Field(description="UTC, ISO 8601.")
 
 
@@ -91,6 +92,7 @@ class HitEntry(Answer):
     rank: int = Field(ge=1)
     id: str
     similarity: float = Field(ge=-1, le=1, description="Cosine; larger is nearer.")
+    confidence: float | None = Field(description="Probability that it is such a thing as was looked for; null as above.")
     domain: str
     class_name: str | None = Field(alias="class")
     name: str
@@ -110,6 +112,9 @@ class SearchAnswer(Answer):
     seconds: float
     query: QueryEntry
     expand: int = Field(description="Best hits that the query moved toward; similarities are to where it went. 0 = not moved.")
+    confidence: float | None = Field(
+        description="Probability that anything like the query is there to be found; null where the encoder does not know."
+    )
     hits: list[HitEntry]
 
 
@@ -121,6 +126,7 @@ def hit_entry(rank: int, hit: Hit, info: GalleryInfo, gallery: str) -> HitEntry:
         rank=rank,
         id=image.id,
         similarity=min(1.0, max(-1.0, hit.similarity)),
+        confidence=hit.confidence,
         domain=image.domain,
         class_name=image.class_name,
         name=image.path.name,

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 
 from ucdir import __version__
 from ucdir.errors import UsageError
+from ucdir.retrieval.asking import Way
 from ucdir.retrieval.engines import Engine, GalleryImage, Where, path_prefixes
 from ucdir.web.answers import (
     DomainCount,
@@ -104,11 +106,12 @@ def description(statuses: Sequence[int], secured: bool = False, kind: str | None
 def search_form(max_k: int) -> dict[str, Any]:
     """How OpenAPI describes the form of /search."""
     text: dict[str, Any] = {"type": "string", "maxLength": 4096}
-    fields = {name: text for name in TEXT_FIELDS if name not in ("k", "expand")}
+    fields = {name: text for name in TEXT_FIELDS if name not in ("k", "expand", "min_confidence")}
     fields |= {
         "image": {"type": "string", "format": "binary", "description": "An image file."},
         "k": {"type": "integer", "minimum": 1, "maximum": max_k, "default": min(24, max_k)},
         "expand": {"type": "integer", "minimum": 0, "maximum": MOST_EXPANDED},
+        "min_confidence": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
     }
     exactly_one = [{"required": ["image"]}, {"required": ["image_id"]}]
     schema = {"type": "object", "properties": fields, "oneOf": exactly_one, "additionalProperties": False}
@@ -196,15 +199,16 @@ class Routes:
         where, own = Where(form.domain, form.under), int(form.image is None)
         path_prefixes(engine.info, where)  # an unknown domain is refused before anything is embedded
         row, query = await self._query(form, served, engine)
-        expand = self.service.queries.expand(served.fingerprint) if form.expand is None else form.expand
-        found = await self.service.searching(served.search, engine, row[None], form.k + own, where, expand)
+        way = way_of(form, self.service.queries.way(served.fingerprint))
+        found = await self.service.searching(served.search, engine, row[None], form.k + own, where, way)
         hits = [hit for hit in found.hits[0] if hit.image.id != form.image_id][: form.k]
         return SearchAnswer(
             gallery=served.name,
             searched=found.searched,
             seconds=round(time.perf_counter() - started, 4),
             query=query,
-            expand=expand,
+            expand=way.expand,
+            confidence=found.confidence[0],
             hits=[hit_entry(rank, hit, engine.info, served.name) for rank, hit in enumerate(hits, 1)],
         )
 
@@ -291,9 +295,20 @@ def gallery_entry(served: Served, queries: Queries) -> GalleryEntry:
         domains=domains,
         encoder=info.fingerprint,
         known_domains=list(queries.domains(served.fingerprint)),
-        expand=queries.expand(served.fingerprint),
+        expand=queries.way(served.fingerprint).expand,
+        knows_confidence=queries.way(served.fingerprint).confidence is not None,
         updated=info.updated,
     )
+
+
+def way_of(form: SearchForm, usual: Way) -> Way:
+    """How a gallery is asked: as usual, but for what the form says. UsageError for a confidence that nobody knows."""
+    if form.min_confidence and usual.confidence is None:
+        raise HTTPException(
+            422, "min_confidence: the encoder of this gallery has not learned what similarities mean. Leave it out."
+        )
+    expand = usual.expand if form.expand is None else form.expand
+    return replace(usual, expand=expand, least=form.min_confidence)
 
 
 def known_image(engine: Engine, gallery: str, wanted: str) -> GalleryImage:

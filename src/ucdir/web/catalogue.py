@@ -10,8 +10,8 @@ from threading import Lock
 import numpy as np
 
 from ucdir.errors import UcdirError, UsageError
+from ucdir.retrieval.asking import Way, ask
 from ucdir.retrieval.engines import EVERYWHERE, Engine, Found, Where
-from ucdir.retrieval.expansion import search_expanded
 from ucdir.retrieval.gallery import Gallery
 
 CHECK_SECONDS = 1.0
@@ -57,12 +57,9 @@ class Served:
         self.engine()
         return self._domains
 
-    def search(self, engine: Engine, queries: np.ndarray, k: int, where: Where = EVERYWHERE, expand: int = 0) -> Found:
-        """`expansion.search_expanded` with `expand` hits, in the successor of an engine that can no longer be read.
-
-        raises   Unavailable when there is none
-        """
-        return search_expanded(self._readable(engine), queries, k, where, expand)
+    def search(self, engine: Engine, queries: np.ndarray, k: int, where: Where = EVERYWHERE, way: Way | None = None) -> Found:
+        """`asking.ask`, of the successor of an engine that can no longer be read; Unavailable when there is none."""
+        return ask(self._readable(engine), queries, k, where, way)
 
     def embedding(self, engine: Engine, wanted: str) -> np.ndarray | None:
         """`engine.embedding`, as in `search`."""

@@ -18,7 +18,7 @@ from ucdir.data.image import MAX_PIXELS
 
 MAX_K = 200
 MAX_TEXT = 4096
-TEXT_FIELDS = ("image_id", "gallery", "domain", "under", "k", "as", "expand")
+TEXT_FIELDS = ("image_id", "gallery", "domain", "under", "k", "as", "expand", "min_confidence")
 OVERHEAD = 64 * 1024
 LINGER = 3.0
 HANG_UP = {"Connection": "close"}
@@ -55,6 +55,7 @@ class SearchForm:
     gallery  its name; None = the first
     as_domain  of the encoder's domains the one that the upload belongs to; None = the one it looks like
     expand     hits that the query moves toward before it is answered; None = what is best for the encoder
+    min_confidence  hits that are less sure to be right are left out
     """
 
     image: BinaryIO | None
@@ -65,6 +66,7 @@ class SearchForm:
     k: int
     as_domain: str | None = None
     expand: int | None = None
+    min_confidence: float = 0.0
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
@@ -180,6 +182,7 @@ def _search_form(form: FormData, limits: Limits) -> SearchForm:
         under=_folder(texts["under"]),
         as_domain=texts["as"],
         expand=_expand(texts["expand"]),
+        min_confidence=_fraction(texts["min_confidence"]),
         k=_count(texts["k"], limits.max_k),
         close=lambda: _close(form),
     )
@@ -226,6 +229,14 @@ def _expand(text: str | None) -> int | None:
     if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) > MOST_EXPANDED:
         raise HTTPException(422, f"expand={_shown(text)}: expected a whole number from 0 to {MOST_EXPANDED}.")
     return int(text)
+
+
+def _fraction(text: str | None) -> float:
+    if text is None:
+        return 0.0
+    if not re.fullmatch(r"(0|1|[01]?\.[0-9]{1,6})", text) or float(text) > 1:
+        raise HTTPException(422, f"min_confidence={_shown(text)}: expected a number from 0 to 1 like 0.5.")
+    return float(text)
 
 
 def _close(form: FormData) -> None:

@@ -16,6 +16,7 @@ from ucdir.data.evaluation import Viewing
 from ucdir.data.image import decode
 from ucdir.errors import UcdirError
 from ucdir.model.runtime import Encoded, QueryEncoder, domain_numbers
+from ucdir.retrieval.asking import Way
 from ucdir.retrieval.expansion import hits_of
 
 BATCH = 16
@@ -75,7 +76,7 @@ class Embedder:
 
     def __init__(self, encode: QueryEncoder, measure: Callable[[int], None] = lambda count: None) -> None:
         self.viewing, self.domains = Viewing(encode.image_size, encode.views), encode.domains
-        self.expand = hits_of(encode.rows)
+        self.way = Way(hits_of(encode.rows), encode.confidence)
         self._encode = encode
         self._measure = measure
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
@@ -134,9 +135,9 @@ class Queries:
         """The domains that this encoder knows."""
         return self._embedders[fingerprint].domains
 
-    def expand(self, fingerprint: str) -> int:
-        """Hits that queries move toward unless a search says how many, see `expansion.expanded`."""
-        return self._embedders[fingerprint].expand
+    def way(self, fingerprint: str) -> Way:
+        """How a gallery of this encoder is asked unless a search says otherwise."""
+        return self._embedders[fingerprint].way
 
     async def embed(self, image: BinaryIO, fingerprint: str, domain: str | None = None) -> Query:
         """Embed an upload as a member of `domain`, None = the one it looks like.

@@ -8,6 +8,7 @@ from ucdir.report.page.curves import curve_drawings, curves_section
 from ucdir.report.page.data import data_section
 from ucdir.report.page.grids import changes_section, grids_section
 from ucdir.report.page.map import map_drawings, map_section
+from ucdir.report.page.matches import matches_section
 from ucdir.report.page.pictures import Pictures
 from ucdir.report.page.scores import mean_figure, scores_section, without_training
 from ucdir.report.page.shell import Section, page
@@ -38,6 +39,8 @@ def _sections(facts: RunFacts, pictures: Pictures) -> Iterator[Section]:
     yield data_section(facts.domains, pictures)
     if facts.curves is not None:
         yield curves_section(facts.curves)
+    if facts.groups:
+        yield matches_section(facts.groups, pictures)
     yield scores_section(facts.scores, facts.unscored)
     if facts.directions:
         yield grids_section(facts.directions, pictures, labelled)

@@ -190,7 +190,7 @@ function showAnswer(answer, drawing) {
   const best = answer.hits[0].similarity;
   const title = count === 1 ? "1 hit" : `${count} hits`;
   byId("results-title").textContent = title;
-  byId("searched").textContent = `best ${best.toFixed(3)}, ${numbers.format(answer.searched)} images searched in ${duration(answer.seconds)}${takenFor(answer.query)}`;
+  byId("searched").textContent = `best ${best.toFixed(3)}, ${numbers.format(answer.searched)} images searched in ${duration(answer.seconds)}${takenFor(answer.query)}${sureOf(answer)}`;
   if (!drawing) announce(`${title}, best ${best.toFixed(2)}`);
   if (focusFirst) hits.focus(hits.hits[0], { preventScroll: true });
   focusFirst = false;
@@ -200,6 +200,11 @@ function showAnswer(answer, drawing) {
 function takenFor({ kind, domain, is_strange: isStrange }) {
   if (kind !== "upload" || !domain) return "";
   return isStrange ? `, searched as ${domain}, though it looks unlike its images` : `, searched as ${domain}`;
+}
+
+/** How likely anything like the query is there, where it is not. */
+function sureOf({ confidence }) {
+  return confidence === null || confidence >= 0.5 ? "" : `; perhaps nothing like it is here (${Math.round(100 * confidence)} % likely)`;
 }
 
 function duration(seconds) {

@@ -4,6 +4,7 @@ import { forget, show } from "./api.js";
 
 const AT_ONCE = 8; // pictures awaited before new hits replace old ones
 const PATIENCE = 500; // ms, at most, for those pictures
+const LIKELY = 0.5; // confidence below which a hit is marked as unsure
 const NEAR = "600px"; // further below the window a picture is not asked for yet
 
 export class Hits extends EventTarget {
@@ -131,7 +132,7 @@ function makeCard(key, hit) {
   element.innerHTML = `
     <button type="button" class="open">
       <span class="picture"><img alt="" draggable="false" decoding="async"></span>
-      <span class="score"><span class="rank"></span><span class="domain"></span><span class="similarity"></span></span>
+      <span class="score"><span class="rank"></span><span class="domain"></span><span class="unsure" hidden>unsure</span><span class="similarity"></span></span>
       <span class="thin" aria-hidden="true"><span></span></span>
       <span class="name"></span>
     </button>
@@ -167,10 +168,13 @@ function fill({ element }, hit) {
   element.dataset.id = hit.id;
   element.title = [hit.domain, hit.folder, hit.name].filter(Boolean).join("/");
   part(".rank").textContent = hit.rank;
+  const chance = hit.confidence === null ? "" : `, ${Math.round(100 * hit.confidence)} % likely of this kind`;
+  part(".unsure").hidden = hit.confidence === null || hit.confidence >= LIKELY;
+  part(".unsure").title = chance.slice(2);
   part(".similarity").textContent = similarity;
   part(".thin > span").style.inlineSize = `${100 * Math.max(0, Math.min(1, hit.similarity))}%`;
   part(".name").textContent = hit.name;
   part(".domain").textContent = hit.domain;
-  part(".open").setAttribute("aria-label", `Hit ${hit.rank}: ${hit.name}, ${hit.domain}, similarity ${similarity}`);
+  part(".open").setAttribute("aria-label", `Hit ${hit.rank}: ${hit.name}, ${hit.domain}, similarity ${similarity}${chance}`);
   part(".more").setAttribute("aria-label", `More like this: ${hit.name}`);
 }
