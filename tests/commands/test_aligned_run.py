@@ -1,9 +1,11 @@
 """The default of `train`, from two folders to answers, in real processes: nothing but the images decides."""
 
+import csv
 import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,12 @@ import torch
 
 from ucdir.commands.train import train
 from ucdir.config import load_settings
+from ucdir.data.domain import load_domains
 from ucdir.drawing.collection import draw_collections
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.encoder import Encoder
+from ucdir.retrieval.evaluate import EmbeddedDomain, training_free
+from ucdir.retrieval.features import embed_with
 
 SMALL = [
     "--backbone",
@@ -119,9 +124,11 @@ def test_index_takes_the_rows_of_the_run_and_search_says_what_it_took_the_query_
     for image, row in zip(images, np.load(tmp_path / "g" / "embeddings.npy"), strict=True):
         assert np.array_equal(row, stored[bytes.fromhex(image["sha256"])].float().numpy())
     query = next((world / "new").rglob("*.png"))
-    answers = {}
+    answers, exact = {}, ("--precision", "float32")
     for runtime in ("onnx", "torch"):
-        found = json.loads(ucdir("search", tmp_path / "g", query, "--as", "drawing", "--runtime", runtime, "--json").stdout)
+        found = json.loads(
+            ucdir("search", tmp_path / "g", query, "--as", "drawing", *exact, "--runtime", runtime, "--json").stdout
+        )
         answers[runtime] = found["queries"][0]
         assert answers[runtime]["domain"] == "drawing"
     for one, other in zip(answers["onnx"]["hits"], answers["torch"]["hits"], strict=True):
@@ -142,7 +149,77 @@ def test_a_folder_with_another_name_needs_to_be_told(world: Path, tmp_path: Path
 
 def test_evaluate_shows_it_next_to_what_needs_no_training(world: Path) -> None:
     document = json.loads(ucdir("evaluate", world / "run", "--json").stdout)
-    assert document["methods"] == ["frozen", "centred", "smoothed", "aligned"]
+    assert document["methods"] == ["frozen", "centred", "smoothed", "aligned", "aligned + expanded"]
+    as_it_is = json.loads(ucdir("evaluate", world / "run", "--expand", "0", "--json").stdout)
+    assert as_it_is["methods"] == document["methods"][:-1]
+
+
+@pytest.mark.parametrize("rows", ["frozen", "centred", "smoothed"])
+def test_training_free_rows_can_be_searched_as_they_are_scored(world: Path, tmp_path: Path, rows: str) -> None:
+    """A gallery of both domains holds the rows that `evaluate` scores."""
+    exact = ("--precision", "float32", "--no-export")
+    ucdir("index", world / "run", world / "photo", world / "drawing", "--rows", rows, *exact, "--out", tmp_path / "g")
+    there = np.load(tmp_path / "g" / "embeddings.npy")
+    images = pq.read_table(tmp_path / "g" / "images.parquet").to_pylist()
+    domains = load_domains([str(world / "photo"), str(world / "drawing")], classes="folders")
+    frozen = [
+        embed_with(
+            {"f": Encoder.load(world / "run" / "encoder-frozen")}, d.paths, torch.device("cpu"), "float32", domain=d.name
+        )
+        for d in domains
+    ]
+    scored = training_free(
+        [EmbeddedDomain(d.name, f["f"].rows, f["f"].image_ids) for d, f in zip(domains, frozen, strict=True)]
+    )
+    expected = torch.cat([domain.rows for domain in scored[rows]]).numpy()
+    paths = [str(d.paths[row].absolute()) for d, f in zip(domains, frozen, strict=True) for row in f["f"].image_ids.tolist()]
+    assert [image["path"] for image in images] == paths
+    assert np.allclose(there, expected, atol=2e-3)
+
+
+def test_rows_that_a_run_does_not_have_end_in_a_sentence(world: Path, tmp_path: Path) -> None:
+    refused = ucdir("index", world / "run", world / "photo", "--rows", "mixed", "--out", tmp_path / "g", fails=True)
+    assert "--rows 'mixed' is unknown. Use one of: frozen, centred, smoothed, aligned." in refused.stderr
+    refused = ucdir(
+        "index", world / "run" / "encoder", world / "photo", "--rows", "centred", "--out", tmp_path / "g", fails=True
+    )
+    assert "has aligned. Give a run of method align" in refused.stderr
+
+
+def test_hits_come_with_a_confidence_and_unsure_ones_can_be_left_out(world: Path, tmp_path: Path) -> None:
+    ucdir("index", world / "run", world / "photo", "--no-export", "--out", tmp_path / "g")
+    query = next((world / "new").rglob("*.png"))
+    (found,) = json.loads(ucdir("search", tmp_path / "g", query, "--as", "drawing", "--json").stdout)["queries"]
+    assert 0 <= found["confidence"] <= 1
+    chances = [hit["confidence"] for hit in found["hits"]]
+    assert all(0 <= chance <= found["confidence"] for chance in chances)
+    command = ("search", tmp_path / "g", query, "--as", "drawing", "--min-confidence", "1", "--json")
+    assert json.loads(ucdir(*command).stdout)["queries"][0]["hits"] == []
+
+
+def test_the_report_lists_groups_and_pairs(world: Path) -> None:
+    """Written at the end of `train`."""
+    with (world / "run" / "groups.csv").open(encoding="utf-8") as file:
+        groups = list(csv.DictReader(file))
+    assert {group["domain"] for group in groups} == {"photo", "drawing"}
+    with (world / "run" / "pairs.csv").open(encoding="utf-8") as file:
+        pairs = list(csv.DictReader(file))
+    counts = Counter(pair["path"] for pair in pairs)
+    assert set(counts.values()) == {5}
+    assert {Path(path).is_file() for path in counts} == {True}
+    chosen = {(pair["path"], pair["other_path"]) for pair in pairs if pair["partners"] == "yes"}
+    assert chosen == {(other, one) for one, other in chosen}
+    assert "What was found" in (world / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_folders_that_are_too_small_are_left_as_they_are_and_that_is_said(world: Path, tmp_path: Path) -> None:
+    for name in ("photo", "drawing"):
+        (tmp_path / name).mkdir()
+        for path in sorted((world / name).rglob("*.png"))[:20] or sorted((world / name).rglob("*.jpg"))[:20]:
+            shutil.copy(path, tmp_path / name / f"{path.parent.name}-{path.name}")
+    said = ucdir("train", tmp_path / "photo", tmp_path / "drawing", *SMALL, "--no-report", "--out", tmp_path / "run")
+    assert "rows are centred, nothing is learned" in said.stdout + said.stderr
+    assert Encoder.load(tmp_path / "run" / "encoder").config.rows == "centred"
 
 
 @pytest.mark.parametrize(

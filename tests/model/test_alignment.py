@@ -114,7 +114,7 @@ def test_encoders_of_the_older_format_have_the_fingerprint_that_their_galleries_
     encoder.save(tmp_path / "encoder")
     file = tmp_path / "encoder" / "config.json"
     stored = json.loads(file.read_text(encoding="utf-8"))
-    for name in ("domains", "views", "rows"):
+    for name in ("domains", "views", "rows", "confidence"):
         del stored[name]
     file.write_text(json.dumps(stored | {"format_version": 1}), encoding="utf-8")
     assert Encoder.load(tmp_path / "encoder").fingerprint() == encoder.fingerprint()

@@ -82,7 +82,7 @@ def _of_group(
 
 
 def fitted(values: Floats, right: Floats) -> Curve:
-    """Logistic regression of 0 or 1 on one value, by Newton's method. A curve that would fall says the mean everywhere instead."""
+    """Logistic regression of 0 or 1 on one value, by Newton's method. A curve that would fall is flat at the mean instead."""
     middle, spread = values.mean(), max(float(values.std()), 1e-6)
     given = np.stack([(values - middle) / spread, np.ones_like(values)], axis=1)
     weights = np.zeros(2)
