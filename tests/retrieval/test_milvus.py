@@ -22,7 +22,9 @@ pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip ins
 from ucdir.commands.index import index
 from ucdir.commands.search import search
 from ucdir.errors import UcdirError, UsageError
+from ucdir.model.confidence import Confidence, Curve
 from ucdir.model.encoder import build_encoder
+from ucdir.retrieval.asking import Way, ask
 from ucdir.retrieval.engines import GalleryImage, GalleryInfo, Where, image_table
 from ucdir.retrieval.gallery import Gallery, GalleryFolder
 from ucdir.retrieval.milvus import MilvusGallery, MilvusPlace
@@ -265,6 +267,20 @@ def test_random_rows_duplicates_and_ties(pair):
         same_answers(milvus.search(queries, k), folder.search(queries, k))
     with pytest.raises(UsageError, match="k=0: expected 1 or more"):
         milvus.search(queries, 0)
+
+
+def test_queries_that_ask_again_get_the_answers_of_a_folder(pair):
+    folder, milvus = pair(drawn_images(200), rng_rows(200, 16))
+    queries = rng_rows(5, 16, seed=1)
+    near, there = (gallery.neighbourhood(queries, 7) for gallery in (milvus, folder))
+    np.testing.assert_allclose(near.similarity, there.similarity, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(near.rows, there.rows, rtol=0, atol=1e-6)
+    way = Way(50, Confidence(Curve(0.3, 0.1), Curve(0.4, 0.1)))
+    found, expected = (ask(gallery, queries, 10, way=way) for gallery in (milvus, folder))
+    assert found.confidence == pytest.approx(expected.confidence, abs=1e-5)
+    for one, other in zip(found.hits, expected.hits, strict=True):
+        assert [hit.image.id for hit in one] == [hit.image.id for hit in other]
+        assert [hit.confidence for hit in one] == pytest.approx([hit.confidence for hit in other], abs=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 3, 50])

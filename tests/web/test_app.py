@@ -668,3 +668,34 @@ def test_an_upload_is_searched_as_the_domain_that_it_looks_like_or_is_said_to_be
 
 def test_a_domain_is_refused_where_the_encoder_knows_none(client):
     assert "knows no domains" in search(client, picture(), status=404, **{"as": "photo"})["detail"]
+
+
+def test_a_query_moves_toward_its_hits_unless_this_very_object_is_looked_for(knowing, drawn):
+    (gallery,) = knowing.get("/galleries").json()["galleries"]
+    content = next((drawn / "drawing").rglob("*.png")).read_bytes()
+    moved, still = (search(knowing, content, **{"as": "drawing", **fields}) for fields in ({}, {"expand": "0"}))
+    assert (moved["expand"], still["expand"]) == (gallery["expand"], 0)
+    assert gallery["expand"] > 0
+    assert moved["hits"][0]["similarity"] > still["hits"][0]["similarity"]
+    for wrong in ("-1", "201", "x"):
+        assert "expected a whole number from 0 to 200" in search(knowing, content, status=422, expand=wrong)["detail"]
+
+
+def test_hits_have_a_confidence_and_unsure_ones_can_be_left_out(knowing, drawn):
+    assert knowing.get("/galleries").json()["galleries"][0]["knows_confidence"] is True
+    content = next((drawn / "drawing").rglob("*.png")).read_bytes()
+    answer = search(knowing, content, **{"as": "drawing"})
+    chances = [hit["confidence"] for hit in answer["hits"]]
+    assert all(0 <= chance <= answer["confidence"] <= 1 for chance in chances)
+    least = sorted(chances)[len(chances) // 2]
+    found = search(knowing, content, **{"as": "drawing", "min_confidence": f"{least:.6f}"})
+    assert len(found["hits"]) < len(answer["hits"])
+    for wrong in ("1.1", "-0.1", "half"):
+        assert "expected a number from 0 to 1" in search(knowing, content, status=422, min_confidence=wrong)["detail"]
+
+
+def test_a_confidence_that_nobody_knows_is_null_and_cannot_be_asked_for(client):
+    answer = search(client, picture())
+    assert answer["confidence"] is None
+    assert {hit["confidence"] for hit in answer["hits"]} == {None}
+    assert "has not learned" in search(client, picture(), status=422, min_confidence="0.5")["detail"]

@@ -30,7 +30,7 @@ from ucdir.retrieval.view_features import ViewFeatures, view_features
 PLAIN = DEFAULT_VIEWS[:1]
 FEWEST = 40  # images of a domain that groups can be found among
 FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds
-LEAST_AGREEMENT = 0.1  # of domains that are brought together, see `align.Aligned`
+LEAST_AGREEMENT = 0.08  # of domains that are brought together, see `align.Aligned`
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,11 @@ def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeature
     found = align(parts, [name in KEEPING_STYLE for name in DEFAULT_VIEWS], settings.align, settings.run.seed)
     if found.agreement < LEAST_AGREEMENT:
         say(
-            f"the domains seem to share nothing: images are {found.agreement:.2f} times as near to those of another one as to "
-            f"those of their own, and {LEAST_AGREEMENT} is the least. Rows are {free}, nothing is learned"
+            f"the domains seem to share nothing: the mean cosine of an image to its nearest ones of another domain is "
+            f"{found.agreement:.3f}, and {LEAST_AGREEMENT} is the least. Rows are {free}, nothing is learned"
         )
         return plain.encoder(free)
-    say(f"images are {found.agreement:.2f} times as near to those of another domain as to those of their own")
+    say(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before any are paired")
     back = np.argsort(order)
     memories = [_memory(found, int(back[number]), part) for number, part in enumerate(seen)]
     alignment = Alignment(found.map.weights, found.map.projection, memories, plain.recogniser)
