@@ -181,8 +181,9 @@ def how_to_read(facts: BenchmarkFacts) -> str:
         parts.append(
             "align is learned in closed form. Every method that is learned by gradient has the same start, views, optimiser "
             "and number of epochs, not those of its own paper; last, label-free and oracle are epochs of one run, and the "
-            "oracle's was chosen with labels, only for comparison. + smoothed: rows averaged with their in-domain neighbours, as "
-            "smoothed does with those of the frozen backbone. + expanded: queries moved toward their hits before they are answered."
+            "oracle's was chosen with labels, only for comparison. + smoothed: rows averaged with their in-domain "
+            "neighbours, as smoothed does with those of the frozen backbone. + expanded: queries moved toward their hits "
+            "before they are answered."
         )
     return " ".join(parts)
 
