@@ -256,8 +256,10 @@ def test_a_handful_of_images_gives_finite_rows(count: int) -> None:
         assert domain.embeddings.isfinite().all()
 
 
-def test_images_that_are_all_the_same_give_finite_rows() -> None:
-    same = torch.randn(1, 3, 12).expand(10, 3, 12)
+@pytest.mark.parametrize("views", [1, 3])
+def test_images_that_are_all_the_same_give_finite_rows(views: int) -> None:
+    """One view after the other the same, too."""
+    same = torch.randn(1, views, 12).repeat(10, 3 // views, 1)
     for domain in align([seen(same), seen(-same, "other")], [True] * 3, SMALL).domains:
         assert domain.embeddings.isfinite().all()
 

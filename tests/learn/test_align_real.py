@@ -11,6 +11,7 @@ from ucdir.config import AlignSettings
 from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import Aligned, Seen, align
 from ucdir.learn.aligned_run import LEAST_AGREEMENT
+from ucdir.model.device import choose_precision
 from ucdir.model.encoder import build_encoder
 from ucdir.retrieval.metrics import score
 from ucdir.retrieval.training_free import smoothed
@@ -18,7 +19,7 @@ from ucdir.retrieval.view_features import view_features
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_imagenet.safetensors"
-EACH = 20  # images of a class
+EACH = 30  # images of a class
 CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 KEEPS = [name in KEEPING_STYLE for name in DEFAULT_VIEWS]
 
@@ -35,7 +36,8 @@ def features() -> Features:
     for domain in ("photo", "art_painting", "sketch"):
         folders = [SHARED / "data" / "pacs" / domain / name for name in CLASSES]
         paths = [path for folder in folders for path in sorted(folder.iterdir())[:EACH]]
-        seen = view_features(encoder, paths, DEFAULT_VIEWS, torch.device("cpu"), "float32")
+        device = torch.device("cpu")
+        seen = view_features(encoder, paths, DEFAULT_VIEWS, device, choose_precision("auto", device))
         found[domain] = seen.values, np.array([CLASSES.index(paths[row].parent.name) for row in seen.image_ids])
     return found
 

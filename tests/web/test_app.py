@@ -22,6 +22,7 @@ pytest.importorskip("httpx2", reason="the test client needs httpx2")
 
 from fastapi.testclient import TestClient
 
+from ucdir.model.confidence import Confidence, Curve
 from ucdir.model.runtime import load_query_encoder
 from ucdir.retrieval.gallery import Gallery
 from ucdir.web import catalogue
@@ -648,9 +649,13 @@ def knowing(drawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("knowing")
     small = {"encoder.backbone": "timm/test_resnet", "encoder.weights": "none", "encoder.image_size": 32}
     settings = load_settings(assignments={**small, "run.device": "cpu", "run.precision": "float32"})
-    train([str(drawn / "photo"), str(drawn / "drawing")], folder / "run", settings, report=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ucdir.learn.aligned_run.FEWEST", 4)
+        patch.setattr("ucdir.learn.aligned_run.LEAST_AGREEMENT", -1.0)
+        train([str(drawn / "photo"), str(drawn / "drawing")], folder / "run", settings, report=False)
     index(folder / "run", [str(drawn / "photo")], folder / "photos", device="cpu", precision="float32", export=False)
     encoder = load_query_encoder(folder / "run", "cpu", "float32", "torch")
+    encoder.confidence = Confidence(Curve(0.3, 0.2), Curve(0.5, 0.2))
     with client_of(encoder, folder / "photos") as client:
         yield client
 

@@ -18,7 +18,7 @@ from ucdir.web.thumbnails import Thumbnails
 class Means:
     """An encoder that gives the mean of each view, and waits before each batch until it may go on."""
 
-    fingerprint, image_size, views, domains = "f", 4, (), ()
+    fingerprint, image_size, views, domains, rows, confidence = "f", 4, (), (), "", None
 
     def __init__(self):
         self.may_go_on = threading.Semaphore(0)

@@ -23,6 +23,7 @@ SAMPLE = 20_000  # images of a domain that the map and the groups are learned fr
 MOST_PAIRS = 100_000  # of images that enter a covariance
 SCALE = 10  # neighbours on the other side whose mean similarity says how near everything is to an image
 STUDENT_SHRINKAGE = 0.2
+LEAST_VARIANCE = 1e-9  # of a feature within images
 NEAREST = 20  # images that say how near domains are to each other
 ITERATIONS = 20  # of the search for prototypes
 OWN, ACROSS = 15, 10  # nearest images that can be partners, within a domain and across
@@ -161,7 +162,8 @@ def whitening(within: Tensor, between: Tensor, shrinkage: float, dim: int) -> Te
     """
     size = len(within)
     within, between = within.double(), between.double()
-    within = within + shrinkage * within.trace() / size * torch.eye(size, dtype=torch.float64, device=within.device)
+    level = (within.trace() / size).clamp(min=LEAST_VARIANCE)  # all views of all images may be the same
+    within = within + shrinkage * level * torch.eye(size, dtype=torch.float64, device=within.device)
     values, vectors = torch.linalg.eigh(within)
     white = vectors @ torch.diag(values.rsqrt()) @ vectors.T
     projection: Tensor = white @ torch.linalg.eigh(white @ between @ white).eigenvectors[:, -dim:]
@@ -257,7 +259,8 @@ def student(scatters: Sequence[Scatter], targets: Sequence[Tensor], shrinkage: f
     """
     second = torch.stack([part.within + part.between for part in scatters]).mean(dim=0).double()
     size = len(second)
-    second = second + shrinkage * second.trace() / size * torch.eye(size, dtype=torch.float64, device=second.device)
+    level = (second.trace() / size).clamp(min=LEAST_VARIANCE)
+    second = second + shrinkage * level * torch.eye(size, dtype=torch.float64, device=second.device)
     parts = zip(scatters, targets, strict=True)
     both = torch.stack([part.centres.T @ target / len(target) for part, target in parts]).mean(dim=0)
     solved: Tensor = torch.linalg.solve(second, both.double()).float()

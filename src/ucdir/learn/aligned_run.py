@@ -30,7 +30,7 @@ from ucdir.retrieval.view_features import ViewFeatures, view_features
 PLAIN = DEFAULT_VIEWS[:1]
 FEWEST = 40  # images of a domain that groups can be found among
 FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds
-LEAST_AGREEMENT = 0.08  # of domains that are brought together, see `align.Aligned`
+LEAST_AGREEMENT = 0.075  # of domains that are brought together, see `align.Aligned`
 
 
 @dataclass(frozen=True)
