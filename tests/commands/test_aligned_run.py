@@ -17,7 +17,7 @@ from ucdir.commands.train import train
 from ucdir.config import load_settings
 from ucdir.data.domain import load_domains
 from ucdir.drawing.collection import draw_collections
-from ucdir.errors import UcdirError, UsageError
+from ucdir.errors import InterruptedRun, UcdirError, UsageError
 from ucdir.model.encoder import Encoder
 from ucdir.retrieval.evaluate import EmbeddedDomain, training_free
 from ucdir.retrieval.features import embed_with
@@ -115,6 +115,26 @@ def test_a_finished_run_is_left_alone_and_a_stopped_one_goes_on(world: Path, tmp
     shutil.rmtree(run / "encoder")
     ucdir("train", "--out", run, "--resume", "--no-report")
     assert is_equal(memories(world / "run"), memories(run))
+
+
+def test_a_run_that_is_to_be_replaced_stays_until_the_features_of_the_new_one_are_there(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(world / "run", run)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    sources = (str(world / "photo"), str(world / "drawing"))
+    settings = load_settings(assignments={**SETTINGS, "data.max_unreadable": 0.1, "align.drafts": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr("ucdir.learn.aligned_run.look", stop)
+        with pytest.raises(InterruptedRun, match="Go on with: the same command"):
+            train(sources, run, settings, overwrite=True, report=False)
+    assert is_equal(memories(world / "run"), memories(run))
+    train(sources, run, settings, overwrite=True, report=False)
+    assert "drafts = 1" in (run / "config.toml").read_text(encoding="utf-8")
 
 
 def test_index_takes_the_rows_of_the_run_and_search_says_what_it_took_the_query_for(world: Path, tmp_path: Path) -> None:

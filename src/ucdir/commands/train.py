@@ -280,19 +280,27 @@ def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
     wanted = settings.encoder
     frozen = build_encoder(wanted.backbone, wanted.weights, wanted.image_size)
     begun.say(f"started from {frozen.config.start}")
-    if overwrite and out.exists():
-        shutil.rmtree(out)
-    write_text(out / "config.toml", settings.to_toml())
-    if frozen.loaded is not None:
-        write_text(out / WEIGHTS, frozen.loaded.table())
+    is_replaced = overwrite and out.exists()
+
+    def begin() -> None:
+        """From here on the folder is this run's."""
+        if is_replaced:
+            shutil.rmtree(out)
+        write_text(out / "config.toml", settings.to_toml())
+        if frozen.loaded is not None:
+            write_text(out / WEIGHTS, frozen.loaded.table())
+
+    if not is_replaced:
+        begin()  # so that it can be resumed
     device = own_device(settings.run.device, begun.processes)
     compute = Compute(device, choose_precision(settings.run.precision, device), begun.cache)
     try:
-        skipped = learn_aligned(out, settings, domains, frozen, compute, begun.bars, begun.say)
+        skipped = learn_aligned(
+            out, settings, domains, frozen, compute, begun.bars, begun.say, begin if is_replaced else lambda: None
+        )
     except KeyboardInterrupt as error:
-        raise InterruptedRun(
-            f"stopped; features computed so far are in the cache. Go on with: ucdir train --out {out} --resume"
-        ) from error
+        again = "the same command" if is_replaced else f"ucdir train --out {out} --resume"
+        raise InterruptedRun(f"stopped; features computed so far are in the cache. Go on with: {again}") from error
     return TrainResult(out, out / ENCODER, 0, {}, skipped, time.monotonic() - started)
 
 

@@ -50,10 +50,12 @@ def learn_aligned(
     compute: Compute,
     bars: Bars,
     say: Callable[[str], None],
+    begin: Callable[[], None] = lambda: None,
 ) -> tuple[ImageError, ...]:
     """Learn from `domains` and write the encoders into the run folder `out`; returns what was skipped.
 
     frozen    the backbone, which stays as it is
+    begin     is called when all features are there and nothing has been written yet
     """
     seen = look(settings, domains, frozen, compute, bars)
     skipped = tuple(error for part in seen for error in part.unreadable)
@@ -61,6 +63,7 @@ def learn_aligned(
         say(f"skipped: {error}")
     for domain, part in zip(domains, seen, strict=True):
         refuse_many_unreadable(domain.name, len(part.values), part.unreadable, settings.data.max_unreadable)
+    begin()
     readable = [domain.subset(sorted(part.image_ids.tolist())) for domain, part in zip(domains, seen, strict=True)]
     write_images(out, readable, {d.name: part.unreadable for d, part in zip(domains, seen, strict=True)})
     plain = _Plain.of(domains, seen, frozen, compute.device)
