@@ -11,16 +11,17 @@ from ucdir.retrieval.metrics import Metric
 
 FREE = ("frozen", "centred", "smoothed")
 FIGURE = "mAP@All"
+LAST = "trained (last epoch)"
 CHOSEN = {"trained": "last epoch", "trained (label-free epoch)": "label-free epoch"}  # trained rows that no label chose
 
 
-def scores_section(report: EvaluationReport | None, unscored: str) -> Section:
-    """A table for each direction and the mean of both, or the reason why there is none."""
+def scores_section(report: EvaluationReport | None, unscored: str, learned: str = LAST) -> Section:
+    """A table for each direction and the mean of both, or the reason why there is none. learned: name of the last row."""
     if report is None:
         return Section("scores", "Scores", f'<p class="notice">{plain(unscored)}</p>')
     names = [*(f"P@{k}" for k in report.ks), *(f"capped P@{k}" for k in report.ks), "mAP@All"]
-    parts = [_direction(report, names, *way) for way in report.directions]
-    parts += [_mean(report, names, *pair) for pair in report.directions[::2]]
+    parts = [_direction(report, names, *way, learned) for way in report.directions]
+    parts += [_mean(report, names, *pair, learned) for pair in report.directions[::2]]
     notes = (*collapse_notes(report), EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL, _intervals(report))
     body = f"{''.join(parts)}<div class='small'>{''.join(f'<p>{plain(note)}</p>' for note in notes)}</div>"
     lead = "Percent. Rows marked training-free are what the start weights give without any training: the bar to clear."
@@ -45,19 +46,19 @@ def without_training(report: EvaluationReport) -> str:
     return f"Without training, {best} finds more here: a mean {FIGURE} of {known[best]} % against {against}."
 
 
-def _direction(report: EvaluationReport, names: list[str], query: str, gallery: str) -> str:
+def _direction(report: EvaluationReport, names: list[str], query: str, gallery: str, learned: str) -> str:
     scores = report.scores(report.methods[0], query, gallery)
     sizes = f"{len(scores.relevant):,} queries, {scores.gallery_size:,} images, chance {percent(scores.chance)}"
     rows = []
     for method in report.methods:
         found = report.scores(method, query, gallery)
-        rows.append([_method(method), *(percent(found[name].value) for name in names), _interval(found["mAP@All"])])
+        rows.append([_method(method, learned), *(percent(found[name].value) for name in names), _interval(found["mAP@All"])])
     return _table(report, [*names, "mAP@All, 95 %"], rows, f"{query} → {gallery}", f" <small>{sizes}</small>")
 
 
-def _mean(report: EvaluationReport, names: list[str], first: str, second: str) -> str:
+def _mean(report: EvaluationReport, names: list[str], first: str, second: str, learned: str) -> str:
     rows = [
-        [_method(method), *(percent(report.pair_mean(method, first, second, name)) for name in names)]
+        [_method(method, learned), *(percent(report.pair_mean(method, first, second, name)) for name in names)]
         for method in report.methods
     ]
     return _table(report, names, rows, f"mean of {first} ↔ {second}")
@@ -68,12 +69,12 @@ def _table(report: EvaluationReport, names: list[str], rows: list[list[str]], ti
     return table(title, head, rows, f"{plain(title)}{more}", strong=(len(report.methods) - 1,))
 
 
-def _method(name: str) -> str:
+def _method(name: str, learned: str) -> str:
     if name in FREE:
         return f'{name} <span class="tag">training-free</span>'
     if name.startswith("trained (oracle"):
         return f'{plain(name)} <span class="tag oracle">uses labels</span>'
-    return "trained (last epoch)" if name == "trained" else plain(name)
+    return learned if name == "trained" else plain(name)
 
 
 def _interval(metric: Metric) -> str:
