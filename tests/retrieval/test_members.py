@@ -67,9 +67,9 @@ def test_no_feature_is_computed_twice(
     made: list[bytes] = []
     compute = module._Store.compute
 
-    def noted(self: module._Store, content: bytes, views: np.ndarray, device: torch.device) -> np.ndarray:
+    def noted(self: module._Store, content: bytes, views: np.ndarray) -> np.ndarray:
         made.append(content)
-        return compute(self, content, views, device)
+        return compute(self, content, views)
 
     monkeypatch.setattr(module._Store, "compute", noted)
     everything = view_features(frozen, pictures, VIEWS, CPU, "float32", cache=cache)

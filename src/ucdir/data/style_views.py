@@ -6,6 +6,7 @@ The views of an image depend on its content alone: what is random is drawn from 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,13 @@ class Source:
 
     image  RGB, as the file holds it
     plain  the same as a square of `size` px
+    lines  gives the edges of `plain`; two views want them
     rng    of this view of this image
     """
 
     image: Image.Image
     plain: Image.Image
+    lines: Callable[[], NDArray[np.float32]]
     rng: random.Random
 
 
@@ -38,7 +41,8 @@ def style_views(image: Image.Image, size: int, names: Sequence[str], content: by
     draw     another number gives other crops
     """
     plain = ImageOps.fit(image, (size, size), BICUBIC)
-    views = [VIEWS[name](Source(image, plain, random.Random(content + f"{name} {draw}".encode()))) for name in names]
+    lines = cache(lambda: edges(plain))
+    views = [VIEWS[name](Source(image, plain, lines, random.Random(content + f"{name} {draw}".encode()))) for name in names]
     return np.ascontiguousarray(np.stack([np.asarray(view) for view in views]).transpose(0, 3, 1, 2))
 
 
@@ -101,7 +105,7 @@ def _low_resolution(source: Source) -> Image.Image:
 
 
 def _lines(source: Source) -> Image.Image:
-    return _drawn(1 - edges(source.plain))
+    return _drawn(1 - source.lines())
 
 
 def _line_part(source: Source) -> Image.Image:
@@ -115,7 +119,7 @@ def _strokes(source: Source) -> Image.Image:
 
 def _silhouette(source: Source) -> Image.Image:
     """What the lines enclose, filled dark on white."""
-    lines = edges(source.plain)
+    lines = source.lines()
     return _drawn(np.where(enclosed(lines > 0.35), 80 / 255, 1) * (1 - lines))
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import tempfile
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import torch
 
 from ucdir.errors import UcdirError
 from ucdir.model.encoder import Encoder
-from ucdir.model.runtime import EXPORTED, OnnxEncoder, write_note
+from ucdir.model.runtime import EXPORTED, OnnxEncoder, open_session, write_note
 from ucdir.storage import atomic_file, write_text
 
 TOLERANCE = 1e-4
@@ -72,20 +73,61 @@ def _expected(encoder: Encoder, views: torch.Tensor) -> torch.Tensor:
 
 
 def _write(encoder: Encoder, views: torch.Tensor, file: Path) -> None:
-    """Export quietly: the exporter speaks on every channel there is."""
     images = torch.export.Dim("images", min=1)
-    knows = bool(encoder.config.domains)
-    shapes: tuple[Any, ...] = ({0: images, 1: torch.export.Dim("views", min=1)}, {0: images}) if knows else ({0: images},)
+    if not encoder.config.domains:
+        return _export(encoder, (views,), file, ["pixels"], ["rows"], ({0: images},))
+    shapes = ({0: images, 1: torch.export.Dim("views", min=1)}, {0: images})
+    inputs = (views, torch.full((len(views),), -1))
+    return _export(_Placing(encoder), inputs, file, ["pixels", "domain"], ["rows", "domains", "is_strange"], shapes)
+
+
+def _export(
+    module: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    file: Path,
+    input_names: list[str],
+    output_names: list[str],
+    shapes: tuple[Any, ...],
+) -> None:
+    """Export quietly: the exporter speaks on every channel there is."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Placing(encoder) if knows else encoder,
-            (views, torch.full((len(views),), -1)) if knows else (views,),
+            module,
+            inputs,
             file,
-            input_names=["pixels", "domain"] if knows else ["pixels"],
-            output_names=["rows", "domains", "is_strange"] if knows else ["rows"],
+            input_names=input_names,
+            output_names=output_names,
             dynamic_shapes=shapes,
             dynamo=True,
             external_data=False,
         )
+
+
+class _Features(torch.nn.Module):
+    """The backbone of an encoder as a graph."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.encoder.features(pixels)
+
+
+def feature_session(encoder: Encoder) -> Any:
+    """An onnxruntime session, `pixels` (N, 3, H, W) uint8 -> (N, F), or None where the backbone cannot be exported."""
+    size = encoder.config.image_size
+    views = np.random.default_rng(0).integers(0, 256, (4, 3, size, size), dtype=np.uint8)
+    shapes = ({0: torch.export.Dim("views", min=1)},)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _export(_Features(encoder), (torch.from_numpy(views),), Path(folder) / EXPORTED, ["pixels"], ["features"], shapes)
+            session = open_session(Path(folder) / EXPORTED, torch.get_num_threads())
+        (found,) = session.run(None, {"pixels": views})
+    except Exception:  # whatever a network, its exporter and onnxruntime raise
+        return None
+    with torch.no_grad():
+        expected = encoder.features(torch.from_numpy(views)).numpy()
+    return session if float(np.abs(found - expected).max()) <= TOLERANCE * max(1.0, float(np.abs(expected).max())) else None

@@ -135,7 +135,7 @@ class OnnxEncoder:
         if not is_exported(folder):
             raise UcdirError(f"'{folder}' holds no export of its weights. Make one with: ucdir export {folder}")
         try:
-            self._session = _silent_onnxruntime().InferenceSession(folder / EXPORTED, providers=["CPUExecutionProvider"])
+            self._session = open_session(folder / EXPORTED)
         except Exception as error:  # onnxruntime raises types of its own
             raise UcdirError(f"'{folder / EXPORTED}' is damaged. Make it again with: ucdir export {folder}") from error
         self.fingerprint: str = _note(folder)["fingerprint"]
@@ -155,6 +155,14 @@ class OnnxEncoder:
 def unplaced(rows: np.ndarray) -> Encoded:
     """Embeddings of an encoder that knows no domains."""
     return Encoded(rows, (None,) * len(rows), (False,) * len(rows))
+
+
+def open_session(file: Path, threads: int = 0) -> Any:
+    """A session of onnxruntime on the CPU; threads = 0 leaves their number to it."""
+    onnxruntime = _silent_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
 def _silent_onnxruntime() -> Any:

@@ -5,25 +5,25 @@ import io
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.fx.experimental.optimization import fuse
 
 from ucdir.data.cache import PixelCache
 from ucdir.data.image import open_rgb, read_file
 from ucdir.data.reading import read_ahead
 from ucdir.data.style_views import DEFAULT_VIEWS, VERSION, style_views
 from ucdir.errors import ImageError
-from ucdir.model.device import autocast
 from ucdir.model.encoder import Encoder, backbone_digest
+from ucdir.model.quick import QuickBackbone
 from ucdir.retrieval.embed import evaluating
 
 AHEAD = 16  # images read at a time
+MANY = 200  # images from which on it pays to export the backbone first
 LARGE = 2**30  # bytes of features above which they are kept in a file instead of in memory
 
 
@@ -68,18 +68,19 @@ def view_features(
     contents = digests(paths, workers) if contents is None else contents
     order = sorted((content, row) for row, content in enumerate(contents) if isinstance(content, bytes))
     unreadable = [content for content in contents if isinstance(content, ImageError)]
-    what = f"folded features {backbone_digest(encoder)} {precision} {VERSION} {draw}"
-    store = _Store(_quick(encoder), tuple(views), draw, cache, what)
+    backbone = QuickBackbone(encoder, device, precision, exported=len(order) >= MANY)
+    what = f"folded features {backbone_digest(encoder)} {precision} {backbone.runtime} {VERSION} {draw}"
+    store = _Store(backbone, tuple(views), draw, cache, what)
     values = _room((len(order), len(views), encoder.config.feature_dim), folder)
     kept: list[tuple[bytes, int]] = []
     progress(len(unreadable))
-    with evaluating(store.encoder, device), torch.no_grad(), autocast(device, precision):
+    with evaluating(backbone.encoder, device):
         reading = chain.from_iterable(read_ahead([(paths[row], content) for content, row in order], store.read, AHEAD, workers))
         for image, found in zip(order, reading, strict=True):
             if isinstance(found, ImageError):
                 unreadable.append(found)
             else:
-                values[len(kept)] = found if found.dtype == np.float16 else store.compute(image[0], found, device)
+                values[len(kept)] = found if found.dtype == np.float16 else store.compute(image[0], found)
                 kept.append(image)
             progress(1)
     joined = np.frombuffer(b"".join(content for content, _ in kept), np.uint8).reshape(len(kept), 32)
@@ -95,7 +96,7 @@ def digests(paths: Sequence[Path], workers: int = 0) -> list[bytes | ImageError]
 class _Store:
     """Features of images in the cache, and how they are made."""
 
-    encoder: Encoder
+    backbone: QuickBackbone
     views: tuple[str, ...]
     draw: int
     cache: PixelCache | None
@@ -111,7 +112,7 @@ class _Store:
             pixels = open_rgb(io.BytesIO(read_file(path)))
         except ImageError as error:
             return type(error)(path, error.reason)
-        return style_views(pixels, self.encoder.config.image_size, self.views, content, self.draw)
+        return style_views(pixels, self.backbone.encoder.config.image_size, self.views, content, self.draw)
 
     def _known(self, content: bytes) -> np.ndarray | None:
         """Features that an earlier run left, of these views or of more that begin with them."""
@@ -122,24 +123,12 @@ class _Store:
                     return found.view(np.float16)[: len(self.views), :, 0]
         return None
 
-    def compute(self, content: bytes, views: np.ndarray, device: torch.device) -> np.ndarray:
+    def compute(self, content: bytes, views: np.ndarray) -> np.ndarray:
         """(V, F) float16 of views (V, 3, H, W) uint8."""
-        found = self.encoder.features(torch.from_numpy(views).to(device)).half().cpu().numpy()
+        found = self.backbone(views)
         if self.cache is not None:
             self.cache.put(content, f"{self.what} {' '.join(self.views)}", found[..., None].view(np.uint8))
         return found
-
-
-def _quick(encoder: Encoder) -> Encoder:
-    """The same backbone with each batch norm folded into the convolution before it: a sixth faster on a CPU.
-
-    A network that cannot be traced stays as it is: as right, only slower.
-    """
-    config = replace(encoder.config, hidden=None, dim=None)
-    try:
-        return Encoder(fuse(encoder.backbone.eval()), config)
-    except Exception:  # whatever code of a network raises that is run with symbols instead of values
-        return Encoder(encoder.backbone, config)
 
 
 def _digest(path: Path) -> bytes | ImageError:
