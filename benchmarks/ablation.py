@@ -6,7 +6,6 @@ Prints P@50 and mAP@All of each pair, percent, means of both directions, as embe
 out by putting another function in the place of one of `ucdir.learn.align`. Labels are read for the scores alone.
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,17 +14,13 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from looked_at import LookedAt, arguments, look_at
 
 from ucdir.config import AlignSettings
-from ucdir.data.cache import open_cache
-from ucdir.data.domain import class_ids, load_domains
 from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn import align as steps
-from ucdir.model.device import choose_device, choose_precision
-from ucdir.model.encoder import build_encoder
 from ucdir.retrieval.evaluate import EmbeddedDomain, evaluate_pair, expanded_domain
 from ucdir.retrieval.expansion import HITS
-from ucdir.retrieval.view_features import view_features
 
 FIGURES = ("P@50", "mAP@All")
 ALL = 1_000_000  # numbers in an embedding, more than there are
@@ -39,14 +34,6 @@ class Variant:
     settings: dict[str, object] = field(default_factory=dict)
     instead: dict[str, Callable[..., object]] = field(default_factory=dict)
     views: tuple[str, ...] = DEFAULT_VIEWS
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A domain: features (N, V, F) of its views, and class ids (N,) for the scores."""
-
-    seen: steps.Seen
-    classes: torch.Tensor
 
 
 def same_weights(means: Sequence[torch.Tensor], _: Sequence[bool]) -> torch.Tensor:
@@ -111,14 +98,10 @@ VARIANTS = (
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("folders", nargs="+")
-    asked.add_argument("--weights", required=True)
-    asked.add_argument("--backbone", default="torchvision/mobilenet_v2")
+    asked = arguments(__doc__ or "")
     asked.add_argument("--seeds", type=int, default=1)
-    asked.add_argument("--cache-dir", default="auto")
     given = asked.parse_args()
-    domains = looked_at(given.folders, given.backbone, given.weights, given.cache_dir)
+    domains = look_at(given)
     names = [f"{a.seen.name}, {b.seen.name}" for a, b in combinations(domains, 2)]
     print("P@50 / mAP@All as embedded; with queries expanded\n")
     print("| | " + " | ".join([*names, "mean", "mean, expanded"]) + " |\n|---|" + "---|" * (len(names) + 2))
@@ -129,23 +112,7 @@ def main() -> None:
         print(f"| {variant.name} | {cells} |", flush=True)
 
 
-def looked_at(folders: Sequence[str], backbone: str, weights: str, cache_dir: str) -> list[Labelled]:
-    device = choose_device("auto")
-    encoder = build_encoder(backbone, weights, 224)
-    cache = open_cache(cache_dir, 20.0, print)
-    domains = load_domains(folders, classes="folders")
-    _, labels = class_ids(domains)
-    parts = [
-        view_features(encoder, domain.paths, DEFAULT_VIEWS, device, choose_precision("auto", device), cache=cache)
-        for domain in domains
-    ]
-    return [
-        Labelled(steps.Seen(domain.name, part.values, torch.device("cpu")), torch.from_numpy(ids[part.image_ids]))
-        for domain, part, ids in zip(domains, parts, labels, strict=True)
-    ]
-
-
-def scores(pair: tuple[Labelled, Labelled], variant: Variant, seed: int) -> list[list[float]]:
+def scores(pair: tuple[LookedAt, LookedAt], variant: Variant, seed: int) -> list[list[float]]:
     """[as embedded, expanded] x FIGURES, means of both directions."""
     places = [DEFAULT_VIEWS.index(name) for name in variant.views]
     seen = [steps.Seen(part.seen.name, part.seen.features[:, places], part.seen.device) for part in pair]

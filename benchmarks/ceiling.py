@@ -6,51 +6,31 @@ Ridge regression from the features of the default method's views to classes, 5 f
 the images held out are their embeddings. Prints P@1, P@50 and mAP@All of each pair, percent, means of both directions.
 """
 
-import argparse
 from itertools import combinations
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from looked_at import arguments, look_at
 from torch import Tensor
 
-from ucdir.data.cache import open_cache
-from ucdir.data.domain import class_ids, load_domains
-from ucdir.data.style_views import DEFAULT_VIEWS
-from ucdir.model.device import choose_device, choose_precision
-from ucdir.model.encoder import build_encoder
 from ucdir.retrieval.metrics import score
-from ucdir.retrieval.view_features import view_features
 
 FOLDS, SHRINKAGE = 5, 0.1
 FIGURES = ("P@1", "P@50", "mAP@All")
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("folders", nargs="+")
-    asked.add_argument("--weights", required=True)
-    asked.add_argument("--backbone", default="torchvision/mobilenet_v2")
-    asked.add_argument("--cache-dir", default="auto")
-    given = asked.parse_args()
-    encoder = build_encoder(given.backbone, given.weights, 224)
-    device = choose_device("auto")
-    cache = open_cache(given.cache_dir, 20.0, print)
-    domains = load_domains(given.folders, classes="folders")
-    names, labels = class_ids(domains)
-    seen = [
-        view_features(encoder, domain.paths, DEFAULT_VIEWS, device, choose_precision("auto", device), cache=cache)
-        for domain in domains
-    ]
-    rows = [described(part.values) for part in seen]
-    classes = [torch.from_numpy(ids[part.image_ids]) for ids, part in zip(labels, seen, strict=True)]
+    domains = look_at(arguments(__doc__ or "").parse_args())
+    rows = [described(part.seen.features) for part in domains]
+    classes = [part.classes for part in domains]
     print("| pair | " + " | ".join(FIGURES) + " |\n|---|" + "---|" * len(FIGURES))
     for a, b in combinations(range(len(domains)), 2):
-        held_out = class_scores((rows[a], rows[b]), (classes[a], classes[b]), len(names))
+        held_out = class_scores((rows[a], rows[b]), (classes[a], classes[b]), len(domains[0].names))
         there = score(held_out[0], held_out[1], classes[a], classes[b], ks=(1, 50), resamples=0)
         back = score(held_out[1], held_out[0], classes[b], classes[a], ks=(1, 50), resamples=0)
         figures = " | ".join(f"{50 * (there[name].value + back[name].value):.1f}" for name in FIGURES)
-        print(f"| {domains[a].name}, {domains[b].name} | {figures} |", flush=True)
+        print(f"| {domains[a].seen.name}, {domains[b].seen.name} | {figures} |", flush=True)
 
 
 def described(views: np.ndarray) -> Tensor:

@@ -117,14 +117,14 @@ class _Features(torch.nn.Module):
 
 
 def feature_session(encoder: Encoder) -> Any:
-    """An onnxruntime session, `pixels` (N, 3, H, W) uint8 -> (N, F), or None where the backbone cannot be exported."""
+    """A session on one thread, `pixels` (N, 3, H, W) uint8 -> (N, F); None where the backbone cannot be exported."""
     size = encoder.config.image_size
     views = np.random.default_rng(0).integers(0, 256, (4, 3, size, size), dtype=np.uint8)
     shapes = ({0: torch.export.Dim("views", min=1)},)
     try:
         with tempfile.TemporaryDirectory() as folder:
             _export(_Features(encoder), (torch.from_numpy(views),), Path(folder) / EXPORTED, ["pixels"], ["features"], shapes)
-            session = open_session(Path(folder) / EXPORTED, torch.get_num_threads())
+            session = open_session(Path(folder) / EXPORTED, threads=1)
         (found,) = session.run(None, {"pixels": views})
     except Exception:  # whatever a network, its exporter and onnxruntime raise
         return None

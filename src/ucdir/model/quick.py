@@ -1,5 +1,6 @@
 """A backbone that only ever looks: the same features in less time."""
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -25,17 +26,22 @@ class QuickBackbone:
         self._device, self._precision = device, precision
         self._exported = exported and device.type == "cpu" and precision == "float32" and can_export()
         self._session: Any = None
+        self._one_at_a_time = threading.Lock()
 
     @property
     def runtime(self) -> str:
-        """What computes: results of one differ from those of another in their last digits."""
+        """What computes: results of one differ from those of another in their last digits.
+
+        onnxruntime takes one thread for the views of an image, so several threads should call; torch takes all that there are.
+        """
         return "onnxruntime" if self._exported else "torch"
 
     def __call__(self, views: NDArray[np.uint8]) -> NDArray[np.float16]:
         """(V, 3, H, W) -> (V, F)."""
-        if self._exported and self._session is None:
-            self._session = feature_session(self.encoder)
-            self._exported = self._session is not None
+        with self._one_at_a_time:
+            if self._exported and self._session is None:
+                self._session = feature_session(self.encoder)
+                self._exported = self._session is not None
         if self._session is not None:
             return np.asarray(self._session.run(None, {"pixels": views})[0], np.float16)
         with torch.no_grad(), autocast(self._device, self._precision):

@@ -103,7 +103,7 @@ class _Store:
     what: str
 
     def read(self, image: tuple[Path, bytes]) -> np.ndarray | ImageError:
-        """Known features (V, F) float16 of a file with this digest, else its views (V, 3, H, W) uint8."""
+        """Features (V, F) float16 of a file with this digest; its views (V, 3, H, W) uint8 where torch has to compute them."""
         path, content = image
         known = self._known(content)
         if known is not None:
@@ -112,7 +112,8 @@ class _Store:
             pixels = open_rgb(io.BytesIO(read_file(path)))
         except ImageError as error:
             return type(error)(path, error.reason)
-        return style_views(pixels, self.backbone.encoder.config.image_size, self.views, content, self.draw)
+        seen = style_views(pixels, self.backbone.encoder.config.image_size, self.views, content, self.draw)
+        return seen if self.backbone.runtime == "torch" else self.compute(content, seen)
 
     def _known(self, content: bytes) -> np.ndarray | None:
         """Features that an earlier run left, of these views or of more that begin with them."""
