@@ -167,6 +167,23 @@ def test_a_folder_with_another_name_needs_to_be_told(world: Path, tmp_path: Path
     assert len(np.load(tmp_path / "rows.npy")) == len(np.load(tmp_path / "g" / "embeddings.npy"))
 
 
+def test_a_gallery_does_not_mix_embeddings_of_different_makes(world: Path, tmp_path: Path) -> None:
+    new = ["index", world / "run", world / "new", "--device", "cpu", "--out", tmp_path / "gallery"]
+    ucdir(*new, "--as", "drawing")
+    before = (tmp_path / "gallery" / "embeddings.npy").read_bytes()
+    for other, found in (
+        (["--as", "photo"], "'photo' in 13 views"),
+        (["--as", "drawing", "--views", "1"], "'drawing' in 1 view."),
+    ):
+        told = ucdir(*new, *other, fails=True).stderr
+        assert "was embedded as 'drawing' in 13 views" in told
+        assert found in told
+        assert "--overwrite" in told
+    assert (tmp_path / "gallery" / "embeddings.npy").read_bytes() == before
+    ucdir(*new, "--as", "photo", "--overwrite")
+    assert (tmp_path / "gallery" / "embeddings.npy").read_bytes() != before
+
+
 def test_evaluate_shows_it_next_to_what_needs_no_training(world: Path) -> None:
     document = json.loads(ucdir("evaluate", world / "run", "--json").stdout)
     assert document["methods"] == ["frozen", "centred", "smoothed", "aligned", "aligned + expanded"]

@@ -1,6 +1,6 @@
 """`ucdir index`: a gallery that follows its folders. Only what changed is embedded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,14 +113,20 @@ def _bring_up_to_date(place: Place, wanted: _Wanted, looker: Looker, bars: Bars)
             info.require_encoder(fingerprint, wanted.encoder, wanted.out, wanted.flag)
         domains = load_domains(_sources(wanted.sources, info, drop), classes=wanted.classes, split=wanted.split)
         kept = _kept_domains(info, domains, drop)
+        seen_as = looker.seen_as([domain.name for domain in domains])
+        if info is not None:
+            _refuse_other_views(info, seen_as, wanted)
         before = Before.nothing() if there is None else Before(there[1], there[2])
-        journal = Journal(place.journal, f"{fingerprint} {looker.precision}", model.config.length)
+        made_with = " ".join([fingerprint, looker.precision, *(f"{name} {how}" for name, how in sorted(seen_as.items()))])
+        journal = Journal(place.journal, made_with, model.config.length)
         with bars("embedding", sum(len(domain) for domain in domains)) as advance:
             updated = update(domains, before, journal, looker, kept, advance)
         refuse_empty(updated, domains)
         named = _named(domains, kept, info)
         if not updated.images.equals(before.images) or info is None or named != info.sources:
-            made = _info(info, updated, fingerprint, wanted.encoder, looker.precision, model.config.length, named, kept)
+            made = _info(
+                info, updated, fingerprint, wanted.encoder, looker.precision, model.config.length, named, kept, seen_as
+            )
             place.write(made, updated.images, updated.rows)
         journal.remove()
     return _result(wanted.out, updated)
@@ -145,6 +151,17 @@ def _sources(given: Sequence[str], info: GalleryInfo | None, drop: Sequence[str]
     if not stay:
         raise UsageError(f"--drop {' --drop '.join(drop)} would leave an empty gallery. Name a folder to put there instead.")
     return stay
+
+
+def _refuse_other_views(info: GalleryInfo, seen_as: Mapping[str, str], wanted: _Wanted) -> None:
+    """Images that are there already would keep embeddings of another make."""
+    for name, how in seen_as.items():
+        then = info.seen_as.get(name, how)
+        if then != how:
+            raise UsageError(
+                f"domain '{name}' of gallery '{wanted.out}' was embedded as {then}, and now it would be as {how}. "
+                "Give --as and --views as they were then, or embed everything anew with --overwrite."
+            )
 
 
 def _kept_domains(info: GalleryInfo | None, domains: Sequence[Domain], drop: Sequence[str]) -> tuple[str, ...]:
@@ -190,6 +207,7 @@ def _info(
     dim: int,
     sources: dict[str, str],
     kept: Sequence[str],
+    seen_as: Mapping[str, str],
 ) -> GalleryInfo:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     still = [] if before is None else [entry for entry in before.unreadable if entry["domain"] in kept]
@@ -203,6 +221,7 @@ def _info(
         updated=now,
         sources=sources,
         unreadable=(*still, *(_skipped(name, error) for name, error in updated.unreadable)),
+        seen_as={name: how for name, how in (before.seen_as if before else {}).items() if name in kept} | dict(seen_as),
     )
 
 

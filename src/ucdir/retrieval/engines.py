@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
@@ -121,6 +121,7 @@ class GalleryInfo:
     created, updated  UTC, ISO 8601
     sources           domain -> folder or manifest it was read from, absolute
     unreadable        files that were skipped: {"path", "domain", "reason"}
+    seen_as           domain -> as what an encoder that knows domains saw its images, see `look.Looker.seen_as`
     """
 
     fingerprint: str
@@ -132,6 +133,7 @@ class GalleryInfo:
     updated: str
     sources: Mapping[str, str]
     unreadable: tuple[Mapping[str, str], ...]
+    seen_as: Mapping[str, str] = field(default_factory=dict)
 
     def require_encoder(self, fingerprint: str, encoder: Path, gallery: str, engine_flag: str = "") -> None:
         """Refuse an encoder other than the one this gallery was indexed with. engine_flag: see `places.engine_flag`."""

@@ -153,6 +153,14 @@ class Looker:
             return None
         return Members.of(self.encoder, self.as_domain or domain)
 
+    def seen_as(self, domains: Sequence[str]) -> dict[str, str]:
+        """Domain -> as what its images are seen: a domain of the encoder, and how many views. Empty where it knows none."""
+        members = {domain: self.members(domain) for domain in domains}
+        views = len(self.viewing.names)
+        return {
+            domain: f"'{part.name}' in {views} view{'s' * (views > 1)}" for domain, part in members.items() if part is not None
+        }
+
     def look(
         self, items: Sequence[Item], before: Before, noted: Mapping[str, Noted]
     ) -> Iterator[tuple[Sequence[Item], list[Seen]]]:

@@ -34,6 +34,11 @@ class Members:
         return cls(encoder, number)
 
     @property
+    def name(self) -> str:
+        """Of the domain."""
+        return self.encoder.config.domains[self.number]
+
+    @property
     def alignment(self) -> Alignment:
         """Of the encoder."""
         assert self.encoder.alignment is not None
