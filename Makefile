@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench bench-epoch bench-kernels bench-scale bench-search bench-views bench-serve fuzz clean
+.PHONY: help setup demo test check format bench bench-align bench-many bench-epoch bench-kernels bench-scale bench-search bench-views bench-serve fuzz clean
 
 DATA ?= ../shared/data/pacs
 WEIGHTS ?= ../shared/weights/mobilenet_v2_imagenet.safetensors
@@ -33,6 +33,14 @@ bench: .venv/.ready ## train and score on real images (an hour a seed); DATA=...
 
 bench-epoch: .venv/.ready ## an epoch beside the released code's way (a quarter of an hour); FOLDERS="DIR DIR" (default: drawn pictures)
 	@$(BIN)/python benchmarks/epoch.py $(FOLDERS)
+
+bench-align: .venv/.ready ## the default: what each step is worth, confidence, small collections (an hour); FOLDERS="DIR DIR", WEIGHTS=...
+	@$(BIN)/python benchmarks/ablation.py $(or $(FOLDERS),$(wildcard $(DATA)/*/)) --weights $(WEIGHTS)
+	@$(BIN)/python benchmarks/confidence.py $(or $(FOLDERS),$(wildcard $(DATA)/*/)) --weights $(WEIGHTS)
+	@$(BIN)/python benchmarks/subsets.py $(or $(FOLDERS),$(wildcard $(DATA)/*/)) --weights $(WEIGHTS)
+
+bench-many: .venv/.ready ## the default with 2 x 100,000 images x 10 views of drawn numbers (a quarter of an hour, 5 GB of disk)
+	@$(BIN)/python benchmarks/align_scale.py
 
 bench-scale: .venv/.ready ## memory while 100,000 drawn images are learned from, one epoch (half an hour, 2 GB of disk)
 	@$(BIN)/python benchmarks/scale.py
