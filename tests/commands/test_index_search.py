@@ -241,3 +241,12 @@ def test_what_only_encoders_that_know_domains_read_is_refused_with_others(encode
     with pytest.raises(UsageError, match=reason):
         index(encoder, [str(tmp_path / "right")], tmp_path / "gallery", export=False, **asked)
     assert not (tmp_path / "gallery").exists()
+
+
+def test_images_that_cannot_be_told_apart_are_spoken_of(encoder, tmp_path):
+    for number in range(4):
+        save_picture(tmp_path / "same" / f"{number}.png", 2)
+    said = []
+    index(encoder, [str(tmp_path / "same")], tmp_path / "g", device="cpu", export=False, say=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("warning: all images of domain 'same' have almost the same embedding")

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from ucdir.data.domain import Domain, load_domains
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.encoder import Encoder
@@ -13,11 +16,14 @@ from ucdir.model.folder import LABEL_FREE, LAST, encoder_folder, rows_folder
 from ucdir.model.processes import joined
 from ucdir.model.runtime import is_exported
 from ucdir.progress import Bars, no_bars
+from ucdir.retrieval.collapse import collapse_sentence, is_collapsed
 from ucdir.retrieval.engines import GalleryInfo, Place
 from ucdir.retrieval.journal import Journal
 from ucdir.retrieval.look import Before, Looker, looker_of, with_helpers
 from ucdir.retrieval.places import engine_flag, place_of
 from ucdir.retrieval.update import IndexResult, Updated, update
+
+SAMPLED = 1000
 
 
 def index(
@@ -71,7 +77,7 @@ def index(
 
         def work() -> IndexResult:
             wanted = _Wanted(folder, sources, classes, split, drop, str(out), engine_flag(engine))
-            return _bring_up_to_date(place_of(out, engine, overwrite), wanted, looker, bars)
+            return _bring_up_to_date(place_of(out, engine, overwrite), wanted, looker, bars, say)
 
         result = with_helpers(looker, work)
         if export and processes.is_first:
@@ -102,7 +108,7 @@ class _Wanted:
     flag: str
 
 
-def _bring_up_to_date(place: Place, wanted: _Wanted, looker: Looker, bars: Bars) -> IndexResult:
+def _bring_up_to_date(place: Place, wanted: _Wanted, looker: Looker, bars: Bars, say: Callable[[str], None]) -> IndexResult:
     place.check()
     model, drop = looker.encoder, wanted.drop
     fingerprint = model.fingerprint()
@@ -122,6 +128,7 @@ def _bring_up_to_date(place: Place, wanted: _Wanted, looker: Looker, bars: Bars)
         with bars("embedding", sum(len(domain) for domain in domains)) as advance:
             updated = update(domains, before, journal, looker, kept, advance)
         refuse_empty(updated, domains)
+        _warn_of_collapse(updated, say)
         named = _named(domains, kept, info)
         if not updated.images.equals(before.images) or info is None or named != info.sources:
             made = _info(
@@ -185,6 +192,16 @@ def _named(domains: Sequence[Domain], kept: Sequence[str], info: GalleryInfo | N
     """Domain -> source of the gallery to be, in its order."""
     stay = {name: info.sources[name] for name in kept} if info is not None else {}
     return stay | {domain.name: str(domain.source.absolute()) for domain in domains}
+
+
+def _warn_of_collapse(updated: Updated, say: Callable[[str], None]) -> None:
+    """Say which domains have embeddings that cannot be told apart; SAMPLED images of each are looked at."""
+    of_image = updated.images["domain"].to_numpy(zero_copy_only=False)
+    for name in dict.fromkeys(of_image.tolist()):
+        own = np.flatnonzero(of_image == name)
+        some = own[np.linspace(0, len(own) - 1, min(SAMPLED, len(own))).astype(np.int64)]
+        if is_collapsed(torch.from_numpy(updated.rows(some))):
+            say(f"warning: {collapse_sentence([name])}: any of them may be found first. Use another encoder.")
 
 
 def refuse_empty(updated: Updated, domains: Sequence[Domain]) -> None:
