@@ -47,16 +47,15 @@ def leading_directions(
     return torch.linalg.eigh(between).eigenvectors[:, -settings.dim :]
 
 
-def only_averaged(rows: Sequence[torch.Tensor], _: object, settings: AlignSettings) -> list[torch.Tensor]:
-    return [steps.smoothed(part, settings.neighbours) for part in rows]
-
-
-def only_groups(rows: Sequence[torch.Tensor], found: Sequence[torch.Tensor], settings: AlignSettings) -> list[torch.Tensor]:
-    return [steps.centred(steps.memberships(part, found, settings.temperature)) for part in rows]
-
-
-def nothing_taught(_: object, rows: Sequence[torch.Tensor], found: object) -> list[torch.Tensor]:
+def nothing_taught(rows: Sequence[torch.Tensor], *_: object) -> list[torch.Tensor]:
     return [torch.zeros(len(part), 1) for part in rows]
+
+
+def groups_themselves(
+    rows: Sequence[torch.Tensor], _: object, settings: AlignSettings, rng: np.random.Generator
+) -> list[torch.Tensor]:
+    found = steps.groupings(rows, settings, rng)
+    return [steps.centred(steps.memberships(part, found, settings.temperature)) for part in rows]
 
 
 def groups_of_a_kind(balanced: bool) -> Callable[..., list[torch.Tensor]]:
@@ -82,14 +81,14 @@ VARIANTS = (
     Variant("no pairs within a domain", instead={"pairs_within": lambda rows: []}),
     Variant("no pairs across domains", instead={"pairs_across": lambda joined: []}),
     Variant("pairs across domains: hubs not corrected", instead={"partners_across": best_of_each_side}),
-    Variant("nothing learned again (rounds 0)", {"rounds": 0}),
+    Variant("nothing learned again from pairs", {"rounds": 0}),
+    Variant("learned again from pairs twice", {"rounds": 2}),
     Variant("rows not averaged over neighbours", instead={"smoothed": lambda rows, *_: steps.centred(rows)}),
-    Variant("no groups in embeddings: averaged rows", instead={"join": only_averaged}),
-    Variant("no averaged rows in embeddings: groups", instead={"join": only_groups}),
+    Variant("nothing taught by groups", instead={"taught": nothing_taught}),
+    Variant("groups themselves instead of what they teach", instead={"taught": groups_themselves}),
     Variant("balanced groups alone", instead={"groupings": groups_of_a_kind(True)}),
     Variant("groups of free shares alone", instead={"groupings": groups_of_a_kind(False)}),
-    Variant("nothing taught by the groups", instead={"_Learn._taught": nothing_taught}),
-    Variant("one draft", {"drafts": 1}),
+    Variant("two groupings of each count and kind", {"groupings": 2}),
     Variant("embeddings of full length", {"length": ALL}),
     *(Variant(f"without view {name}", views=tuple(v for v in DEFAULT_VIEWS if v != name)) for name in DEFAULT_VIEWS[1:]),
     Variant("views that keep the style alone", views=KEEPING_STYLE),

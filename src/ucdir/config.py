@@ -53,8 +53,7 @@ class AlignSettings(Section):
     shrinkage: float = Field(0.3, gt=0.0)  # fraction of the mean within-image variance added to every direction
     dim: int = Field(128, ge=2)  # directions kept
     group_counts: tuple[int, ...] = (8, 12, 16, 24, 32, 48)  # soft groups in each grouping
-    groupings: int = Field(2, ge=1)  # of each count and kind, in each draft
-    drafts: int = Field(4, ge=1)  # whole results with other groups, of equal say
+    groupings: int = Field(8, ge=1)  # of each count and kind
     length: int = Field(256, ge=2)  # of an embedding
     temperature: float = Field(0.05, gt=0.0)  # of memberships
     neighbours: int = Field(20, ge=1)  # averaged within a domain

@@ -48,7 +48,7 @@ def aligned(features: Features, *parts: tuple[str, Sequence[str]]) -> Aligned:
     for name, classes in parts:
         values, labels = features[name]
         domains.append(Seen(name, values[np.isin(labels, [CLASSES.index(c) for c in classes])], torch.device("cpu")))
-    return align(domains, KEEPS, AlignSettings(drafts=1))
+    return align(domains, KEEPS, AlignSettings())
 
 
 def test_folders_that_share_nothing_are_told_from_those_that_do(features: Features) -> None:

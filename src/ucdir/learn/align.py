@@ -325,47 +325,34 @@ def align(domains: Sequence[Seen], keeps_style: Sequence[bool], settings: AlignS
     first = Map(weights, learn_projection(scatters, [], settings))
     described = [describe(sample, first) for sample in samples]
     rows = [centred(part) for part in described]
-    learn = _Learn(samples, scatters, weights, settings)
-    own = pairs_within(rows)
-    drafts = [learn.draft(rows, own, seed, number) for number in range(settings.drafts)]
-    embeddings = principal([torch.cat(parts, dim=1) for parts in zip(*drafts, strict=True)], settings.length)
+    brought = paired(rows, samples, scatters, weights, settings)
+    calm = [smoothed(part, settings.neighbours) for part in brought]
+    told = taught(brought, scatters, settings, np.random.default_rng(seed))
+    embeddings = principal([torch.cat(parts, dim=1) for parts in zip(calm, told, strict=True)], settings.length)
     found = zip(domains, described, rows, embeddings, strict=True)
     placed = tuple(Domain(domain.sampled(), part.mean(dim=0), row, rest) for domain, part, row, rest in found)
     return Aligned(first, placed, agreement([smoothed(part, settings.neighbours) for part in rows]))
 
 
-@dataclass(frozen=True)
-class _Learn:
-    """What all drafts learn from."""
+def paired(
+    rows: Sequence[Tensor], samples: Sequence[Seen], scatters: Sequence[Scatter], weights: Tensor, settings: AlignSettings
+) -> Sequence[Tensor]:
+    """S x (N, D) unit rows of the same images once those that choose each other count as views of one thing."""
+    for _ in range(settings.rounds):
+        pairs = [*pairs_within(rows), *pairs_across([smoothed(part, settings.neighbours) for part in rows])]
+        map_ = Map(weights, learn_projection(scatters, pairs, settings))
+        rows = [centred(describe(sample, map_)) for sample in samples]
+    return rows
 
-    samples: Sequence[Seen]
-    scatters: Sequence[Scatter]
-    weights: Tensor
-    settings: AlignSettings
 
-    def draft(self, rows: Sequence[Tensor], own: Sequence[Pairs], seed: int, number: int) -> list[Tensor]:
-        """S x (N, `length`) unit rows. How groups are drawn decides much: so there are several drafts, of equal say."""
-        rng = np.random.default_rng((seed, number))
-        joined, found = self._joined(rows, rng)
-        for _ in range(self.settings.rounds):
-            map_ = Map(self.weights, learn_projection(self.scatters, [*own, *pairs_across(joined)], self.settings))
-            rows = [centred(describe(sample, map_)) for sample in self.samples]
-            joined, found = self._joined(rows, rng)
-            own = pairs_within(joined)
-        taught = self._taught(rows, found)
-        return principal([torch.cat(parts, dim=1) for parts in zip(joined, taught, strict=True)], self.settings.length)
-
-    def _joined(self, rows: Sequence[Tensor], rng: np.random.Generator) -> tuple[list[Tensor], list[Tensor]]:
-        """Rows next to their memberships in new groups, and these groups."""
-        found = groupings(rows, self.settings, rng)
-        return join(rows, found, self.settings), found
-
-    def _taught(self, rows: Sequence[Tensor], found: Sequence[Tensor]) -> list[Tensor]:
-        """S x (N, C) unit rows: what a linear map of the features, taught by the groups around an image, says of it."""
-        own = [centred(memberships(part, found, self.settings.temperature)) for part in rows]
-        calm = [smoothed(part, self.settings.neighbours) for part in own]
-        learned = student(self.scatters, calm, STUDENT_SHRINKAGE)
-        return [smoothed(centred(part.centres @ learned), self.settings.neighbours) for part in self.scatters]
+def taught(
+    rows: Sequence[Tensor], scatters: Sequence[Scatter], settings: AlignSettings, rng: np.random.Generator
+) -> list[Tensor]:
+    """S x (N, C) unit rows: what a linear map of the features, taught by the groups around an image, says of it."""
+    found = groupings(rows, settings, rng)
+    groups = principal([centred(memberships(part, found, settings.temperature)) for part in rows], settings.length)
+    learned = student(scatters, [smoothed(part, settings.neighbours) for part in groups], STUDENT_SHRINKAGE)
+    return [smoothed(centred(part.centres @ learned), settings.neighbours) for part in scatters]
 
 
 def agreement(rows: Sequence[Tensor]) -> float:
@@ -393,24 +380,15 @@ def describe(seen: Seen, map_: Map) -> Tensor:
     return torch.cat([map_(block) for block in seen.blocks()])
 
 
-def join(rows: Sequence[Tensor], found: Sequence[Tensor], settings: AlignSettings) -> list[Tensor]:
-    """For each domain (N, C + D) unit rows: memberships in all groups next to the row averaged over its own domain."""
-    groups = [centred(memberships(part, found, settings.temperature)) for part in rows]
-    calm = [smoothed(part, settings.neighbours) for part in rows]
-    return [F.normalize(torch.cat(parts, dim=1), dim=1) for parts in zip(groups, calm, strict=True)]
-
-
 def pairs_within(rows: Sequence[Tensor]) -> list[Pairs]:
     """Images of one domain that choose each other, of each."""
     found = [Pairs((number, number), *partners_within(part), 1.0) for number, part in enumerate(rows)]
     return [part for part in found if len(part.first)]
 
 
-def pairs_across(joined: Sequence[Tensor]) -> list[Pairs]:
+def pairs_across(rows: Sequence[Tensor]) -> list[Pairs]:
     """Images of every two domains that choose each other."""
-    found = [
-        Pairs((a, b), *partners_across(joined[a], joined[b]), ACROSS_WEIGHT) for a, b in combinations(range(len(joined)), 2)
-    ]
+    found = [Pairs((a, b), *partners_across(rows[a], rows[b]), ACROSS_WEIGHT) for a, b in combinations(range(len(rows)), 2)]
     return [part for part in found if len(part.first)]
 
 
