@@ -127,14 +127,14 @@ def test_a_run_that_is_to_be_replaced_stays_until_the_features_of_the_new_one_ar
         raise KeyboardInterrupt
 
     sources = (str(world / "photo"), str(world / "drawing"))
-    settings = load_settings(assignments={**SETTINGS, "data.max_unreadable": 0.1, "align.drafts": 1})
+    settings = load_settings(assignments={**SETTINGS, "data.max_unreadable": 0.1, "align.groupings": 1})
     with monkeypatch.context() as patch:
         patch.setattr("ucdir.learn.aligned_run.look", stop)
         with pytest.raises(InterruptedRun, match="Go on with: the same command"):
             train(sources, run, settings, overwrite=True, report=False)
     assert is_equal(memories(world / "run"), memories(run))
     train(sources, run, settings, overwrite=True, report=False)
-    assert "drafts = 1" in (run / "config.toml").read_text(encoding="utf-8")
+    assert "groupings = 1" in (run / "config.toml").read_text(encoding="utf-8")
 
 
 def test_index_takes_the_rows_of_the_run_and_search_says_what_it_took_the_query_for(world: Path, tmp_path: Path) -> None:
