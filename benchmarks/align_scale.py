@@ -2,9 +2,9 @@
 
     python benchmarks/align_scale.py --images 100000 --views 10 --features 1280
 
-Draws features of so many images in each of two domains into memory-mapped float16 files: every image is one of CLASSES kinds, a
-kind is a direction, every domain and view has a shift of its own, and the rest is noise. Then brings the domains together and
-embeds all images, in a process of its own whose memory is read every second. Prints Markdown.
+Writes random features of two domains to memory-mapped float16 files. An image is the sum of the direction of its class (one of
+CLASSES), a shift of its domain and view, and noise. Then a separate process aligns the domains and embeds all images while its
+memory is read every second. Prints Markdown.
 """
 
 import argparse

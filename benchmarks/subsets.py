@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def drawn(part: LookedAt, classes: int, images: int, draw: int) -> LookedAt:
-    """The same classes of every domain, and so many images of each."""
+    """A random subset: every domain keeps the same classes, and `images` images of each."""
     kept = np.random.default_rng(draw).permutation(len(part.names))[:classes]
     rng = np.random.default_rng((draw, 1))
     places = [rng.permutation(np.flatnonzero(part.classes.numpy() == own))[:images] for own in kept]

@@ -166,8 +166,8 @@ def _refuse_other_views(info: GalleryInfo, seen_as: Mapping[str, str], wanted: _
         then = info.seen_as.get(name, how)
         if then != how:
             raise UsageError(
-                f"domain '{name}' of gallery '{wanted.out}' was embedded as {then}, and now it would be as {how}. "
-                "Give --as and --views as they were then, or embed everything anew with --overwrite."
+                f"domain '{name}' of gallery '{wanted.out}' was embedded as {then}, not as {how}. "
+                "Use the same --as and --views as before, or start over with --overwrite."
             )
 
 

@@ -154,17 +154,21 @@ def pair_scatter(pairs: Sequence[Pairs], scatters: Sequence[Scatter]) -> Tensor:
     return found / 2
 
 
+def _shrunk(moment: Tensor, shrinkage: float) -> Tensor:
+    """(F, F) float64 second moment with `shrinkage` times the mean variance added to every feature."""
+    size, moment = len(moment), moment.double()
+    level = (moment.trace() / size).clamp(min=LEAST_VARIANCE)  # all views of all images may be the same
+    return moment + shrinkage * level * torch.eye(size, dtype=torch.float64, device=moment.device)
+
+
 def whitening(within: Tensor, between: Tensor, shrinkage: float, dim: int) -> Tensor:
     """(F, D) map: what differs within images becomes equally small in all directions; those in which images differ most stay.
 
     Within-class covariance normalisation with every image a class of its own (Hatch et al. 2006), then the leading directions
     of the whitened `between`: Fisher's discriminant. `shrinkage` times the mean variance is added to `within`.
     """
-    size = len(within)
-    within, between = within.double(), between.double()
-    level = (within.trace() / size).clamp(min=LEAST_VARIANCE)  # all views of all images may be the same
-    within = within + shrinkage * level * torch.eye(size, dtype=torch.float64, device=within.device)
-    values, vectors = torch.linalg.eigh(within)
+    between = between.double()
+    values, vectors = torch.linalg.eigh(_shrunk(within, shrinkage))
     white = vectors @ torch.diag(values.rsqrt()) @ vectors.T
     projection: Tensor = white @ torch.linalg.eigh(white @ between @ white).eigenvectors[:, -dim:]
     return projection.float()
@@ -257,13 +261,10 @@ def student(scatters: Sequence[Scatter], targets: Sequence[Tensor], shrinkage: f
     targets    S x (N, C) of the images of `scatters`, with mean 0 in each domain
     shrinkage  times the mean variance of a feature is added to every one
     """
-    second = torch.stack([part.within + part.between for part in scatters]).mean(dim=0).double()
-    size = len(second)
-    level = (second.trace() / size).clamp(min=LEAST_VARIANCE)
-    second = second + shrinkage * level * torch.eye(size, dtype=torch.float64, device=second.device)
+    second = torch.stack([part.within + part.between for part in scatters]).mean(dim=0)
     parts = zip(scatters, targets, strict=True)
     both = torch.stack([part.centres.T @ target / len(target) for part, target in parts]).mean(dim=0)
-    solved: Tensor = torch.linalg.solve(second, both.double()).float()
+    solved: Tensor = torch.linalg.solve(_shrunk(second, shrinkage), both.double()).float()
     return solved
 
 
@@ -287,7 +288,7 @@ class Domain:
     images      (M,) int64, which of the domain's they are
     centre      (D,) mean of the described images
     rows        (M, D) unit rows: what each image shows, by itself
-    embeddings  (M, E) unit rows: what it shows, and which groups it belongs to
+    embeddings  (M, E) unit rows: what it shows, and what the groups around it teach
     """
 
     images: NDArray[np.int64]
