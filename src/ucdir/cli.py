@@ -53,7 +53,9 @@ Expand = Annotated[
 RowKind = Annotated[
     str | None,
     typer.Option(
-        "--rows", metavar="ROWS", help="frozen, centred, smoothed or aligned rows of a run of method align. Default: the best."
+        "--rows",
+        metavar="ROWS",
+        help="frozen, centred, smoothed, aligned or tuned rows, as far as the run has them. Default: the best.",
     ),
 ]
 NumViews = Annotated[
@@ -170,11 +172,13 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
     preset: Annotated[
-        str | None, typer.Option(help="A whole set of settings: align (the default), office-home, domainnet, quick, head ...")
+        str | None,
+        typer.Option(help="A whole set of settings: align (the default), tune, head, quick, office-home, domainnet ..."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="align (the default); by gradient ucdir, instance, cluster, prototype, coda, protoot.")
+        str | None,
+        typer.Option(help="align (the default), tune; by gradient alone ucdir, instance, cluster, prototype, coda, protoot."),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="torchvision/NAME or timm/NAME.")] = None,
     weights: Annotated[
@@ -347,7 +351,7 @@ def benchmark(
         Path, typer.Option(help="Folder for the results and the run of each cell; goes on where it stopped.")
     ] = Path("benchmark"),
     methods: Annotated[
-        str, typer.Option(help="frozen, centred, smoothed; align, ucdir, instance, cluster, prototype, coda, protoot.")
+        str, typer.Option(help="frozen, centred, smoothed; align, tune, ucdir, instance, cluster, prototype, coda, protoot.")
     ] = "frozen,centred,smoothed,instance,ucdir,protoot,align",
     pairs: Annotated[str | None, typer.Option(help="NAME-NAME,NAME-NAME. Default: those of the data set, or all.")] = None,
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...")] = 3,

@@ -68,10 +68,21 @@ class AlignSettings(Section):
         return value
 
 
+class TuneSettings(Section):
+    """How the backbone of method tune learns what align found (`learn/tuning.py`)."""
+
+    epochs: int = Field(5, ge=1)
+    image_size: int = Field(160, ge=16)  # px of the crops it learns from, and of what it sees afterwards
+    batch_size: int = Field(32, ge=1)  # images of each domain in a step
+    learning_rate: float = Field(0.003, gt=0.0)  # at first; half a cosine leads to 0
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(1e-4, ge=0.0)
+
+
 class MethodSettings(Section):
     """The method and its terms. Starts are shares of the run: 0.1 of 200 epochs is epoch 20."""
 
-    name: Literal["align", "ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = "ucdir"
+    name: Literal["align", "tune", "ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = "ucdir"
     num_clusters: tuple[int, ...] = (65,)  # clusters per domain; several counts are independent terms, averaged
     encoder_momentum: float = Field(0.999, ge=0.0, le=1.0)  # EMA factor of the momentum encoder
     batch_norm_splits: int = Field(2, ge=1)  # interleaved groups of keys with statistics of their own
@@ -155,13 +166,14 @@ class Settings(Section):
     encoder: EncoderSettings = EncoderSettings()
     method: MethodSettings = MethodSettings()
     align: AlignSettings = AlignSettings()
+    tune: TuneSettings = TuneSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     run: RunSettings = RunSettings()
 
     @property
-    def is_closed_form(self) -> bool:
-        """Whether the method has no epochs."""
-        return self.method.name == "align"
+    def brings_together(self) -> bool:
+        """Whether the method is align, alone or with the backbone tuned after it, instead of one that learns from noise."""
+        return self.method.name in ("align", "tune")
 
     def to_toml(self) -> str:
         """Write as TOML text that `load_settings` reads back to equal settings; a missing key means none.
@@ -179,7 +191,11 @@ class Settings(Section):
 
     def reads(self, key: str) -> bool:
         """Whether the method reads the setting section.key."""
-        return not _is_of_gradient(key) if self.is_closed_form else not key.startswith("align.")
+        if not self.brings_together:
+            return not key.startswith(("align.", "tune."))
+        if self.method.name == "tune" and key in OF_TRAINING_VIEWS:
+            return True
+        return not _is_of_gradient(key) and (self.method.name == "tune" or not key.startswith("tune."))
 
 
 FLAGS = {  # settings with a flag of their own
@@ -189,11 +205,12 @@ FLAGS = {  # settings with a flag of their own
     "optimiser.learning_rate": "--learning-rate",
     "method.num_clusters": "--num-clusters",
 }
-OF_GRADIENT = ("data.strongest_blur", "data.augmented_views", "data.views", "encoder.dim", "encoder.hidden", "run.oracle")
+OF_TRAINING_VIEWS = ("data.strongest_blur", "data.views")
+OF_GRADIENT = (*OF_TRAINING_VIEWS, "data.augmented_views", "encoder.dim", "encoder.hidden", "run.oracle")
 
 
 def _is_of_gradient(key: str) -> bool:
-    """Whether only methods that learn by gradient read the setting section.key."""
+    """Whether only methods that learn by gradient from the start read the setting section.key."""
     return key.startswith("optimiser.") or key in OF_GRADIENT or (key.startswith("method.") and key != "method.name")
 
 
@@ -242,13 +259,19 @@ def _refuse_unread(settings: Settings, given: Mapping[str, Mapping[str, Any]]) -
     for key in (f"{section}.{name}" for section, values in given.items() for name in values):
         if settings.reads(key):
             continue
-        flag = FLAGS.get(key, f"--set {key}")
-        if settings.is_closed_form:
-            raise UsageError(
-                f"{flag} has no effect with method align, which does not learn by gradient. "
-                f"Leave it out, or choose a method that does: --method ucdir or --preset quick."
-            )
-        raise UsageError(f"{flag} has no effect with method {settings.method.name}. Leave it out, or use --method align.")
+        raise UsageError(
+            f"{FLAGS.get(key, f'--set {key}')} has no effect with method {settings.method.name}. {_instead(settings, key)}"
+        )
+
+
+def _instead(settings: Settings, key: str) -> str:
+    """What to do about a setting section.key that the method does not read."""
+    if not settings.brings_together:
+        return "Leave it out, or use --method align."
+    name = key.partition(".")[2]
+    if settings.method.name == "tune" and name in TuneSettings.model_fields:
+        return f"Use --set tune.{name}=VALUE."
+    return "It does not learn by gradient alone. Leave it out, or choose a method that does: --method ucdir or --preset quick."
 
 
 def differences(one: Settings, other: Settings) -> tuple[str, ...]:

@@ -216,11 +216,11 @@ def test_training_free_rows_can_be_searched_as_they_are_scored(world: Path, tmp_
 
 def test_rows_that_a_run_does_not_have_end_in_a_sentence(world: Path, tmp_path: Path) -> None:
     refused = ucdir("index", world / "run", world / "photo", "--rows", "mixed", "--out", tmp_path / "g", fails=True)
-    assert "--rows 'mixed' is unknown. Use one of: frozen, centred, smoothed, aligned." in refused.stderr
+    assert "--rows 'mixed' is unknown. Use one of: frozen, centred, smoothed, aligned, tuned." in refused.stderr
     refused = ucdir(
         "index", world / "run" / "encoder", world / "photo", "--rows", "centred", "--out", tmp_path / "g", fails=True
     )
-    assert "has aligned. Give a run of method align" in refused.stderr
+    assert "has aligned. Give a run of method align or tune" in refused.stderr
 
 
 def test_hits_come_with_a_confidence_and_unsure_ones_can_be_left_out(world: Path, tmp_path: Path) -> None:

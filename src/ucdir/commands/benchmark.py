@@ -56,7 +56,8 @@ def benchmark(
 
     sources    a folder that `ucdir data prepare` wrote, or two or more folders or manifests with classes
     out        results.json, results.md, results.tex, report.html and a run folder for each cell
-    methods    training-free: frozen, centred, smoothed; trained: align, ucdir, instance, cluster, prototype, coda, protoot
+    methods    training-free: frozen, centred, smoothed; trained: align, tune, ucdir, instance, cluster, prototype, coda,
+               protoot
     pairs      NAME-NAME; default: those of the data set, or all
     seeds      how many: 0, 1, ...
     protocols  paper: train, query and gallery images are the same; held-out: queries and gallery were not trained on; half-a,
@@ -97,7 +98,7 @@ def benchmark(
         refuse_other_settings(task)
     for task in _one_of_each_kind([task for task in tasks if task.cell.is_trained]):
         trained_on = [load(source, task.settings.data.split) for source in task.sources]
-        if task.settings.is_closed_form:
+        if task.settings.brings_together:
             refuse_too_few(trained_on)
         else:
             check_sizes(task.settings, trained_on)
@@ -128,7 +129,7 @@ def _one_of_each_pair(tasks: Sequence[Task]) -> list[Task]:
 
 def _one_of_each_kind(tasks: Sequence[Task]) -> list[Task]:
     """One task for each pair and protocol that learns by gradient, and one that does not."""
-    return list({(task.folder.parent, task.settings.is_closed_form): task for task in tasks}.values())
+    return list({(task.folder.parent, task.settings.brings_together): task for task in tasks}.values())
 
 
 # What is asked for

@@ -29,9 +29,10 @@ from ucdir.retrieval.expansion import hits_of
 from ucdir.retrieval.features import embed_with
 
 FROZEN, SMOOTHED = "frozen", "smoothed"
-EPOCH_ENCODERS = {
+OTHER_ENCODERS = {
     "trained (label-free epoch)": "encoder-label-free",
     "trained (oracle epoch)": "encoder-oracle",
+    "aligned": "encoder-aligned",
 }
 
 
@@ -148,7 +149,7 @@ def _cache(encoder: Path) -> PixelCache | None:
     """Where the features of a run of method align were kept; other runs are scored without."""
     config = _config_file(encoder)
     settings = None if config is None else load_settings(file=config)
-    if settings is None or not settings.is_closed_form:
+    if settings is None or not settings.brings_together:
         return None
     return open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
 
@@ -198,7 +199,7 @@ def _encoders(
             "compare with. "
             "Give its encoder folder with --frozen."
         )
-    epochs = {name: folder.parent / part for name, part in EPOCH_ENCODERS.items()} if folder != encoder else {}
+    epochs = {name: folder.parent / part for name, part in OTHER_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
     return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, last.config.rows or "trained": last}
 

@@ -62,7 +62,7 @@ def index(
     as_domain  the domain, among those that the encoder has learned from, to which all images belong; None = the one with the
                name of theirs
     views      how many of its views the encoder is shown of each new image; None = all
-    rows       frozen, centred, smoothed or aligned: which rows of a run of method align; None = those it ended with
+    rows       frozen, centred, smoothed, aligned or tuned, as far as the run has them; None = those it ended with
     raises     UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
 
     The new gallery appears in one step: a reader sees the old one or the new one. Several processes, started by torchrun, share

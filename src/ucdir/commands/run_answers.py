@@ -20,7 +20,12 @@ from ucdir.retrieval.search import Neighbours, nearest
 
 KS = (1, 5, 15, 50)
 HITS, CONFUSED_HITS, GRID_QUERIES, CHANGE_QUERIES, RESAMPLES = 8, 5, 3, 2, 200
-METHODS = {"label-free": "trained (label-free epoch)", "oracle": "trained (oracle epoch)", "last": "trained"}
+METHODS = {
+    "label-free": "trained (label-free epoch)",
+    "oracle": "trained (oracle epoch)",
+    "aligned": "aligned",
+    "last": "trained",
+}
 SHOWN = {"frozen": "frozen", "trained": "last"}  # the encoders whose hits are shown, and their kinds
 
 Ids = NDArray[np.int64]

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from ucdir.commands.run_answers import SHOWN, Taken, run_directions, run_scores
-from ucdir.commands.run_log import KINDS, encoder_facts, how_again, read_curves
+from ucdir.commands.run_log import ALWAYS, KINDS, encoder_facts, how_again, read_curves
 from ucdir.commands.run_matches import find_matches
 from ucdir.config import load_settings
 from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain, class_ids
-from ucdir.learn.run import CHOSEN, ListedImage, listed_images
+from ucdir.learn.run import ListedImage, listed_images
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
@@ -42,10 +42,8 @@ class Asked:
 def gather_run(folder: Path, asked: Asked) -> RunFacts:
     """Everything about the run in `folder`; UcdirError when it is not finished, or its encoders are damaged."""
     settings = load_settings(file=folder / "config.toml")
-    curves = None if settings.is_closed_form else read_curves(folder)
-    encoders = {
-        kind: Encoder.load(folder / part) for kind, part in KINDS.items() if kind not in CHOSEN or (folder / part).is_dir()
-    }
+    curves = None if settings.brings_together else read_curves(folder)
+    encoders = {kind: Encoder.load(folder / part) for kind, part in KINDS.items() if kind in ALWAYS or (folder / part).is_dir()}
     facts = encoder_facts(folder, encoders, {} if curves is None else curves.chosen)
     distinct = {fact.kind: encoders[fact.kind] for fact in facts if fact.same_as is None}
     images = listed_images(folder)
@@ -60,6 +58,7 @@ def gather_run(folder: Path, asked: Asked) -> RunFacts:
         again=how_again(folder, settings, encoders["last"], facts),
         domains=domains,
         curves=curves,
+        learned="trained (last epoch)" if curves is not None else _learned(encoders["last"].config.rows),
         scores=scores,
         unscored=unscored,
         class_names=class_names,
@@ -70,6 +69,11 @@ def gather_run(folder: Path, asked: Asked) -> RunFacts:
         root=_root(images),
         notes=notes,
     )
+
+
+def _learned(rows: str) -> str:
+    """What an encoder without epochs is called among the scores; training-free rows have a line of that name already."""
+    return rows if rows in ("aligned", "tuned") else f"{rows}, as the run ended"
 
 
 # Images

@@ -14,12 +14,13 @@ from ucdir import __version__
 from ucdir.config import Settings
 from ucdir.errors import UcdirError
 from ucdir.learn.checkpoint import load_checkpoint
-from ucdir.learn.run import CHECKPOINT, CHOSEN, ENCODER, FROZEN, read_epochs
+from ucdir.learn.run import ALIGNED, CHECKPOINT, CHOSEN, ENCODER, FROZEN, read_epochs
 from ucdir.model.encoder import Encoder
 from ucdir.model.pretrained import WITHOUT_FILE
 from ucdir.report.run_facts import Again, Curves, EncoderFact, Series
 
-KINDS = {"frozen": FROZEN, "last": ENCODER, **CHOSEN}
+ALWAYS = {"frozen": FROZEN, "last": ENCODER}
+KINDS = {**ALWAYS, **CHOSEN, "aligned": ALIGNED}  # folders of the encoders that are scored, as far as a run has them
 NEVER = "Training read no label of your images; where there are classes, they chose the oracle epoch and made the scores."
 LOG_TIME = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) ", re.MULTILINE)
 

@@ -16,10 +16,10 @@ from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.data.plan import key_groups
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
-from ucdir.learn.aligned_run import Compute, learn_aligned, refuse_too_few
+from ucdir.learn.aligned_run import learn_aligned, refuse_too_few
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
 from ucdir.learn.features import compute_features
-from ucdir.learn.inputs import Inputs, Pictures
+from ucdir.learn.inputs import Compute, Inputs, Pictures
 from ucdir.learn.run import (
     CHECKPOINT,
     CHOSEN,
@@ -108,14 +108,14 @@ def train(
         if not processes.is_first:
             bars, say = no_bars, no_words
         resolved = processes.first(lambda: _resolve(sources, Path(out), settings, resume, overwrite))
-        if resolved.is_closed_form and processes.count > 1:
-            raise UsageError("method align runs in one process. Start it without torchrun.")
+        if resolved.brings_together and processes.count > 1:
+            raise UsageError(f"method {resolved.method.name} runs in one process. Start it without torchrun.")
         finished = processes.first(lambda: _finished(Path(out), resolved) if resume else None)
         cache = None if finished else open_cache(resolved.data.cache_dir, resolved.data.cache_gb, say)
         begun = _Begun(Path(out), resolved, processes, cache, bars, say)
         if finished is not None:
             result = finished
-        elif resolved.is_closed_form:
+        elif resolved.brings_together:
             result = _aligned(begun, overwrite)
         elif processes.first(lambda: resume and (Path(out) / CHECKPOINT).is_file()):
             result = _resumed(begun)
@@ -129,7 +129,7 @@ def train(
 def _finished(out: Path, settings: Settings) -> TrainResult | None:
     """The run in `out` as it lies there; None while there is something left to do."""
     page = out / PAGE if (out / PAGE).is_file() else None
-    if settings.is_closed_form:
+    if settings.brings_together:
         is_done = (out / ENCODER / CONFIG).is_file()
         return TrainResult(out, out / ENCODER, 0, {}, skipped_images(out), 0.0, page, was_finished=True) if is_done else None
     if not (out / CHECKPOINT).is_file():

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ucdir.config import Settings
-from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain
 from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.errors import ImageError, UsageError
-from ucdir.learn.align import Aligned, Seen, align
-from ucdir.learn.inputs import refuse_many_unreadable
+from ucdir.learn.align import Domain as Placed
+from ucdir.learn.align import Map, Seen, align, describe
+from ucdir.learn.inputs import Compute, refuse_many_unreadable
 from ucdir.learn.recognise import learn_recogniser, recognised
-from ucdir.learn.run import CENTRED, ENCODER, FROZEN, SMOOTHED, write_images
+from ucdir.learn.run import ALIGNED, CENTRED, ENCODER, FROZEN, SMOOTHED, TUNING, write_images
+from ucdir.learn.tuning import Lesson, tuned
 from ucdir.model.alignment import Alignment, DomainMemory, Recogniser
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
@@ -31,15 +32,6 @@ PLAIN = DEFAULT_VIEWS[:1]
 FEWEST = 40  # images of a domain that groups can be found among
 FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds
 LEAST_AGREEMENT = 0.075  # of domains that are brought together, see `align.Aligned`
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Where and how features are computed."""
-
-    device: torch.device
-    precision: str
-    cache: PixelCache | None
 
 
 def learn_aligned(
@@ -67,19 +59,71 @@ def learn_aligned(
     readable = [domain.subset(sorted(part.image_ids.tolist())) for domain, part in zip(domains, seen, strict=True)]
     write_images(out, readable, {d.name: part.unreadable for d, part in zip(domains, seen, strict=True)})
     plain = _Plain.of(domains, seen, frozen, compute.device)
-    say(f"the domain of an image is recognised from the image alone for {100 * plain.accuracy:.1f} % of them")
     for kind, folder in (("frozen", FROZEN), ("centred", CENTRED), ("smoothed", SMOOTHED)):
         plain.encoder(kind).save(out / folder, f"The backbone as it came, rows {kind}: nothing is learned, to compare with.")
     encoder = bring_together(settings, plain, seen, say)
-    names = ", ".join(f"{domain.name} ({len(domain)} images)" for domain in readable)
-    rows = encoder.config.rows
-    done = "Brought together" if rows == "aligned" else f"Made with {rows} rows, because nothing spoke for learning more,"
-    encoder.save(
-        out / ENCODER,
-        f"{done} by ucdir from {names}, without labels. An image's domain is recognised from the image alone "
-        f"for {100 * plain.accuracy:.1f} % of them.",
-    )
+    if settings.method.name == "tune":
+        encoder, plain = tune(out, settings, domains, plain, seen, encoder, compute, bars, say)
+    encoder.save(out / ENCODER, _card(domains, seen, plain, encoder))
     return skipped
+
+
+def _card(domains: Sequence[Domain], seen: Sequence[ViewFeatures], plain: "_Plain", encoder: Encoder) -> str:
+    """What an encoder is, in two sentences."""
+    names = ", ".join(f"{domain.name} ({len(part.values)} images)" for domain, part in zip(domains, seen, strict=True))
+    rows = encoder.config.rows
+    done = {
+        "aligned": "Brought together",
+        "tuned": "Brought together, the backbone tuned on what came of it and the images brought together again,",
+    }.get(rows, f"Made with {rows} rows, because nothing spoke for learning more,")
+    return f"{done} by ucdir from {names}, without labels. {plain.recognition}."
+
+
+def tune(
+    out: Path,
+    settings: Settings,
+    domains: Sequence[Domain],
+    plain: "_Plain",
+    seen: Sequence[ViewFeatures],
+    encoder: Encoder,
+    compute: Compute,
+    bars: Bars,
+    say: Callable[[str], None],
+) -> tuple[Encoder, "_Plain"]:
+    """The backbone learns what the images became under the aligned `encoder`, which is kept, and they are aligned again.
+
+    `encoder` and `plain` come back where nothing was learned, or where the tuned backbone has nothing to say.
+    """
+    if encoder.config.rows != "aligned":
+        say("so there is nothing that the backbone could be tuned on: it stays as it was")
+        return encoder, plain
+    encoder.save(out / ALIGNED, _card(domains, seen, plain, encoder))
+    backbone = tuned(plain.frozen, _lessons(domains, plain, seen, encoder), settings, compute, out / TUNING, bars, say)
+    again = look(settings, domains, backbone, compute, bars)
+    tuned_plain = _Plain.of(domains, again, backbone, compute.device)
+    found = bring_together(settings, tuned_plain, again, say, "tuned")
+    if found.config.rows != "tuned":
+        say("so the encoder is the one from before tuning")
+        return encoder, plain
+    return found, tuned_plain
+
+
+def _lessons(domains: Sequence[Domain], plain: "_Plain", seen: Sequence[ViewFeatures], encoder: Encoder) -> list[Lesson]:
+    """What the backbone is to learn, in an order that depends on the images alone."""
+    assert encoder.alignment is not None
+    lessons = []
+    for number in by_content(seen):
+        part, memory = seen[number], encoder.alignment.memories[number]
+        known = {content.tobytes(): row for row, content in enumerate(part.contents)}
+        rows = [known[content.numpy().tobytes()] for content in memory.contents]
+        targets = memory.embeddings.float().to(plain.features[number].device)
+        lessons.append(Lesson(domains[number].subset(part.image_ids[rows].tolist()), plain.features[number][rows], targets))
+    return lessons
+
+
+def by_content(seen: Sequence[ViewFeatures]) -> list[int]:
+    """The domains in the order of their images' contents, whatever their names."""
+    return sorted(range(len(seen)), key=lambda number: seen[number].contents.tobytes())
 
 
 def look(settings: Settings, domains: Sequence[Domain], frozen: Encoder, compute: Compute, bars: Bars) -> list[ViewFeatures]:
@@ -124,6 +168,11 @@ class _Plain:
         contents = tuple(torch.from_numpy(part.contents.copy()) for part in seen)
         return cls(names, tuple(features), contents, frozen, learn_recogniser(features), recognised(features))
 
+    @property
+    def recognition(self) -> str:
+        """A sentence about the recogniser."""
+        return f"The domain of an image is recognised from the image alone for {100 * self.accuracy:.1f} % of them"
+
     def encoder(self, kind: str) -> Encoder:
         """An encoder that gives frozen, centred or smoothed rows."""
         memories = [_unlearned(kind, *part) for part in zip(self.features, self.contents, strict=True)]
@@ -143,18 +192,23 @@ def _unlearned(kind: str, features: Tensor, contents: Tensor) -> DomainMemory:
     return DomainMemory(centre, centred(features).half(), smoothed(features).half(), contents)
 
 
-def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures], say: Callable[[str], None]) -> Encoder:
+def bring_together(
+    settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures], say: Callable[[str], None], rows: str = "aligned"
+) -> Encoder:
     """The encoder that knows the domains; with training-free rows, and said, where nothing speaks for more.
+
+    rows    aligned, or tuned: the plain view of a new image is enough
 
     What is learned depends on the images alone: domains come in the order of their contents, whatever their names.
     """
+    say(plain.recognition)
     fewest = min(map(len, plain.features))
     free = "smoothed" if fewest >= FEWEST_SMOOTHED else "centred"
     if fewest < FEWEST:
         say(f"a domain has {fewest} images, and {FEWEST} are needed to find groups: rows are {free}, nothing is learned")
         return plain.encoder(free)
     device = plain.features[0].device
-    order = sorted(range(len(seen)), key=lambda number: seen[number].contents.tobytes())
+    order = by_content(seen)
     parts = [Seen(plain.names[number], seen[number].values, device) for number in order]
     found = align(parts, [name in KEEPING_STYLE for name in DEFAULT_VIEWS], settings.align, settings.run.seed)
     if found.agreement < LEAST_AGREEMENT:
@@ -164,20 +218,28 @@ def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeature
         )
         return plain.encoder(free)
     say(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before any are paired")
-    back = np.argsort(order)
-    memories = [_memory(found, int(back[number]), part) for number, part in enumerate(seen)]
-    alignment = Alignment(found.map.weights, found.map.projection, memories, plain.recogniser)
-    encoder = plain.knowing(alignment, DEFAULT_VIEWS, "aligned")
-    rows = [found.domains[int(number)].embeddings for number in back]
-    sure = calibrated(rows, find_groups(rows), hits_of("aligned"))
+    placed = [found.domains[int(number)] for number in np.argsort(order)]
+    map_, views = found.map, DEFAULT_VIEWS
+    if rows == "tuned":
+        map_, views = Map(torch.ones(1, device=device), found.map.projection), PLAIN
+        placed = [_in_plain_view(*parts, map_) for parts in zip(placed, seen, strict=True)]
+    memories = [_memory(*parts) for parts in zip(placed, seen, strict=True)]
+    encoder = plain.knowing(Alignment(map_.weights, map_.projection, memories, plain.recogniser), views, rows)
+    embeddings = [part.embeddings for part in placed]
+    sure = calibrated(embeddings, find_groups(embeddings), hits_of(rows))
     encoder.config = replace(encoder.config, confidence=sure.numbers())
     return encoder
 
 
-def _memory(found: Aligned, number: int, seen: ViewFeatures) -> DomainMemory:
-    part = found.domains[number]
-    contents = torch.from_numpy(seen.contents[part.images])
-    return DomainMemory(part.centre, part.rows.half(), part.embeddings.half(), contents)
+def _in_plain_view(domain: Placed, seen: ViewFeatures, map_: Map) -> Placed:
+    """The same, its images described by their plain views, as a new image will be."""
+    described = describe(Seen("", seen.values[domain.images, :1], map_.projection.device), map_)
+    return replace(domain, centre=described.mean(dim=0), rows=centred(described))
+
+
+def _memory(domain: Placed, seen: ViewFeatures) -> DomainMemory:
+    contents = torch.from_numpy(seen.contents[domain.images])
+    return DomainMemory(domain.centre, domain.rows.half(), domain.embeddings.half(), contents)
 
 
 def refuse_too_few(domains: Sequence[Domain], least: int = 4) -> None:

@@ -41,6 +41,15 @@ class Inputs(Protocol):
 
 
 @dataclass(frozen=True)
+class Compute:
+    """Where and how features are computed."""
+
+    device: torch.device
+    precision: str
+    cache: PixelCache | None
+
+
+@dataclass(frozen=True)
 class Pictures:
     """Views made of image files, new ones in every epoch."""
 

@@ -19,8 +19,10 @@ from ucdir.storage import atomic_file, clear_write_errors, write_text
 ENCODER = LAST
 FROZEN = "encoder-frozen"  # the backbone before training, without a head
 CENTRED, SMOOTHED = "encoder-centred", "encoder-smoothed"  # the training-free rows, where domains are brought together
+ALIGNED = "encoder-aligned"  # what the backbone of method tune learns from
 CHOSEN = {"label-free": LABEL_FREE, "oracle": "encoder-oracle"}
 CHECKPOINT = Path("checkpoints") / "last.pt"
+TUNING = Path("checkpoints") / "tuning.pt"
 IMAGES = "images.csv"
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights.csv"  # which tensor of a weights file filled which of the encoder

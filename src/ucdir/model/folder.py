@@ -9,7 +9,7 @@ from ucdir.errors import UcdirError, UsageError
 
 FORMAT_VERSION = 2  # 2: encoders that know their domains
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-ROWS = ("frozen", "centred", "smoothed", "aligned")  # what embeddings of an encoder that knows domains can be
+ROWS = ("frozen", "centred", "smoothed", "aligned", "tuned")  # what embeddings of an encoder that knows domains can be
 LAST, LABEL_FREE = "encoder", "encoder-label-free"  # in a run folder
 
 
@@ -85,7 +85,7 @@ def rows_folder(path: Path, rows: str) -> Path:
     there[read_config(last_encoder_folder(path)).rows] = last_encoder_folder(path)
     if rows not in there:
         found = ", ".join(name for name in ROWS if name in there) or "none of them"
-        raise UsageError(f"--rows {rows}: '{path}' has {found}. Give a run of method align, which has all.")
+        raise UsageError(f"--rows {rows}: '{path}' has {found}. Give a run of method align or tune.")
     return there[rows]
 
 

@@ -147,6 +147,7 @@ class RunFacts:
     """A run, as far as it can be told now.
 
     curves       None for a method without epochs
+    learned      what the last encoder is called among the scores
     scores       None where classes do not tell; `unscored` says why
     class_names  class id -> name
     groups       what the last encoder finds in common between the domains; none where there is one domain or no image
@@ -159,6 +160,7 @@ class RunFacts:
     again: Again
     domains: tuple[DomainFacts, ...]
     curves: Curves | None
+    learned: str
     scores: EvaluationReport | None
     unscored: str
     class_names: tuple[str, ...]

@@ -23,7 +23,7 @@ def hits_of(rows: str, wanted: int | None = None) -> int:
     """How many hits to look at: `wanted`, or what is best for rows of a kind (`folder.EncoderConfig`)."""
     if wanted is not None:
         return wanted
-    return HITS if rows == "aligned" else 0
+    return HITS if rows in ("aligned", "tuned") else 0
 
 
 def expanded(queries: Floats, look: Look, hits: int = HITS) -> Floats:

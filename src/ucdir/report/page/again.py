@@ -6,9 +6,10 @@ from ucdir.report.run_facts import Again, EncoderFact
 
 MEANING = {
     "frozen": "the backbone before training, no head",
-    "last": "the last epoch",
+    "last": "what the run ended with",
     "label-free": "chosen without labels",
     "oracle": "chosen with labels, only to compare",
+    "aligned": "the backbone as it came, with what it was then tuned on",
 }
 
 

@@ -10,7 +10,7 @@ from ucdir.report.page.grids import changes_section, grids_section
 from ucdir.report.page.map import map_drawings, map_section
 from ucdir.report.page.matches import matches_section
 from ucdir.report.page.pictures import Pictures
-from ucdir.report.page.scores import LAST, mean_figure, scores_section, without_training
+from ucdir.report.page.scores import mean_figure, scores_section, without_training
 from ucdir.report.page.shell import Section, page
 from ucdir.report.plots.axes import percent, short
 from ucdir.report.plots.marks import Drawing
@@ -41,7 +41,7 @@ def _sections(facts: RunFacts, pictures: Pictures) -> Iterator[Section]:
         yield curves_section(facts.curves)
     if facts.groups:
         yield matches_section(facts.groups, pictures)
-    yield scores_section(facts.scores, facts.unscored, LAST if facts.curves is not None else "aligned")
+    yield scores_section(facts.scores, facts.unscored, facts.learned)
     if facts.directions:
         yield grids_section(facts.directions, pictures, labelled)
         yield changes_section(facts.directions, pictures, labelled)

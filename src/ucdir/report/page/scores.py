@@ -11,11 +11,10 @@ from ucdir.retrieval.metrics import Metric
 
 FREE = ("frozen", "centred", "smoothed")
 FIGURE = "mAP@All"
-LAST = "trained (last epoch)"
 CHOSEN = {"trained": "last epoch", "trained (label-free epoch)": "label-free epoch"}  # trained rows that no label chose
 
 
-def scores_section(report: EvaluationReport | None, unscored: str, learned: str = LAST) -> Section:
+def scores_section(report: EvaluationReport | None, unscored: str, learned: str) -> Section:
     """A table for each direction and the mean of both, or the reason why there is none. learned: name of the last row."""
     if report is None:
         return Section("scores", "Scores", f'<p class="notice">{plain(unscored)}</p>')

@@ -1,0 +1,209 @@
+"""The backbone learns by gradient what its images became when they were brought together.
+
+Any crop of an image, in any colours, has to belong to the same soft groups as the embedding that `align` gave the image. So one
+small view of a new image tells what all views told before. ARCHITECTURE.md, "How tune works", says why each part is there.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ucdir.config import Settings
+from ucdir.data.batches import StepBatch, batches
+from ucdir.data.domain import Domain
+from ucdir.data.plan import StepPlan, count_steps, epoch_rows
+from ucdir.errors import UcdirError
+from ucdir.learn.align import Scatter, groupings, student
+from ucdir.learn.inputs import Compute, views_on_device
+from ucdir.learn.schedules import cosine
+from ucdir.model.backbones import build_backbone
+from ucdir.model.device import autocast, reuse_buffers
+from ucdir.model.encoder import Encoder
+from ucdir.progress import Bars
+from ucdir.storage import atomic_file
+
+STEEPEST = 1.0  # length of a gradient, at most: features that hardly differ make the linear layer steep
+SHRINKAGE = 0.2  # of the regression that the linear layer starts as
+WARM_UP = 0.1  # fraction of all steps in which the learning rate rises
+PAPER_SIZE = 224  # px, for which `data.strongest_blur` is meant
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is to be learned of one domain.
+
+    features  (N, F) unit rows, of the plain views of its images before anything is learned
+    targets   (N, E) unit rows: what the images are to become
+    """
+
+    domain: Domain
+    features: Tensor
+    targets: Tensor
+
+
+def tuned(
+    frozen: Encoder,
+    lessons: Sequence[Lesson],
+    settings: Settings,
+    compute: Compute,
+    state_file: Path,
+    bars: Bars,
+    say: Callable[[str], None],
+) -> Encoder:
+    """A bare backbone like `frozen` that has learned its lessons and sees images at `tune.image_size`.
+
+    lessons     in an order that does not depend on names
+    state_file  is written after each epoch; epochs that it has are not learned again
+    raises      UcdirError where the loss is no number any more, or `state_file` is damaged
+    """
+    reuse_buffers(compute.device)
+    wanted = settings.tune
+    learner = _Learner.start(frozen, lessons, settings, compute)
+    done = learner.resume(state_file) if state_file.is_file() else 0
+    images = count_steps([len(lesson.domain) for lesson in lessons], wanted.batch_size) * wanted.batch_size * len(lessons)
+    with bars("tuning", wanted.epochs * images) as advance:
+        advance(done * images)
+        for epoch in range(done, wanted.epochs):
+            losses = [
+                learner.step(batch, epoch, step)
+                for step, batch in enumerate(_epoch(lessons, settings, compute, epoch, advance))
+            ]
+            learner.keep(state_file, epoch + 1)
+            say(f"tuning, epoch {epoch + 1}/{wanted.epochs}: loss {np.mean(losses):.3f}")
+    return learner.encoder.eval()
+
+
+def _epoch(
+    lessons: Sequence[Lesson], settings: Settings, compute: Compute, epoch: int, advance: Callable[[int], None]
+) -> Iterator[StepBatch]:
+    """One training view of each image of an epoch."""
+    wanted, data, seed = settings.tune, settings.data, (settings.run.seed, epoch)
+    rows = epoch_rows([len(lesson.domain) for lesson in lessons], wanted.batch_size, np.random.default_rng(seed))
+    every, none = np.arange(wanted.batch_size * len(lessons)), np.arange(0)
+    plans = [StepPlan(step, 0, ids, every, none) for step, ids in enumerate(rows)]
+    place = compute.device if views_on_device(data.views, compute.device) else None
+    blur = max(0.1, data.strongest_blur * wanted.image_size / PAPER_SIZE)
+    domains = [lesson.domain for lesson in lessons]
+    for batch in batches(domains, plans, wanted.image_size, seed, data.workers, blur, compute.cache, place):
+        yield batch
+        advance(len(every))
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """The backbone, and a linear layer from its unit features to embeddings.
+
+    groupings    prototypes (C, E) of several groupings of all images
+    steps        of an epoch
+    """
+
+    encoder: Encoder
+    layer: nn.Linear
+    optimiser: torch.optim.SGD
+    targets: tuple[Tensor, ...]
+    groupings: tuple[Tensor, ...]
+    steps: int
+    settings: Settings
+    compute: Compute
+
+    @classmethod
+    def start(cls, frozen: Encoder, lessons: Sequence[Lesson], settings: Settings, compute: Compute) -> "_Learner":
+        wanted = settings.tune
+        encoder = _copy(frozen, wanted.image_size).to(compute.device)
+        layer = _regression(lessons).to(compute.device)
+        optimiser = torch.optim.SGD(
+            [*encoder.backbone.parameters(), *layer.parameters()],
+            wanted.learning_rate,
+            wanted.momentum,
+            nesterov=wanted.momentum > 0,
+            weight_decay=wanted.weight_decay,
+        )
+        targets = tuple(lesson.targets.to(compute.device) for lesson in lessons)
+        found = groupings(targets, settings.align.model_copy(update={"groupings": 1}), np.random.default_rng(settings.run.seed))
+        steps = count_steps([len(lesson.domain) for lesson in lessons], wanted.batch_size)
+        return cls(encoder, layer, optimiser, targets, tuple(found), steps, settings, compute)
+
+    def step(self, batch: StepBatch, epoch: int, step: int) -> float:
+        """Learn from a batch; returns the loss."""
+        wanted, device = self.settings.tune, self.compute.device
+        now, end = epoch * self.steps + step, wanted.epochs * self.steps
+        for group in self.optimiser.param_groups:
+            group["lr"] = min(1.0, (now + 1) / (WARM_UP * end)) * cosine(wanted.learning_rate, now, end)
+        with autocast(device, self.compute.precision):
+            features = self.encoder.features(batch.query_views.to(device))
+        rows = F.normalize(self.layer(F.normalize(features.float(), dim=1)), dim=1)
+        targets = torch.cat([own[ids.to(device)] for own, ids in zip(self.targets, batch.image_ids, strict=True)])
+        loss = self._loss(rows, targets)
+        if not bool(loss.isfinite()):
+            raise UcdirError("the loss is no number any more. Lower the learning rate: --set tune.learning_rate=0.001.")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([*self.encoder.backbone.parameters(), *self.layer.parameters()], STEEPEST)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def _loss(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """How far (Kullback-Leibler) memberships of rows (n, E) are from those of their targets, mean over groupings."""
+        temperature = self.settings.align.temperature
+        apart = [
+            F.kl_div(
+                F.log_softmax(rows @ grouping.T / temperature, dim=1),
+                F.softmax(targets @ grouping.T / temperature, dim=1),
+                reduction="batchmean",
+            )
+            for grouping in self.groupings
+        ]
+        return torch.stack(apart).mean()
+
+    def keep(self, file: Path, epoch: int) -> None:
+        """Write all that the next epoch depends on."""
+        content = {
+            "epoch": epoch,
+            "backbone": self.encoder.backbone.state_dict(),
+            "layer": self.layer.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        with atomic_file(file) as draft:
+            try:
+                torch.save(content, draft)
+            except RuntimeError as error:
+                raise UcdirError(f"could not write '{file}': {error}. Is the disk full?") from error
+
+    def resume(self, file: Path) -> int:
+        """Take what `keep` wrote; returns how many epochs it has."""
+        try:
+            content = torch.load(file, map_location=self.compute.device, weights_only=True)
+            self.encoder.backbone.load_state_dict(content["backbone"])
+            self.layer.load_state_dict(content["layer"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            return int(content["epoch"])
+        except Exception as error:  # torch and pickle raise many kinds for a damaged file
+            raise UcdirError(
+                f"checkpoint '{file}' is damaged ({type(error).__name__}). Delete it to tune from the start, or start again "
+                "with --overwrite."
+            ) from error
+
+
+def _copy(frozen: Encoder, image_size: int) -> Encoder:
+    """The same backbone in evaluation mode, so that batch norm keeps its statistics."""
+    backbone = build_backbone(frozen.config.backbone, image_size).module
+    backbone.load_state_dict(frozen.backbone.state_dict())
+    return Encoder(backbone, replace(frozen.config, image_size=image_size, hidden=None, dim=None)).eval()
+
+
+def _regression(lessons: Sequence[Lesson]) -> nn.Linear:
+    """The best linear guess from features to targets, so that from the first step on it is the backbone that has to change."""
+    centres = [lesson.features.mean(dim=0) for lesson in lessons]
+    nothing = torch.zeros_like(lessons[0].features[:1].T @ lessons[0].features[:1])
+    scatters = [Scatter(nothing, lesson.features - centre) for lesson, centre in zip(lessons, centres, strict=True)]
+    weight = student(scatters, [lesson.targets for lesson in lessons], SHRINKAGE)
+    layer = nn.Linear(*weight.shape)
+    with torch.no_grad():
+        layer.weight.copy_(weight.T)
+        layer.bias.copy_(-torch.stack(centres).mean(dim=0) @ weight)
+    return layer

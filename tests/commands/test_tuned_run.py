@@ -1,0 +1,162 @@
+"""`train --preset tune`, in a real run folder: the backbone learns what align found, and one view of a new image is enough."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ucdir.commands.train import train
+from ucdir.config import Settings, load_settings
+from ucdir.drawing.collection import draw_collections
+from ucdir.errors import InterruptedRun, UcdirError, UsageError
+from ucdir.learn.run import TUNING
+from ucdir.model.encoder import Encoder
+
+SMALL = {
+    "encoder.backbone": "timm/test_resnet",
+    "encoder.weights": "none",
+    "encoder.image_size": 32,
+    "tune.image_size": 24,
+    "tune.epochs": 2,
+    "run.device": "cpu",
+    "run.precision": "float32",
+    "data.classes": "none",
+}
+
+
+def settings(**more: object) -> Settings:
+    return load_settings("tune", assignments=SMALL | more)
+
+
+def ucdir(*arguments: object) -> str:
+    command = [sys.executable, "-m", "ucdir", *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    world = tmp_path_factory.mktemp("world")
+    drawn = draw_collections(world / "drawn", images_per_class=6, size=48)
+    drawn.photo.rename(world / "photo")
+    drawn.drawing.rename(world / "drawing")
+    train([str(world / "photo"), str(world / "drawing")], world / "run", settings(), report=False)
+    return world
+
+
+def tensors(run: Path) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in Encoder.load(run / "encoder").state_dict().items() if "memory" not in name}
+
+
+def is_equal(one: Path, other: Path) -> bool:
+    """To the last bit: the backbone and the map."""
+    first, second = tensors(one), tensors(other)
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_the_backbone_has_learned_and_sees_one_small_view(world: Path) -> None:
+    before, after = (Encoder.load(world / "run" / name) for name in ("encoder-aligned", "encoder"))
+    assert (before.config.rows, before.config.image_size, len(before.config.views)) == ("aligned", 32, 13)
+    assert (after.config.rows, after.config.image_size, after.config.views) == ("tuned", 24, ("plain",))
+    frozen = Encoder.load(world / "run" / "encoder-frozen")
+    weights = [dict(encoder.backbone.named_parameters()) for encoder in (frozen, before, after)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    first = next(iter(weights[0]))
+    assert not torch.equal(weights[0][first], weights[2][first])
+    statistics = [dict(encoder.backbone.named_buffers()) for encoder in (frozen, after)]
+    assert all(torch.equal(value, statistics[1][name]) for name, value in statistics[0].items())
+
+
+def test_the_loss_falls(world: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    wanted = settings(**{"tune.epochs": 6, "tune.batch_size": 4})
+    train([str(world / "photo"), str(world / "drawing")], tmp_path / "run", wanted, say=said.append, report=False)
+    losses = [float(sentence.split()[-1]) for sentence in said if sentence.startswith("tuning, epoch")]
+    assert len(losses) == 6
+    assert losses[-1] < 0.8 * losses[0], losses
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    sources = [str(world / "photo"), str(world / "drawing")]
+
+    def stop(sentence: str) -> None:
+        if sentence.startswith(f"tuning, epoch {epochs}/" if epochs else "The domain"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRun, match="--resume"):
+        train(sources, tmp_path / "run", settings(), say=stop, report=False)
+    assert (tmp_path / "run" / TUNING).is_file() == bool(epochs)
+    assert not (tmp_path / "run" / "encoder").exists()
+    train((), tmp_path / "run", resume=True, report=False)
+    assert is_equal(world / "run", tmp_path / "run")
+
+
+def test_the_order_of_the_folders_changes_nothing(world: Path, tmp_path: Path) -> None:
+    train([str(world / "drawing"), str(world / "photo")], tmp_path / "run", settings(), report=False)
+    one, other = (
+        {name: value for name, value in tensors(run).items() if not name.startswith("alignment.recogniser")}
+        for run in (world / "run", tmp_path / "run")
+    )
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_damaged_checkpoint_ends_in_a_sentence(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "encoder")
+    (tmp_path / "run" / TUNING).write_bytes(b"no checkpoint")
+    with pytest.raises(UcdirError, match=r"checkpoint '.*tuning\.pt' is damaged .*--overwrite"):
+        train((), tmp_path / "run", resume=True, report=False)
+
+
+def test_a_learning_rate_that_is_too_high_ends_in_a_sentence(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(UcdirError, match=r"Lower the learning rate: --set tune\.learning_rate"):
+        train(
+            [str(world / "photo"), str(world / "drawing")],
+            tmp_path / "run",
+            settings(**{"tune.learning_rate": 1e30}),
+            report=False,
+        )
+
+
+def test_without_groups_the_backbone_stays_as_it_is(world: Path, tmp_path: Path) -> None:
+    for name in ("photo", "drawing"):
+        (tmp_path / name).mkdir()
+        for path in sorted((world / name).rglob("*.*g"))[:20]:
+            shutil.copy(path, tmp_path / name / f"{path.parent.name}-{path.name}")
+    said: list[str] = []
+    train([str(tmp_path / "photo"), str(tmp_path / "drawing")], tmp_path / "run", settings(), say=said.append, report=False)
+    assert any("nothing that the backbone could be tuned on" in sentence for sentence in said)
+    assert Encoder.load(tmp_path / "run" / "encoder").config.rows == "centred"
+
+
+def test_evaluate_index_and_search_take_it_like_any_encoder(world: Path, tmp_path: Path) -> None:
+    sources = world / "photo", world / "drawing"
+    methods = json.loads(ucdir("evaluate", world / "run", *sources, "--classes", "folders", "--json"))["methods"]
+    assert methods == ["frozen", "centred", "smoothed", "aligned", "tuned", "aligned + expanded", "tuned + expanded"]
+    ucdir("index", world / "run", world / "photo", "--device", "cpu", "--out", tmp_path / "g")
+    query = next((world / "drawing").rglob("*.png"))
+    exact = ("--as", "drawing", "--precision", "float32", "--json")
+    one, other = (
+        json.loads(ucdir("search", tmp_path / "g", query, *exact, "--runtime", runtime))["queries"][0]["hits"]
+        for runtime in ("onnx", "torch")
+    )
+    assert [hit["similarity"] for hit in one] == pytest.approx([hit["similarity"] for hit in other], abs=1e-4)
+    ucdir("index", world / "run", world / "photo", "--rows", "aligned", "--no-export", "--out", tmp_path / "before")
+    assert not np.array_equal(*(np.load(tmp_path / name / "embeddings.npy") for name in ("g", "before")))
+
+
+def test_settings_of_gradient_methods_are_refused_and_its_own_named() -> None:
+    with pytest.raises(UsageError, match=r"--epochs has no effect with method tune\. Use --set tune\.epochs=VALUE"):
+        load_settings("tune", assignments={"optimiser.epochs": 3})
+    with pytest.raises(UsageError, match=r"--set tune\.epochs has no effect with method align"):
+        load_settings("align", assignments={"tune.epochs": 3})
+    assert "strongest_blur" in load_settings("tune").to_toml()
