@@ -74,9 +74,8 @@ class TuneSettings(Section):
     epochs: int = Field(5, ge=1)
     image_size: int = Field(160, ge=16)  # px of the crops it learns from, and of what it sees afterwards
     batch_size: int = Field(32, ge=1)  # images of each domain in a step
-    learning_rate: float = Field(0.003, gt=0.0)  # at first; half a cosine leads to 0
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(1e-4, ge=0.0)
+    learning_rate: float = Field(2e-4, gt=0.0)  # of AdamW, at its highest; half a cosine leads to 0
+    weight_decay: float = Field(1e-2, ge=0.0)
 
 
 class MethodSettings(Section):

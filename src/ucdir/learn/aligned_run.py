@@ -14,7 +14,8 @@ from ucdir.data.domain import Domain
 from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.errors import ImageError, UsageError
 from ucdir.learn.align import Domain as Placed
-from ucdir.learn.align import Map, Seen, align, describe
+from ucdir.learn.align import Seen, align
+from ucdir.learn.align import smoothed as averaged
 from ucdir.learn.inputs import Compute, refuse_many_unreadable
 from ucdir.learn.recognise import learn_recogniser, recognised
 from ucdir.learn.run import ALIGNED, CENTRED, ENCODER, FROZEN, SMOOTHED, TUNING, write_images
@@ -23,6 +24,7 @@ from ucdir.model.alignment import Alignment, DomainMemory, Recogniser
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
 from ucdir.retrieval.calibrate import calibrated
+from ucdir.retrieval.collapse import is_collapsed
 from ucdir.retrieval.expansion import hits_of
 from ucdir.retrieval.groups import find_groups
 from ucdir.retrieval.training_free import centred, smoothed
@@ -90,22 +92,28 @@ def tune(
     bars: Bars,
     say: Callable[[str], None],
 ) -> tuple[Encoder, "_Plain"]:
-    """The backbone learns what the images became under the aligned `encoder`, which is kept, and they are aligned again.
+    """The backbone learns what the images became under the aligned `encoder`, which is kept; then one view of each is enough.
 
-    `encoder` and `plain` come back where nothing was learned, or where the tuned backbone has nothing to say.
+    `encoder` and `plain` come back where nothing was learned, or where the tuned backbone tells hardly any image from another.
     """
     if encoder.config.rows != "aligned":
         say("so there is nothing that the backbone could be tuned on: it stays as it was")
         return encoder, plain
     encoder.save(out / ALIGNED, _card(domains, seen, plain, encoder))
-    backbone = tuned(plain.frozen, _lessons(domains, plain, seen, encoder), settings, compute, out / TUNING, bars, say)
-    again = look(settings, domains, backbone, compute, bars)
-    tuned_plain = _Plain.of(domains, again, backbone, compute.device)
-    found = bring_together(settings, tuned_plain, again, say, "tuned")
-    if found.config.rows != "tuned":
-        say("so the encoder is the one from before tuning")
+    learned = tuned(plain.frozen, _lessons(domains, plain, seen, encoder), settings, compute, out / TUNING, bars, say)
+    again = look(settings, domains, learned.encoder, compute, bars, PLAIN)
+    tuned_plain = _Plain.of(domains, again, learned.encoder, compute.device)
+    say(tuned_plain.recognition)
+    described = [F.normalize(rows @ learned.projection, dim=1) for rows in tuned_plain.features]
+    if any(map(is_collapsed, described)):
+        say("the tuned backbone tells hardly any image from another, so the encoder is the one from before")
         return encoder, plain
-    return found, tuned_plain
+    rows = [centred(part) for part in described]
+    embeddings = [averaged(part, settings.align.neighbours) for part in rows]
+    parts = zip(described, rows, embeddings, tuned_plain.contents, strict=True)
+    memories = [DomainMemory(all_.mean(dim=0), own.half(), calm.half(), contents) for all_, own, calm, contents in parts]
+    alignment = Alignment(torch.ones(1), learned.projection, memories, tuned_plain.recogniser)
+    return sure_of(tuned_plain.knowing(alignment, PLAIN, "tuned"), embeddings), tuned_plain
 
 
 def _lessons(domains: Sequence[Domain], plain: "_Plain", seen: Sequence[ViewFeatures], encoder: Encoder) -> list[Lesson]:
@@ -126,14 +134,21 @@ def by_content(seen: Sequence[ViewFeatures]) -> list[int]:
     return sorted(range(len(seen)), key=lambda number: seen[number].contents.tobytes())
 
 
-def look(settings: Settings, domains: Sequence[Domain], frozen: Encoder, compute: Compute, bars: Bars) -> list[ViewFeatures]:
-    """Features of all views of all images."""
+def look(
+    settings: Settings,
+    domains: Sequence[Domain],
+    frozen: Encoder,
+    compute: Compute,
+    bars: Bars,
+    views: tuple[str, ...] = DEFAULT_VIEWS,
+) -> list[ViewFeatures]:
+    """Features of views of all images."""
     with bars("features", sum(map(len, domains))) as advance:
         return [
             view_features(
                 frozen,
                 domain.paths,
-                DEFAULT_VIEWS,
+                views,
                 compute.device,
                 compute.precision,
                 settings.data.workers,
@@ -192,12 +207,8 @@ def _unlearned(kind: str, features: Tensor, contents: Tensor) -> DomainMemory:
     return DomainMemory(centre, centred(features).half(), smoothed(features).half(), contents)
 
 
-def bring_together(
-    settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures], say: Callable[[str], None], rows: str = "aligned"
-) -> Encoder:
+def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures], say: Callable[[str], None]) -> Encoder:
     """The encoder that knows the domains; with training-free rows, and said, where nothing speaks for more.
-
-    rows    aligned, or tuned: the plain view of a new image is enough
 
     What is learned depends on the images alone: domains come in the order of their contents, whatever their names.
     """
@@ -218,28 +229,21 @@ def bring_together(
         )
         return plain.encoder(free)
     say(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before any are paired")
-    placed = [found.domains[int(number)] for number in np.argsort(order)]
-    map_, views = found.map, DEFAULT_VIEWS
-    if rows == "tuned":
-        map_, views = Map(torch.ones(1, device=device), found.map.projection), PLAIN
-        placed = [_in_plain_view(*parts, map_) for parts in zip(placed, seen, strict=True)]
-    memories = [_memory(*parts) for parts in zip(placed, seen, strict=True)]
-    encoder = plain.knowing(Alignment(map_.weights, map_.projection, memories, plain.recogniser), views, rows)
-    embeddings = [part.embeddings for part in placed]
-    sure = calibrated(embeddings, find_groups(embeddings), hits_of(rows))
+    placed = [found.domains[int(place)] for place in np.argsort(order)]
+    memories = [_memory(*parts) for parts in zip(placed, plain.contents, strict=True)]
+    alignment = Alignment(found.map.weights, found.map.projection, memories, plain.recogniser)
+    return sure_of(plain.knowing(alignment, DEFAULT_VIEWS, "aligned"), [part.embeddings for part in placed])
+
+
+def _memory(domain: Placed, contents: Tensor) -> DomainMemory:
+    return DomainMemory(domain.centre, domain.rows.half(), domain.embeddings.half(), contents[torch.from_numpy(domain.images)])
+
+
+def sure_of(encoder: Encoder, rows: Sequence[Tensor]) -> Encoder:
+    """The same, knowing what similarities of these rows, S x (N, E), mean."""
+    sure = calibrated(rows, find_groups(rows), hits_of(encoder.config.rows))
     encoder.config = replace(encoder.config, confidence=sure.numbers())
     return encoder
-
-
-def _in_plain_view(domain: Placed, seen: ViewFeatures, map_: Map) -> Placed:
-    """The same, its images described by their plain views, as a new image will be."""
-    described = describe(Seen("", seen.values[domain.images, :1], map_.projection.device), map_)
-    return replace(domain, centre=described.mean(dim=0), rows=centred(described))
-
-
-def _memory(domain: Placed, seen: ViewFeatures) -> DomainMemory:
-    contents = torch.from_numpy(seen.contents[domain.images])
-    return DomainMemory(domain.centre, domain.rows.half(), domain.embeddings.half(), contents)
 
 
 def refuse_too_few(domains: Sequence[Domain], least: int = 4) -> None:

@@ -27,8 +27,7 @@ from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
 from ucdir.storage import atomic_file
 
-STEEPEST = 1.0  # length of a gradient, at most: features that hardly differ make the linear layer steep
-SHRINKAGE = 0.2  # of the regression that the linear layer starts as
+SHRINKAGE = 0.02  # of the regression that the linear layer starts as
 WARM_UP = 0.1  # fraction of all steps in which the learning rate rises
 PAPER_SIZE = 224  # px, for which `data.strongest_blur` is meant
 
@@ -46,6 +45,18 @@ class Lesson:
     targets: Tensor
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """What was learned: one plain view of an image tells what the image is.
+
+    encoder     a bare backbone that sees images at `tune.image_size`
+    projection  (F, E) map of its unit features to embeddings
+    """
+
+    encoder: Encoder
+    projection: Tensor
+
+
 def tuned(
     frozen: Encoder,
     lessons: Sequence[Lesson],
@@ -54,8 +65,8 @@ def tuned(
     state_file: Path,
     bars: Bars,
     say: Callable[[str], None],
-) -> Encoder:
-    """A bare backbone like `frozen` that has learned its lessons and sees images at `tune.image_size`.
+) -> Tuned:
+    """A backbone like `frozen` that has learned its lessons.
 
     lessons     in an order that does not depend on names
     state_file  is written after each epoch; epochs that it has are not learned again
@@ -75,7 +86,7 @@ def tuned(
             ]
             learner.keep(state_file, epoch + 1)
             say(f"tuning, epoch {epoch + 1}/{wanted.epochs}: loss {np.mean(losses):.3f}")
-    return learner.encoder.eval()
+    return Tuned(learner.encoder.eval(), learner.layer.weight.detach().T.contiguous())
 
 
 def _epoch(
@@ -104,7 +115,7 @@ class _Learner:
 
     encoder: Encoder
     layer: nn.Linear
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.AdamW
     targets: tuple[Tensor, ...]
     groupings: tuple[Tensor, ...]
     steps: int
@@ -116,12 +127,8 @@ class _Learner:
         wanted = settings.tune
         encoder = _copy(frozen, wanted.image_size).to(compute.device)
         layer = _regression(lessons).to(compute.device)
-        optimiser = torch.optim.SGD(
-            [*encoder.backbone.parameters(), *layer.parameters()],
-            wanted.learning_rate,
-            wanted.momentum,
-            nesterov=wanted.momentum > 0,
-            weight_decay=wanted.weight_decay,
+        optimiser = torch.optim.AdamW(
+            [*encoder.backbone.parameters(), *layer.parameters()], wanted.learning_rate, weight_decay=wanted.weight_decay
         )
         targets = tuple(lesson.targets.to(compute.device) for lesson in lessons)
         found = groupings(targets, settings.align.model_copy(update={"groupings": 1}), np.random.default_rng(settings.run.seed))
@@ -143,7 +150,6 @@ class _Learner:
             raise UcdirError("the loss is no number any more. Lower the learning rate: --set tune.learning_rate=0.001.")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([*self.encoder.backbone.parameters(), *self.layer.parameters()], STEEPEST)
         self.optimiser.step()
         return float(loss.detach())
 
@@ -197,13 +203,12 @@ def _copy(frozen: Encoder, image_size: int) -> Encoder:
 
 
 def _regression(lessons: Sequence[Lesson]) -> nn.Linear:
-    """The best linear guess from features to targets, so that from the first step on it is the backbone that has to change."""
-    centres = [lesson.features.mean(dim=0) for lesson in lessons]
-    nothing = torch.zeros_like(lessons[0].features[:1].T @ lessons[0].features[:1])
-    scatters = [Scatter(nothing, lesson.features - centre) for lesson, centre in zip(lessons, centres, strict=True)]
+    """The best linear guess from features to targets, so that there is something right to hold on to from the first step on."""
+    size = lessons[0].features.shape[1]
+    nothing = torch.zeros(size, size, device=lessons[0].features.device)
+    scatters = [Scatter(nothing, lesson.features) for lesson in lessons]
     weight = student(scatters, [lesson.targets for lesson in lessons], SHRINKAGE)
-    layer = nn.Linear(*weight.shape)
+    layer = nn.Linear(len(weight), weight.shape[1], bias=False)
     with torch.no_grad():
         layer.weight.copy_(weight.T)
-        layer.bias.copy_(-torch.stack(centres).mean(dim=0) @ weight)
     return layer
