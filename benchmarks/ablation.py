@@ -14,12 +14,11 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from looked_at import LookedAt, arguments, look_at
+from looked_at import LookedAt, arguments, both_ways, look_at
 
 from ucdir.config import AlignSettings
 from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn import align as steps
-from ucdir.retrieval.evaluate import EmbeddedDomain, evaluate_pair, expanded_domain
 from ucdir.retrieval.expansion import HITS
 
 FIGURES = ("P@50", "mAP@All")
@@ -120,23 +119,13 @@ def scores(pair: tuple[LookedAt, LookedAt], variant: Variant, seed: int) -> list
             stack.enter_context(patched)
         settings = AlignSettings.model_validate(variant.settings)
         found = steps.align(seen, [name in KEEPING_STYLE for name in variant.views], settings, seed)
-    embedded = [
-        EmbeddedDomain(part.seen.name, domain.embeddings, part.classes)
-        for part, domain in zip(pair, found.domains, strict=True)
-    ]
-    return [ways(embedded, hits) for hits in (0, HITS)]
+    rows = [domain.embeddings for domain in found.domains]
+    return [both_ways(pair, rows, hits, FIGURES) for hits in (0, HITS)]
 
 
 def patches(variant: Variant) -> Iterator[object]:
     for name, function in variant.instead.items():
         yield patch(f"{steps.__name__}.{name}", function)
-
-
-def ways(embedded: Sequence[EmbeddedDomain], hits: int) -> list[float]:
-    found = [
-        evaluate_pair(expanded_domain(query, gallery, hits), gallery, (50,), 0) for query, gallery in (embedded, embedded[::-1])
-    ]
-    return [sum(part[figure].value for part in found) / 2 for figure in FIGURES]
 
 
 if __name__ == "__main__":

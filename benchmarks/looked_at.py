@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ucdir.data.style_views import DEFAULT_VIEWS
 from ucdir.learn.align import Seen
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import build_encoder
+from ucdir.retrieval.evaluate import EmbeddedDomain, evaluate_pair, expanded_domain
 from ucdir.retrieval.view_features import view_features
 
 
@@ -60,6 +62,16 @@ def look_at(given: argparse.Namespace) -> list[LookedAt]:
         LookedAt(Seen(domain.name, part.values, device), _of(ids, part.image_ids), tuple(names))
         for domain, part, ids in zip(domains, parts, labels, strict=True)
     ]
+
+
+def both_ways(parts: Sequence[LookedAt], rows: Sequence[torch.Tensor], hits: int, figures: Sequence[str]) -> list[float]:
+    """Scores of domains embedded as `rows`, means of all directions; queries move toward so many `hits` first."""
+    embedded = [EmbeddedDomain(part.seen.name, own, part.classes) for part, own in zip(parts, rows, strict=True)]
+    ks = tuple(sorted({int(figure.rpartition("@")[2]) for figure in figures if not figure.endswith("@All")}))
+    found = [
+        evaluate_pair(expanded_domain(query, gallery, hits), gallery, ks, 0) for query, gallery in permutations(embedded, 2)
+    ]
+    return [float(np.mean([part[figure].value for part in found])) for figure in figures]
 
 
 def _of(ids: Sequence[int] | np.ndarray, images: np.ndarray) -> torch.Tensor:

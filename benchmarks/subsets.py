@@ -7,17 +7,15 @@ there). Training-free rows see whole images, as the default method does. Labels 
 """
 
 from collections.abc import Sequence
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 import torch
-from looked_at import LookedAt, arguments, look_at
-from torch import Tensor
+from looked_at import LookedAt, arguments, both_ways, look_at
 
 from ucdir.config import AlignSettings
 from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import Seen, align
-from ucdir.retrieval.evaluate import EmbeddedDomain, evaluate_pair, expanded_domain
 from ucdir.retrieval.expansion import HITS
 from ucdir.retrieval.training_free import centred, smoothed
 
@@ -64,16 +62,7 @@ def rows_of(parts: Sequence[LookedAt], seed: int) -> dict[str, list[float]]:
         "aligned": (aligned, 0),
         "aligned, expanded": (aligned, HITS),
     }
-    return {name: scores(parts, rows, hits) for name, (rows, hits) in ways.items()}
-
-
-def scores(parts: Sequence[LookedAt], rows: Sequence[Tensor], hits: int) -> list[float]:
-    embedded = [EmbeddedDomain(part.seen.name, own, part.classes) for part, own in zip(parts, rows, strict=True)]
-    found = [
-        evaluate_pair(expanded_domain(query, gallery, hits), gallery, (1, 10, 50), 0)
-        for query, gallery in permutations(embedded, 2)
-    ]
-    return [float(np.mean([part[figure].value for part in found])) for figure in FIGURES]
+    return {name: both_ways(parts, rows, hits, FIGURES) for name, (rows, hits) in ways.items()}
 
 
 if __name__ == "__main__":

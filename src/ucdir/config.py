@@ -72,7 +72,9 @@ class TuneSettings(Section):
     """How the backbone of method tune learns what align found (`learn/tuning.py`)."""
 
     epochs: int = Field(5, ge=1)
-    image_size: int = Field(160, ge=16)  # px of the crops it learns from, and of what it sees afterwards
+    taught: int = Field(2, ge=1)  # epochs that aim at what align found; later ones at what the backbone itself has found
+    crop_size: int = Field(128, ge=16)  # px of the crops it learns from
+    image_size: int = Field(192, ge=16)  # px of whole images afterwards: a thing is then as large in them as in crops
     batch_size: int = Field(32, ge=1)  # images of each domain in a step
     learning_rate: float = Field(2e-4, gt=0.0)  # of AdamW, at its highest; half a cosine leads to 0
     weight_decay: float = Field(1e-2, ge=0.0)

@@ -83,3 +83,15 @@ def test_numbers_of_a_confidence_give_it_back() -> None:
     sure = Confidence(Curve(0.1, 0.2), Curve(0.3, 0.4))
     assert Confidence.of_numbers(sure.numbers()) == sure
     assert Confidence.of_numbers(()) is None
+
+
+def test_a_curve_for_another_share_is_what_would_have_been_learned_there() -> None:
+    """Bayes: of 1,000 values that hold and 1,000 that do not, leaving out three of four that do not makes the share 4 of 5."""
+    values = np.linspace(0, 1, 20_000)
+    rng = np.random.default_rng(0)
+    right = rng.random(len(values)) < Curve(0.5, 0.1)(values)
+    kept = right | (rng.random(len(values)) < 0.25)
+    expected = fitted(values[kept], right[kept].astype(float))
+    found = fitted(values, right.astype(float)).for_share(0.8)
+    assert found.middle == pytest.approx(expected.middle, abs=0.02)
+    assert found.width == pytest.approx(expected.width, rel=0.1)

@@ -20,6 +20,7 @@ from ucdir.retrieval.collapse import collapse_sentence, is_collapsed
 from ucdir.retrieval.engines import GalleryInfo, Place
 from ucdir.retrieval.journal import Journal
 from ucdir.retrieval.look import Before, Looker, looker_of, with_helpers
+from ucdir.retrieval.picks import evenly_spread
 from ucdir.retrieval.places import engine_flag, place_of
 from ucdir.retrieval.update import IndexResult, Updated, update
 
@@ -199,8 +200,7 @@ def _warn_of_collapse(updated: Updated, say: Callable[[str], None]) -> None:
     of_image = updated.images["domain"].to_numpy(zero_copy_only=False)
     for name in dict.fromkeys(of_image.tolist()):
         own = np.flatnonzero(of_image == name)
-        some = own[np.linspace(0, len(own) - 1, min(SAMPLED, len(own))).astype(np.int64)]
-        if is_collapsed(torch.from_numpy(updated.rows(some))):
+        if is_collapsed(torch.from_numpy(updated.rows(own[evenly_spread(len(own), SAMPLED)]))):
             say(f"warning: {collapse_sentence([name])}: any of them may be found first. Use another encoder.")
 
 

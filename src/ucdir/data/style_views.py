@@ -140,6 +140,7 @@ VIEWS: dict[str, Callable[[Source], Image.Image]] = {
 }
 KEEPING_STYLE = ("plain", "mirrored", "crop-1", "crop-2")
 DEFAULT_VIEWS = tuple(VIEWS)
+PLAIN = DEFAULT_VIEWS[:1]
 
 
 def edges(image: Image.Image) -> NDArray[np.float32]:

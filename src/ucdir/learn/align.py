@@ -17,6 +17,7 @@ from torch import Tensor
 from ucdir.config import AlignSettings
 from ucdir.errors import UcdirError
 from ucdir.retrieval.neighbours import average, choose_each_other, nearest_rows
+from ucdir.retrieval.picks import evenly_spread
 
 BLOCK = 512  # images at a time
 SAMPLE = 20_000  # images of a domain that the map and the groups are learned from
@@ -54,7 +55,7 @@ class Seen:
 
     def sampled(self) -> NDArray[np.int64]:
         """Positions of at most SAMPLE images, evenly spread."""
-        return np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).round().astype(np.int64)
+        return evenly_spread(len(self), SAMPLE)
 
     def sample(self) -> "Seen":
         """These images alone."""

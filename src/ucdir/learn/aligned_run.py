@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ucdir.config import Settings
 from ucdir.data.domain import Domain
-from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
+from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE, PLAIN
 from ucdir.errors import ImageError, UsageError
 from ucdir.learn.align import Domain as Placed
 from ucdir.learn.align import Seen, align
@@ -30,7 +30,6 @@ from ucdir.retrieval.groups import find_groups
 from ucdir.retrieval.training_free import centred, smoothed
 from ucdir.retrieval.view_features import ViewFeatures, view_features
 
-PLAIN = DEFAULT_VIEWS[:1]
 FEWEST = 40  # images of a domain that groups can be found among
 FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds
 LEAST_AGREEMENT = 0.075  # of domains that are brought together, see `align.Aligned`

@@ -17,14 +17,16 @@ from ucdir.config import Settings
 from ucdir.data.batches import StepBatch, batches
 from ucdir.data.domain import Domain
 from ucdir.data.plan import StepPlan, count_steps, epoch_rows
+from ucdir.data.style_views import PLAIN
 from ucdir.errors import UcdirError
-from ucdir.learn.align import Scatter, groupings, student
+from ucdir.learn.align import Scatter, groupings, smoothed, student
 from ucdir.learn.inputs import Compute, views_on_device
 from ucdir.learn.schedules import cosine
 from ucdir.model.backbones import build_backbone
 from ucdir.model.device import autocast, reuse_buffers
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
+from ucdir.retrieval.view_features import view_features
 from ucdir.storage import atomic_file
 
 SHRINKAGE = 0.02  # of the regression that the linear layer starts as
@@ -80,10 +82,10 @@ def tuned(
     with bars("tuning", wanted.epochs * images) as advance:
         advance(done * images)
         for epoch in range(done, wanted.epochs):
-            losses = [
-                learner.step(batch, epoch, step)
-                for step, batch in enumerate(_epoch(lessons, settings, compute, epoch, advance))
-            ]
+            targets = [lesson.targets for lesson in lessons] if epoch < wanted.taught else learner.found(lessons)
+            aim = _Aim.of(targets, settings, epoch, compute.device)
+            made = _epoch(lessons, settings, compute, epoch, advance)
+            losses = [learner.step(batch, aim, epoch, step) for step, batch in enumerate(made)]
             learner.keep(state_file, epoch + 1)
             say(f"tuning, epoch {epoch + 1}/{wanted.epochs}: loss {np.mean(losses):.3f}")
     return Tuned(learner.encoder.eval(), learner.layer.weight.detach().T.contiguous())
@@ -98,26 +100,55 @@ def _epoch(
     every, none = np.arange(wanted.batch_size * len(lessons)), np.arange(0)
     plans = [StepPlan(step, 0, ids, every, none) for step, ids in enumerate(rows)]
     place = compute.device if views_on_device(data.views, compute.device) else None
-    blur = max(0.1, data.strongest_blur * wanted.image_size / PAPER_SIZE)
+    blur = max(0.1, data.strongest_blur * wanted.crop_size / PAPER_SIZE)
     domains = [lesson.domain for lesson in lessons]
-    for batch in batches(domains, plans, wanted.image_size, seed, data.workers, blur, compute.cache, place):
+    for batch in batches(domains, plans, wanted.crop_size, seed, data.workers, blur, compute.cache, place):
         yield batch
         advance(len(every))
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What is to be reached in an epoch.
+
+    targets    S x (N, E) unit rows
+    groupings  prototypes (C, E) of several groupings of all of them
+    """
+
+    targets: tuple[Tensor, ...]
+    groupings: tuple[Tensor, ...]
+    temperature: float
+
+    @classmethod
+    def of(cls, targets: Sequence[Tensor], settings: Settings, epoch: int, device: torch.device) -> "_Aim":
+        once, rng = settings.align.model_copy(update={"groupings": 1}), np.random.default_rng((settings.run.seed, epoch))
+        there = tuple(part.to(device) for part in targets)
+        return cls(there, tuple(groupings(there, once, rng)), settings.align.temperature)
+
+    def missed(self, rows: Tensor, image_ids: Sequence[Tensor]) -> Tensor:
+        """How far (Kullback-Leibler) memberships of rows (n, E) are from those of their targets, mean over groupings."""
+        targets = torch.cat([own[ids.to(rows.device)] for own, ids in zip(self.targets, image_ids, strict=True)])
+        apart = [
+            F.kl_div(
+                F.log_softmax(rows @ grouping.T / self.temperature, dim=1),
+                F.softmax(targets @ grouping.T / self.temperature, dim=1),
+                reduction="batchmean",
+            )
+            for grouping in self.groupings
+        ]
+        return torch.stack(apart).mean()
 
 
 @dataclass(frozen=True)
 class _Learner:
     """The backbone, and a linear layer from its unit features to embeddings.
 
-    groupings    prototypes (C, E) of several groupings of all images
-    steps        of an epoch
+    steps    of an epoch
     """
 
     encoder: Encoder
     layer: nn.Linear
     optimiser: torch.optim.AdamW
-    targets: tuple[Tensor, ...]
-    groupings: tuple[Tensor, ...]
     steps: int
     settings: Settings
     compute: Compute
@@ -130,12 +161,25 @@ class _Learner:
         optimiser = torch.optim.AdamW(
             [*encoder.backbone.parameters(), *layer.parameters()], wanted.learning_rate, weight_decay=wanted.weight_decay
         )
-        targets = tuple(lesson.targets.to(compute.device) for lesson in lessons)
-        found = groupings(targets, settings.align.model_copy(update={"groupings": 1}), np.random.default_rng(settings.run.seed))
         steps = count_steps([len(lesson.domain) for lesson in lessons], wanted.batch_size)
-        return cls(encoder, layer, optimiser, targets, tuple(found), steps, settings, compute)
+        return cls(encoder, layer, optimiser, steps, settings, compute)
 
-    def step(self, batch: StepBatch, epoch: int, step: int) -> float:
+    def found(self, lessons: Sequence[Lesson]) -> list[Tensor]:
+        """S x (N, E) unit rows: what the plain views of all images show now, averaged over their neighbours."""
+        return [smoothed(self._rows(lesson.domain), self.settings.align.neighbours) for lesson in lessons]
+
+    def _rows(self, domain: Domain) -> Tensor:
+        compute, workers = self.compute, self.settings.data.workers
+        seen = view_features(self.encoder, domain.paths, PLAIN, compute.device, compute.precision, workers)
+        if seen.unreadable:
+            raise seen.unreadable[0]
+        rows = torch.empty(len(domain), self.layer.out_features, device=compute.device)
+        with torch.no_grad():
+            own = F.normalize(torch.from_numpy(np.array(seen.values[:, 0])).to(compute.device).float(), dim=1)
+            rows[torch.from_numpy(seen.image_ids)] = self.layer(own)
+        return F.normalize(rows, dim=1)
+
+    def step(self, batch: StepBatch, aim: _Aim, epoch: int, step: int) -> float:
         """Learn from a batch; returns the loss."""
         wanted, device = self.settings.tune, self.compute.device
         now, end = epoch * self.steps + step, wanted.epochs * self.steps
@@ -144,27 +188,13 @@ class _Learner:
         with autocast(device, self.compute.precision):
             features = self.encoder.features(batch.query_views.to(device))
         rows = F.normalize(self.layer(F.normalize(features.float(), dim=1)), dim=1)
-        targets = torch.cat([own[ids.to(device)] for own, ids in zip(self.targets, batch.image_ids, strict=True)])
-        loss = self._loss(rows, targets)
+        loss = aim.missed(rows, batch.image_ids)
         if not bool(loss.isfinite()):
             raise UcdirError("the loss is no number any more. Lower the learning rate: --set tune.learning_rate=0.001.")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         return float(loss.detach())
-
-    def _loss(self, rows: Tensor, targets: Tensor) -> Tensor:
-        """How far (Kullback-Leibler) memberships of rows (n, E) are from those of their targets, mean over groupings."""
-        temperature = self.settings.align.temperature
-        apart = [
-            F.kl_div(
-                F.log_softmax(rows @ grouping.T / temperature, dim=1),
-                F.softmax(targets @ grouping.T / temperature, dim=1),
-                reduction="batchmean",
-            )
-            for grouping in self.groupings
-        ]
-        return torch.stack(apart).mean()
 
     def keep(self, file: Path, epoch: int) -> None:
         """Write all that the next epoch depends on."""

@@ -1,5 +1,6 @@
 """How similarities become probabilities. Imports numpy only; `calibrate` learns the curves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ class Curve:
     def __call__(self, values: NDArray[np.floating]) -> Floats:
         """Probabilities of similarities, of any shape."""
         return np.asarray(1 / (1 + np.exp(-np.clip((values - self.middle) / self.width, -50, 50))), np.float64)
+
+    def for_share(self, share: float) -> "Curve":
+        """The curve where a `share` in (0, 1) has what was learned where half had it (Saerens, Latinne & Decaestecker 2002)."""
+        return Curve(self.middle - self.width * math.log(share / (1 - share)), self.width)
 
 
 @dataclass(frozen=True)

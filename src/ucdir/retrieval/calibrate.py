@@ -14,6 +14,7 @@ from ucdir.model.confidence import NEAREST, Confidence, Curve
 from ucdir.retrieval.expansion import expanded_among
 from ucdir.retrieval.groups import Correspondence, Group
 from ucdir.retrieval.neighbours import nearest_rows
+from ucdir.retrieval.picks import evenly_spread
 
 QUERIES = 2_000  # of each direction
 HITS = 10  # of a query, each of which is seen as right or wrong
@@ -31,7 +32,8 @@ def calibrated(rows: Sequence[Tensor], found: Correspondence, expand: int = 0) -
     expand   hits that queries move toward when they are asked
 
     Images of a group with a partner count as having something like them on the other side, and as having nothing once the
-    images of all its partners are taken away. A hit in a partner counts as right, another as wrong.
+    images of all its partners are taken away. Of all images, as many are expected to have something as have a partner group. A
+    hit in a partner counts as right, another as wrong.
     """
     parts = [_direction(rows, found, a, b, expand) for a, b in permutations(range(len(rows)), 2)]
     whole = [part for part in parts if part is not None]
@@ -39,7 +41,18 @@ def calibrated(rows: Sequence[Tensor], found: Correspondence, expand: int = 0) -
         return Confidence(NOTHING, NOTHING)
     there, gone, similarity, right = (np.concatenate(column) for column in zip(*whole, strict=True))
     exists = np.concatenate([np.ones(len(there)), np.zeros(len(gone))])
-    return Confidence(fitted(np.concatenate([there, gone]), exists), fitted(similarity, right))
+    query = fitted(np.concatenate([there, gone]), exists)
+    return Confidence(query.for_share(_share_with_partner(rows, found)), fitted(similarity, right))
+
+
+def _share_with_partner(rows: Sequence[Tensor], found: Correspondence) -> float:
+    """Of images and other domains, how many have a partner group there; never quite 0 or 1 (Laplace's rule of succession)."""
+    others = [
+        (len(group.rows), {found.groups[link.partner_of(number)].domain for link in found.partners(number)})
+        for number, group in enumerate(found.groups)
+    ]
+    have = sum(images * len(domains) for images, domains in others)
+    return (have + 1) / (sum(map(len, rows)) * (len(rows) - 1) + 2)
 
 
 class _Examples(NamedTuple):
@@ -67,8 +80,7 @@ def _direction(rows: Sequence[Tensor], found: Correspondence, a: int, b: int, ex
 def _of_group(
     queries: Tensor, gallery: Tensor, group: Group, partners: Sequence[Group], most: int, expand: int
 ) -> _Examples | None:
-    place = np.unique(np.linspace(0, len(group.rows) - 1, most).round().astype(np.int64))
-    asked = queries[torch.from_numpy(group.rows[place]).to(queries.device)]
+    asked = queries[torch.from_numpy(group.rows[evenly_spread(len(group.rows), most)]).to(queries.device)]
     in_partner = torch.zeros(len(gallery), dtype=torch.bool, device=gallery.device)
     for partner in partners:
         in_partner[torch.from_numpy(partner.rows).to(gallery.device)] = True

@@ -51,6 +51,11 @@ def sample_rows(count: int, most: int, seed: int) -> Ids:
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
+def evenly_spread(count: int, most: int) -> Ids:
+    """At most `most` of `count` rows, from the first to the last at equal distances, rising. Draws nothing."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
+
+
 def shares(counts: Sequence[int], most: int) -> tuple[int, ...]:
     """How many of each of several sets to take so that at most `most` are taken in all, in proportion, one of each at least."""
     total = sum(counts)
