@@ -76,6 +76,7 @@ class TuneSettings(Section):
     crop_size: int = Field(128, ge=16)  # px of the crops it learns from
     image_size: int = Field(192, ge=16)  # px of whole images afterwards: a thing is then as large in them as in crops
     batch_size: int = Field(32, ge=1)  # images of each domain in a step
+    fewest_steps: int = Field(50, ge=1)  # of an epoch: small collections are gone through several times
     learning_rate: float = Field(2e-4, gt=0.0)  # of AdamW, at its highest; half a cosine leads to 0
     weight_decay: float = Field(1e-2, ge=0.0)
 

@@ -25,6 +25,7 @@ SMALL = {
     "tune.image_size": 24,
     "tune.epochs": 2,
     "tune.taught": 1,
+    "tune.fewest_steps": 3,
     "run.device": "cpu",
     "run.precision": "float32",
     "data.classes": "none",
@@ -102,6 +103,39 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(
     assert is_equal(world / "run", tmp_path / "run")
 
 
+def test_a_run_that_replaces_another_goes_on_from_its_last_epoch_too(world: Path, tmp_path: Path) -> None:
+    sources = [str(world / "photo"), str(world / "drawing")]
+    shutil.copytree(world / "run", tmp_path / "run")
+
+    def stop(sentence: str) -> None:
+        if sentence.startswith("tuning, epoch 1/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRun, match="--resume"):
+        train(sources, tmp_path / "run", settings(), overwrite=True, say=stop, report=False)
+    said: list[str] = []
+    train((), tmp_path / "run", resume=True, say=said.append, report=False)
+    assert [sentence.split(":")[0] for sentence in said if sentence.startswith("tuning")] == ["tuning, epoch 2/2"]
+    assert is_equal(world / "run", tmp_path / "run")
+
+
+def test_images_that_came_while_a_run_was_stopped_are_left_out(world: Path, tmp_path: Path) -> None:
+    for name in ("photo", "drawing"):
+        shutil.copytree(world / name, tmp_path / name)
+    (next((tmp_path / "photo").iterdir()) / "broken.jpg").write_bytes(b"no image")
+
+    def stop(sentence: str) -> None:
+        if sentence.startswith("tuning, epoch 1/"):
+            raise KeyboardInterrupt
+
+    wanted = settings(**{"data.max_unreadable": 0.1})
+    with pytest.raises(InterruptedRun):
+        train([str(tmp_path / "photo"), str(tmp_path / "drawing")], tmp_path / "run", wanted, say=stop, report=False)
+    shutil.copy(next((tmp_path / "drawing").rglob("*.png")), tmp_path / "photo" / "new.png")
+    assert [error.path.name for error in train((), tmp_path / "run", resume=True, report=False).skipped] == ["broken.jpg"]
+    assert is_equal(world / "run", tmp_path / "run")
+
+
 def test_the_order_of_the_folders_changes_nothing(world: Path, tmp_path: Path) -> None:
     train([str(world / "drawing"), str(world / "photo")], tmp_path / "run", settings(), report=False)
     one, other = (
@@ -127,6 +161,12 @@ def test_a_learning_rate_that_is_too_high_ends_in_a_sentence(world: Path, tmp_pa
             settings(**{"tune.learning_rate": 1e30}),
             report=False,
         )
+
+
+def test_a_backbone_that_takes_one_size_only_is_told_at_once(world: Path, tmp_path: Path) -> None:
+    wanted = settings(**{"encoder.backbone": "timm/test_vit", "encoder.image_size": 160})
+    with pytest.raises(UsageError, match=r"takes no images of 16 px.*--set tune\.crop_size=160 --set tune\.image_size=160"):
+        train([str(world / "photo"), str(world / "drawing")], tmp_path / "run", wanted, report=False)
 
 
 def test_without_groups_the_backbone_stays_as_it_is(world: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.data.plan import key_groups
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
-from ucdir.learn.aligned_run import learn_aligned, refuse_too_few
+from ucdir.learn.aligned_run import AlignedRun, learn_aligned, refuse_too_few
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
 from ucdir.learn.features import compute_features
 from ucdir.learn.inputs import Compute, Inputs, Pictures
@@ -43,6 +43,7 @@ from ucdir.learn.trainer import (
     resume_state,
     run_epoch,
 )
+from ucdir.learn.tuning import require_sizes
 from ucdir.model.device import choose_precision
 from ucdir.model.encoder import Encoder, build_encoder, with_start
 from ucdir.model.folder import CONFIG
@@ -271,36 +272,41 @@ def _started(begun: _Begun, overwrite: bool) -> TrainResult:
 
 
 def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
-    """Learn in closed form. Features are kept by content, so that a run that was stopped computes none of them twice."""
+    """Bring the domains together. Features are kept by content, so that a run that was stopped computes none of them twice."""
     out, settings, started = begun.out, begun.settings, time.monotonic()
     domains = begun.domains()
+    if not overwrite and (out / IMAGES).is_file():
+        domains = restrict_to_images(out, domains, also_skipped=True)
     refuse_too_few(domains)
+    if settings.method.name == "tune":
+        require_sizes(settings.encoder, settings.tune)
     begun.say(f"settings of '{out}'\n\n{settings.to_toml()}")
     torch.manual_seed(settings.run.seed)  # of weights that are random numbers
     wanted = settings.encoder
     frozen = build_encoder(wanted.backbone, wanted.weights, wanted.image_size)
     begun.say(f"started from {frozen.config.start}")
-    is_replaced = overwrite and out.exists()
+    is_theirs = overwrite and out.exists()
 
     def begin() -> None:
         """From here on the folder is this run's."""
-        if is_replaced:
+        nonlocal is_theirs
+        if is_theirs:
             shutil.rmtree(out)
+            is_theirs = False
         write_text(out / "config.toml", settings.to_toml())
         if frozen.loaded is not None:
             write_text(out / WEIGHTS, frozen.loaded.table())
 
-    if not is_replaced:
+    if not is_theirs:
         begin()  # so that it can be resumed
     device = own_device(settings.run.device, begun.processes)
     compute = Compute(device, choose_precision(settings.run.precision, device), begun.cache)
     try:
-        skipped = learn_aligned(
-            out, settings, domains, frozen, compute, begun.bars, begun.say, begin if is_replaced else lambda: None
-        )
+        run = AlignedRun(out, settings, domains, frozen, compute, begun.bars, begun.say)
+        skipped = learn_aligned(run, begin if is_theirs else lambda: None)
     except KeyboardInterrupt as error:
-        again = "the same command" if is_replaced else f"ucdir train --out {out} --resume"
-        raise InterruptedRun(f"stopped; features computed so far are in the cache. Go on with: {again}") from error
+        again = "the same command" if is_theirs else f"ucdir train --out {out} --resume"
+        raise InterruptedRun(f"stopped; what was computed so far is kept. Go on with: {again}") from error
     return TrainResult(out, out / ENCODER, 0, {}, skipped, time.monotonic() - started)
 
 

@@ -65,14 +65,17 @@ def plan_epoch(
     return plans
 
 
-def epoch_rows(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[tuple[Ints, ...]]:
+def epoch_rows(
+    lengths: Sequence[int], batch_size: int, rng: np.random.Generator, steps: int | None = None
+) -> list[tuple[Ints, ...]]:
     """Which images each step of an epoch takes from each domain.
 
     lengths    number of images of each domain
+    steps      how many; None = `count_steps`. Of more, the largest domain is drawn anew, too, when it ends
     returns    one tuple per step with an int64 array (batch_size,) per domain. The largest domain is gone through once,
                its incomplete last batch left out; a smaller one is drawn anew, in another order, whenever it ends.
     """
-    steps = count_steps(lengths, batch_size)
+    steps = steps or count_steps(lengths, batch_size)
     needed = steps * batch_size
     rows = [_repeated_orders(length, needed, rng) for length in lengths]
     return [tuple(row[step * batch_size : (step + 1) * batch_size] for row in rows) for step in range(steps)]

@@ -1,4 +1,4 @@
-"""A run of the closed-form method: domains -> features of their views -> an encoder that knows them, and the run folder."""
+"""A run of align or tune: domains -> features of their views -> an encoder that knows them, and the run folder."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -35,80 +35,78 @@ FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with ar
 LEAST_AGREEMENT = 0.075  # of domains that are brought together, see `align.Aligned`
 
 
-def learn_aligned(
-    out: Path,
-    settings: Settings,
-    domains: Sequence[Domain],
-    frozen: Encoder,
-    compute: Compute,
-    bars: Bars,
-    say: Callable[[str], None],
-    begin: Callable[[], None] = lambda: None,
-) -> tuple[ImageError, ...]:
-    """Learn from `domains` and write the encoders into the run folder `out`; returns what was skipped.
+@dataclass(frozen=True)
+class AlignedRun:
+    """What a run is made of and where it goes.
 
-    frozen    the backbone, which stays as it is
+    out     the run folder
+    frozen  the backbone as it came
+    """
+
+    out: Path
+    settings: Settings
+    domains: Sequence[Domain]
+    frozen: Encoder
+    compute: Compute
+    bars: Bars
+    say: Callable[[str], None]
+
+
+def learn_aligned(run: AlignedRun, begin: Callable[[], None] = lambda: None) -> tuple[ImageError, ...]:
+    """Learn from the domains and write the encoders into the run folder; returns what was skipped.
+
     begin     is called when all features are there and nothing has been written yet
     """
-    seen = look(settings, domains, frozen, compute, bars)
+    seen = look(run, run.frozen)
     skipped = tuple(error for part in seen for error in part.unreadable)
     for error in skipped:
-        say(f"skipped: {error}")
-    for domain, part in zip(domains, seen, strict=True):
-        refuse_many_unreadable(domain.name, len(part.values), part.unreadable, settings.data.max_unreadable)
+        run.say(f"skipped: {error}")
+    for domain, part in zip(run.domains, seen, strict=True):
+        refuse_many_unreadable(domain.name, len(part.values), part.unreadable, run.settings.data.max_unreadable)
     begin()
-    readable = [domain.subset(sorted(part.image_ids.tolist())) for domain, part in zip(domains, seen, strict=True)]
-    write_images(out, readable, {d.name: part.unreadable for d, part in zip(domains, seen, strict=True)})
-    plain = _Plain.of(domains, seen, frozen, compute.device)
+    readable = [domain.subset(sorted(part.image_ids.tolist())) for domain, part in zip(run.domains, seen, strict=True)]
+    write_images(run.out, readable, {d.name: part.unreadable for d, part in zip(run.domains, seen, strict=True)})
+    plain = _Plain.of(run, seen, run.frozen)
     for kind, folder in (("frozen", FROZEN), ("centred", CENTRED), ("smoothed", SMOOTHED)):
-        plain.encoder(kind).save(out / folder, f"The backbone as it came, rows {kind}: nothing is learned, to compare with.")
-    encoder = bring_together(settings, plain, seen, say)
-    if settings.method.name == "tune":
-        encoder, plain = tune(out, settings, domains, plain, seen, encoder, compute, bars, say)
-    encoder.save(out / ENCODER, _card(domains, seen, plain, encoder))
+        card = f"The backbone as it came, rows {kind}: nothing is learned, to compare with."
+        plain.encoder(kind).save(run.out / folder, card)
+    encoder = bring_together(run.settings, plain, seen, run.say)
+    if run.settings.method.name == "tune":
+        encoder, plain = tune(run, plain, seen, encoder)
+    encoder.save(run.out / ENCODER, _card(plain, encoder))
     return skipped
 
 
-def _card(domains: Sequence[Domain], seen: Sequence[ViewFeatures], plain: "_Plain", encoder: Encoder) -> str:
+def _card(plain: "_Plain", encoder: Encoder) -> str:
     """What an encoder is, in two sentences."""
-    names = ", ".join(f"{domain.name} ({len(part.values)} images)" for domain, part in zip(domains, seen, strict=True))
+    names = ", ".join(f"{name} ({len(rows)} images)" for name, rows in zip(plain.names, plain.features, strict=True))
     rows = encoder.config.rows
-    done = {
-        "aligned": "Brought together",
-        "tuned": "Brought together, the backbone tuned on what came of it and the images brought together again,",
-    }.get(rows, f"Made with {rows} rows, because nothing spoke for learning more,")
-    return f"{done} by ucdir from {names}, without labels. {plain.recognition}."
+    how = {
+        "aligned": "brought together",
+        "tuned": "brought together by a backbone that was tuned on what align found, then on what it found itself",
+    }.get(rows, f"made with {rows} rows, because nothing spoke for learning more")
+    return f"From {names}, by ucdir, without labels: {how}. {plain.recognition}."
 
 
-def tune(
-    out: Path,
-    settings: Settings,
-    domains: Sequence[Domain],
-    plain: "_Plain",
-    seen: Sequence[ViewFeatures],
-    encoder: Encoder,
-    compute: Compute,
-    bars: Bars,
-    say: Callable[[str], None],
-) -> tuple[Encoder, "_Plain"]:
+def tune(run: AlignedRun, plain: "_Plain", seen: Sequence[ViewFeatures], encoder: Encoder) -> tuple[Encoder, "_Plain"]:
     """The backbone learns what the images became under the aligned `encoder`, which is kept; then one view of each is enough.
 
     `encoder` and `plain` come back where nothing was learned, or where the tuned backbone tells hardly any image from another.
     """
     if encoder.config.rows != "aligned":
-        say("so there is nothing that the backbone could be tuned on: it stays as it was")
+        run.say("so there is nothing that the backbone could be tuned on: it stays as it was")
         return encoder, plain
-    encoder.save(out / ALIGNED, _card(domains, seen, plain, encoder))
-    learned = tuned(plain.frozen, _lessons(domains, plain, seen, encoder), settings, compute, out / TUNING, bars, say)
-    again = look(settings, domains, learned.encoder, compute, bars, PLAIN)
-    tuned_plain = _Plain.of(domains, again, learned.encoder, compute.device)
-    say(tuned_plain.recognition)
+    encoder.save(run.out / ALIGNED, _card(plain, encoder))
+    lessons = _lessons(run.domains, plain, seen, encoder)
+    learned = tuned(run.frozen, lessons, run.settings, run.compute, run.out / TUNING, run.bars, run.say)
+    tuned_plain = _Plain.of(run, look(run, learned.encoder, PLAIN), learned.encoder)
+    run.say(tuned_plain.recognition)
     described = [F.normalize(rows @ learned.projection, dim=1) for rows in tuned_plain.features]
     if any(map(is_collapsed, described)):
-        say("the tuned backbone tells hardly any image from another, so the encoder is the one from before")
+        run.say("the tuned backbone tells hardly any image from another, so the encoder is the one from before")
         return encoder, plain
     rows = [centred(part) for part in described]
-    embeddings = [averaged(part, settings.align.neighbours) for part in rows]
+    embeddings = [averaged(part, run.settings.align.neighbours) for part in rows]
     parts = zip(described, rows, embeddings, tuned_plain.contents, strict=True)
     memories = [DomainMemory(all_.mean(dim=0), own.half(), calm.half(), contents) for all_, own, calm, contents in parts]
     alignment = Alignment(torch.ones(1), learned.projection, memories, tuned_plain.recogniser)
@@ -133,19 +131,13 @@ def by_content(seen: Sequence[ViewFeatures]) -> list[int]:
     return sorted(range(len(seen)), key=lambda number: seen[number].contents.tobytes())
 
 
-def look(
-    settings: Settings,
-    domains: Sequence[Domain],
-    frozen: Encoder,
-    compute: Compute,
-    bars: Bars,
-    views: tuple[str, ...] = DEFAULT_VIEWS,
-) -> list[ViewFeatures]:
+def look(run: AlignedRun, encoder: Encoder, views: tuple[str, ...] = DEFAULT_VIEWS) -> list[ViewFeatures]:
     """Features of views of all images."""
-    with bars("features", sum(map(len, domains))) as advance:
+    compute, settings = run.compute, run.settings
+    with run.bars("features", sum(map(len, run.domains))) as advance:
         return [
             view_features(
-                frozen,
+                encoder,
                 domain.paths,
                 views,
                 compute.device,
@@ -155,7 +147,7 @@ def look(
                 compute.cache,
                 settings.align.draw,
             )
-            for domain in domains
+            for domain in run.domains
         ]
 
 
@@ -171,16 +163,17 @@ class _Plain:
     names: tuple[str, ...]
     features: tuple[Tensor, ...]
     contents: tuple[Tensor, ...]
-    frozen: Encoder
+    backbone: Encoder
     recogniser: Recogniser
     accuracy: float
 
     @classmethod
-    def of(cls, domains: Sequence[Domain], seen: Sequence[ViewFeatures], frozen: Encoder, device: torch.device) -> "_Plain":
+    def of(cls, run: AlignedRun, seen: Sequence[ViewFeatures], backbone: Encoder) -> "_Plain":
+        device = run.compute.device
         features = [F.normalize(torch.from_numpy(np.array(part.values[:, 0])).to(device).float(), dim=1) for part in seen]
-        names = tuple(domain.name for domain in domains)
+        names = tuple(domain.name for domain in run.domains)
         contents = tuple(torch.from_numpy(part.contents.copy()) for part in seen)
-        return cls(names, tuple(features), contents, frozen, learn_recogniser(features), recognised(features))
+        return cls(names, tuple(features), contents, backbone, learn_recogniser(features), recognised(features))
 
     @property
     def recognition(self) -> str:
@@ -194,8 +187,8 @@ class _Plain:
 
     def knowing(self, alignment: Alignment, views: tuple[str, ...], rows: str) -> Encoder:
         """The backbone with what is known of the domains."""
-        config = replace(self.frozen.config, dim=alignment.length, domains=self.names, views=views, rows=rows)
-        return Encoder(self.frozen.backbone, config, alignment.cpu()).eval()
+        config = replace(self.backbone.config, dim=alignment.length, domains=self.names, views=views, rows=rows)
+        return Encoder(self.backbone.backbone, config, alignment.cpu()).eval()
 
 
 def _unlearned(kind: str, features: Tensor, contents: Tensor) -> DomainMemory:

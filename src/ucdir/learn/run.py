@@ -52,12 +52,14 @@ class ListedImage:
     skipped: str
 
 
-def restrict_to_images(folder: Path, domains: Sequence[Domain]) -> tuple[Domain, ...]:
+def restrict_to_images(folder: Path, domains: Sequence[Domain], also_skipped: bool = False) -> tuple[Domain, ...]:
     """The domains with exactly the images, in the order, that the run in `folder` began with.
 
     Images that were added since are left out; one that is gone ends in UcdirError.
+
+    also_skipped  with those that could not be read then, so that they are skipped once more
     """
-    used = [image for image in listed_images(folder) if not image.skipped]
+    used = [image for image in listed_images(folder) if also_skipped or not image.skipped]
     return tuple(_restricted(domain, [image.path for image in used if image.domain == domain.name]) for domain in domains)
 
 

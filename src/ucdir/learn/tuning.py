@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ucdir.config import Settings
+from ucdir.config import EncoderSettings, Settings, TuneSettings
 from ucdir.data.batches import StepBatch, batches
 from ucdir.data.domain import Domain
 from ucdir.data.plan import StepPlan, count_steps, epoch_rows
 from ucdir.data.style_views import PLAIN
-from ucdir.errors import UcdirError
+from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.align import Scatter, groupings, smoothed, student
 from ucdir.learn.inputs import Compute, views_on_device
 from ucdir.learn.schedules import cosine
@@ -59,6 +59,19 @@ class Tuned:
     projection: Tensor
 
 
+def require_sizes(encoder: EncoderSettings, wanted: TuneSettings) -> None:
+    """UsageError where the backbone does not take images of the sizes that it is to learn from and to see."""
+    for name in ("crop_size", "image_size"):
+        size = getattr(wanted, name)
+        try:
+            build_backbone(encoder.backbone, size)
+        except UsageError as error:
+            raise UsageError(
+                f"tune.{name}={size}: backbone '{encoder.backbone}' takes no images of {size} px. Give sizes that it takes: "
+                f"--set tune.crop_size={encoder.image_size} --set tune.image_size={encoder.image_size}."
+            ) from error
+
+
 def tuned(
     frozen: Encoder,
     lessons: Sequence[Lesson],
@@ -78,13 +91,13 @@ def tuned(
     wanted = settings.tune
     learner = _Learner.start(frozen, lessons, settings, compute)
     done = learner.resume(state_file) if state_file.is_file() else 0
-    images = count_steps([len(lesson.domain) for lesson in lessons], wanted.batch_size) * wanted.batch_size * len(lessons)
+    images = learner.steps * wanted.batch_size * len(lessons)
     with bars("tuning", wanted.epochs * images) as advance:
         advance(done * images)
         for epoch in range(done, wanted.epochs):
             targets = [lesson.targets for lesson in lessons] if epoch < wanted.taught else learner.found(lessons)
             aim = _Aim.of(targets, settings, epoch, compute.device)
-            made = _epoch(lessons, settings, compute, epoch, advance)
+            made = _epoch(lessons, settings, compute, epoch, learner.steps, advance)
             losses = [learner.step(batch, aim, epoch, step) for step, batch in enumerate(made)]
             learner.keep(state_file, epoch + 1)
             say(f"tuning, epoch {epoch + 1}/{wanted.epochs}: loss {np.mean(losses):.3f}")
@@ -92,11 +105,11 @@ def tuned(
 
 
 def _epoch(
-    lessons: Sequence[Lesson], settings: Settings, compute: Compute, epoch: int, advance: Callable[[int], None]
+    lessons: Sequence[Lesson], settings: Settings, compute: Compute, epoch: int, steps: int, advance: Callable[[int], None]
 ) -> Iterator[StepBatch]:
-    """One training view of each image of an epoch."""
+    """The training views of an epoch."""
     wanted, data, seed = settings.tune, settings.data, (settings.run.seed, epoch)
-    rows = epoch_rows([len(lesson.domain) for lesson in lessons], wanted.batch_size, np.random.default_rng(seed))
+    rows = epoch_rows([len(lesson.domain) for lesson in lessons], wanted.batch_size, np.random.default_rng(seed), steps)
     every, none = np.arange(wanted.batch_size * len(lessons)), np.arange(0)
     plans = [StepPlan(step, 0, ids, every, none) for step, ids in enumerate(rows)]
     place = compute.device if views_on_device(data.views, compute.device) else None
@@ -161,7 +174,7 @@ class _Learner:
         optimiser = torch.optim.AdamW(
             [*encoder.backbone.parameters(), *layer.parameters()], wanted.learning_rate, weight_decay=wanted.weight_decay
         )
-        steps = count_steps([len(lesson.domain) for lesson in lessons], wanted.batch_size)
+        steps = max(count_steps([len(lesson.domain) for lesson in lessons], wanted.batch_size), wanted.fewest_steps)
         return cls(encoder, layer, optimiser, steps, settings, compute)
 
     def found(self, lessons: Sequence[Lesson]) -> list[Tensor]:
