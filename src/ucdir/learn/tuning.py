@@ -96,7 +96,7 @@ def tuned(
         advance(done * images)
         for epoch in range(done, wanted.epochs):
             targets = [lesson.targets for lesson in lessons] if epoch < wanted.taught else learner.found(lessons)
-            aim = _Aim.of(targets, settings, epoch, compute.device)
+            aim = Aim.of(targets, settings, epoch, compute.device)
             made = _epoch(lessons, settings, compute, epoch, learner.steps, advance)
             losses = [learner.step(batch, aim, epoch, step) for step, batch in enumerate(made)]
             learner.keep(state_file, epoch + 1)
@@ -121,7 +121,7 @@ def _epoch(
 
 
 @dataclass(frozen=True)
-class _Aim:
+class Aim:
     """What is to be reached in an epoch.
 
     targets    S x (N, E) unit rows
@@ -133,7 +133,7 @@ class _Aim:
     temperature: float
 
     @classmethod
-    def of(cls, targets: Sequence[Tensor], settings: Settings, epoch: int, device: torch.device) -> "_Aim":
+    def of(cls, targets: Sequence[Tensor], settings: Settings, epoch: int, device: torch.device) -> "Aim":
         once, rng = settings.align.model_copy(update={"groupings": 1}), np.random.default_rng((settings.run.seed, epoch))
         there = tuple(part.to(device) for part in targets)
         return cls(there, tuple(groupings(there, once, rng)), settings.align.temperature)
@@ -170,7 +170,7 @@ class _Learner:
     def start(cls, frozen: Encoder, lessons: Sequence[Lesson], settings: Settings, compute: Compute) -> "_Learner":
         wanted = settings.tune
         encoder = _copy(frozen, wanted.image_size).to(compute.device)
-        layer = _regression(lessons).to(compute.device)
+        layer = regression(lessons).to(compute.device)
         optimiser = torch.optim.AdamW(
             [*encoder.backbone.parameters(), *layer.parameters()], wanted.learning_rate, weight_decay=wanted.weight_decay
         )
@@ -192,7 +192,7 @@ class _Learner:
             rows[torch.from_numpy(seen.image_ids)] = self.layer(own)
         return F.normalize(rows, dim=1)
 
-    def step(self, batch: StepBatch, aim: _Aim, epoch: int, step: int) -> float:
+    def step(self, batch: StepBatch, aim: Aim, epoch: int, step: int) -> float:
         """Learn from a batch; returns the loss."""
         wanted, device = self.settings.tune, self.compute.device
         now, end = epoch * self.steps + step, wanted.epochs * self.steps
@@ -203,7 +203,10 @@ class _Learner:
         rows = F.normalize(self.layer(F.normalize(features.float(), dim=1)), dim=1)
         loss = aim.missed(rows, batch.image_ids)
         if not bool(loss.isfinite()):
-            raise UcdirError("the loss is no number any more. Lower the learning rate: --set tune.learning_rate=0.001.")
+            raise UcdirError(
+                "the loss is no number any more. Lower the learning rate: "
+                f"--set tune.learning_rate={wanted.learning_rate / 4:g}."
+            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -245,7 +248,7 @@ def _copy(frozen: Encoder, image_size: int) -> Encoder:
     return Encoder(backbone, replace(frozen.config, image_size=image_size, hidden=None, dim=None)).eval()
 
 
-def _regression(lessons: Sequence[Lesson]) -> nn.Linear:
+def regression(lessons: Sequence[Lesson]) -> nn.Linear:
     """The best linear guess from features to targets, so that there is something right to hold on to from the first step on."""
     size = lessons[0].features.shape[1]
     nothing = torch.zeros(size, size, device=lessons[0].features.device)
