@@ -326,25 +326,33 @@ def align(domains: Sequence[Seen], keeps_style: Sequence[bool], settings: AlignS
     scatters = [scatter(sample, mean, weights) for sample, mean in zip(samples, means, strict=True)]
     first = Map(weights, learn_projection(scatters, [], settings))
     described = [describe(sample, first) for sample in samples]
-    rows = [centred(part) for part in described]
-    brought = paired(rows, samples, scatters, weights, settings)
-    calm = [smoothed(part, settings.neighbours) for part in brought]
-    told = taught(brought, scatters, settings, np.random.default_rng(seed))
+    own = [centred(part) for part in described]
+    rows, calm = own, [smoothed(part, settings.neighbours) for part in own]
+    agreed = agreement(calm)
+    for _ in range(settings.rounds):
+        rows = paired(rows, calm, samples, scatters, weights, settings)
+        calm = [smoothed(part, settings.neighbours) for part in rows]
+    told = taught(rows, scatters, settings, np.random.default_rng(seed))
     embeddings = principal([torch.cat(parts, dim=1) for parts in zip(calm, told, strict=True)], settings.length)
-    found = zip(domains, described, rows, embeddings, strict=True)
+    found = zip(domains, described, own, embeddings, strict=True)
     placed = tuple(Domain(domain.sampled(), part.mean(dim=0), row, rest) for domain, part, row, rest in found)
-    return Aligned(first, placed, agreement([smoothed(part, settings.neighbours) for part in rows]))
+    return Aligned(first, placed, agreed)
 
 
 def paired(
-    rows: Sequence[Tensor], samples: Sequence[Seen], scatters: Sequence[Scatter], weights: Tensor, settings: AlignSettings
-) -> Sequence[Tensor]:
-    """S x (N, D) unit rows of the same images once those that choose each other count as views of one thing."""
-    for _ in range(settings.rounds):
-        pairs = [*pairs_within(rows), *pairs_across([smoothed(part, settings.neighbours) for part in rows])]
-        map_ = Map(weights, learn_projection(scatters, pairs, settings))
-        rows = [centred(describe(sample, map_)) for sample in samples]
-    return rows
+    rows: Sequence[Tensor],
+    calm: Sequence[Tensor],
+    samples: Sequence[Seen],
+    scatters: Sequence[Scatter],
+    weights: Tensor,
+    settings: AlignSettings,
+) -> list[Tensor]:
+    """S x (N, D) unit rows of the same images once those that choose each other count as views of one thing.
+
+    rows, calm  S x (N, D) unit rows as they are, and averaged over their own domains
+    """
+    map_ = Map(weights, learn_projection(scatters, [*pairs_within(rows), *pairs_across(calm)], settings))
+    return [centred(describe(sample, map_)) for sample in samples]
 
 
 def taught(
