@@ -106,7 +106,7 @@ def tune(run: AlignedRun, plain: "_Plain", seen: Sequence[ViewFeatures], encoder
         run.say("the tuned backbone tells hardly any image from another, so the encoder is the one from before")
         return encoder, plain
     rows = [centred(part) for part in described]
-    embeddings = [averaged(part, run.settings.align.neighbours) for part in rows]
+    embeddings = [averaged(part, run.settings.align.neighbours, rounds=1) for part in rows]
     parts = zip(described, rows, embeddings, tuned_plain.contents, strict=True)
     memories = [DomainMemory(all_.mean(dim=0), own.half(), calm.half(), contents) for all_, own, calm, contents in parts]
     alignment = Alignment(torch.ones(1), learned.projection, memories, tuned_plain.recogniser)
