@@ -64,9 +64,14 @@ def save_checkpoint(file: Path, state: ResumeState) -> None:
         "best": {kind: (best.epoch, best.score) for kind, best in state.best.items()},
         "seconds": state.seconds,
     }
+    write_content(file, content)
+
+
+def write_content(file: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and texts as torch does, whole or not at all."""
     with atomic_file(file) as draft:
         try:
-            torch.save(content, draft)
+            torch.save(dict(content), draft)
         except RuntimeError as error:
             raise UcdirError(f"could not write '{file}': {error}. Is the disk full?") from error
 

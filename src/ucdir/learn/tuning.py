@@ -20,6 +20,7 @@ from ucdir.data.plan import StepPlan, count_steps, epoch_rows
 from ucdir.data.style_views import PLAIN
 from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.align import Scatter, groupings, smoothed, student
+from ucdir.learn.checkpoint import write_content
 from ucdir.learn.inputs import Compute, views_on_device
 from ucdir.learn.schedules import cosine
 from ucdir.model.backbones import build_backbone
@@ -27,7 +28,6 @@ from ucdir.model.device import autocast, reuse_buffers
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
 from ucdir.retrieval.view_features import view_features
-from ucdir.storage import atomic_file
 
 SHRINKAGE = 0.02  # of the regression that the linear layer starts as
 WARM_UP = 0.1  # fraction of all steps in which the learning rate rises
@@ -220,11 +220,7 @@ class _Learner:
             "layer": self.layer.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        with atomic_file(file) as draft:
-            try:
-                torch.save(content, draft)
-            except RuntimeError as error:
-                raise UcdirError(f"could not write '{file}': {error}. Is the disk full?") from error
+        write_content(file, content)
 
     def resume(self, file: Path) -> int:
         """Take what `keep` wrote; returns how many epochs it has."""
