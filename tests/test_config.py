@@ -199,7 +199,7 @@ def test_toml_is_read_by_people() -> None:
     [
         ({"optimiser.epoch": 3}, r"unknown setting 'optimiser.epoch' in the command line\. Did you mean epochs"),
         ({"optimizer.epochs": 3}, r"unknown section 'optimizer' in the command line\. Did you mean optimiser"),
-        ({"data.batch_size": 3}, r"unknown setting 'data.batch_size'.*Did you mean optimiser.batch_size\?"),
+        ({"data.batch_size": 3}, r"unknown setting 'data.batch_size'.*Did you mean optimiser.batch_size or tune.batch_size\?"),
         ({"method.name": "protot"}, r"method.name=protot is refused.*Did you mean protoot\?"),
         ({"method.qqqq": 3}, r"unknown setting 'method.qqqq'.*Choose from: name, num_clusters, "),
         ({"epochs": 3}, r"setting 'epochs' names no section\..*optimiser.epochs"),

@@ -168,8 +168,8 @@ class Settings(Section):
     encoder: EncoderSettings = EncoderSettings()
     method: MethodSettings = MethodSettings()
     align: AlignSettings = AlignSettings()
-    tune: TuneSettings = TuneSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
+    tune: TuneSettings = TuneSettings()
     run: RunSettings = RunSettings()
 
     @property
@@ -345,7 +345,7 @@ def _merge(merged: dict[str, dict[str, Any]], update: Mapping[str, Any], origin:
         for key in values:
             if key not in known[section]:
                 elsewhere = [f"{other}.{key}" for other, keys in known.items() if key in keys]
-                hint = f"Did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(key, known[section])
+                hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(key, known[section])
                 raise UsageError(f"unknown setting '{section}.{key}' in {origin}. {hint}")
         merged.setdefault(section, {}).update(values)
 

@@ -54,7 +54,7 @@ def test_it_is_silent_when_training_finds_as_much_or_nothing_is_known() -> None:
 
 
 def test_the_last_epoch_is_named_in_its_row() -> None:
-    body = scores_section(report(frozen=BAD, trained=GOOD), "").body
+    body = scores_section(report(frozen=BAD, trained=GOOD), "", "trained (last epoch)").body
     assert '<th scope="row">trained (last epoch)</th>' in body
     assert 'role="region" aria-label="a → b"' in body
     assert "capped<br>P@1" in body
