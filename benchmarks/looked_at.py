@@ -65,7 +65,7 @@ def look_at(given: argparse.Namespace) -> list[LookedAt]:
 
 
 def both_ways(parts: Sequence[LookedAt], rows: Sequence[torch.Tensor], hits: int, figures: Sequence[str]) -> list[float]:
-    """Scores of domains embedded as `rows`, means of all directions; queries move toward so many `hits` first."""
+    """Mean scores over all directions of domains embedded as `rows`; queries first move toward `hits` of their hits."""
     embedded = [EmbeddedDomain(part.seen.name, own, part.classes) for part, own in zip(parts, rows, strict=True)]
     ks = tuple(sorted({int(figure.rpartition("@")[2]) for figure in figures if not figure.endswith("@All")}))
     found = [

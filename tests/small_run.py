@@ -1,4 +1,8 @@
-"""Settings of a training that takes a second: an untrained network for images of 32 px, on the CPU."""
+"""A training that takes a second: an untrained network for images of 32 px, on the CPU, and a pair of drawn folders."""
+
+from pathlib import Path
+
+from ucdir.drawing.collection import draw_collections
 
 GRADIENT = {
     "method.name": "ucdir",
@@ -10,3 +14,10 @@ GRADIENT = {
     "run.device": "cpu",
     "run.precision": "float32",
 }
+
+
+def draw_pair(folder: Path) -> None:
+    """`photo` and `drawing` in class folders, about six images of each class."""
+    drawn = draw_collections(folder / "drawn", images_per_class=6, size=48)
+    drawn.photo.rename(folder / "photo")
+    drawn.drawing.rename(folder / "drawing")

@@ -174,7 +174,7 @@ class Settings(Section):
 
     @property
     def brings_together(self) -> bool:
-        """Whether the method is align, alone or with the backbone tuned after it, instead of one that learns from noise."""
+        """Whether the method is align, alone or with the backbone tuned after it; others learn by gradient from the start."""
         return self.method.name in ("align", "tune")
 
     def to_toml(self) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from small_run import draw_pair
 
 from ucdir.commands.train import train
 from ucdir.config import load_settings
 from ucdir.data.domain import load_domains
-from ucdir.drawing.collection import draw_collections
 from ucdir.errors import InterruptedRun, UcdirError, UsageError
 from ucdir.model.encoder import Encoder
 from ucdir.retrieval.evaluate import EmbeddedDomain, training_free
@@ -55,9 +55,7 @@ def ucdir(*arguments: object, fails: bool = False) -> "subprocess.CompletedProce
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`photo` and `drawing` in class folders, drawings that nothing has learned from in `new`, and a run."""
     world = tmp_path_factory.mktemp("world")
-    drawn = draw_collections(world / "drawn", images_per_class=6, size=48)
-    drawn.photo.rename(world / "photo")
-    drawn.drawing.rename(world / "drawing")
+    draw_pair(world)
     for kind in sorted((world / "drawing").iterdir()):
         (world / "new" / kind.name).mkdir(parents=True)
         next(iter(sorted(kind.iterdir()))).rename(world / "new" / kind.name / "held-out.png")

@@ -4,15 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_run import draw_pair
 
 from ucdir.commands.train import train
 from ucdir.config import Settings, load_settings
-from ucdir.drawing.collection import draw_collections
 from ucdir.errors import InterruptedRun, UcdirError, UsageError
 from ucdir.learn.run import TUNING
 from ucdir.model.encoder import Encoder
@@ -46,9 +47,7 @@ def ucdir(*arguments: object) -> str:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = tmp_path_factory.mktemp("world")
-    drawn = draw_collections(world / "drawn", images_per_class=6, size=48)
-    drawn.photo.rename(world / "photo")
-    drawn.drawing.rename(world / "drawing")
+    draw_pair(world)
     train([str(world / "photo"), str(world / "drawing")], world / "run", settings(), report=False)
     return world
 
@@ -61,6 +60,16 @@ def is_equal(one: Path, other: Path) -> bool:
     """To the last bit: the backbone and the map."""
     first, second = tensors(one), tensors(other)
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def stopping_at(beginning: str) -> Callable[[str], None]:
+    """Ctrl-C once a sentence is said that begins like this."""
+
+    def say(sentence: str) -> None:
+        if sentence.startswith(beginning):
+            raise KeyboardInterrupt
+
+    return say
 
 
 def test_the_backbone_has_learned_and_sees_one_small_view(world: Path) -> None:
@@ -86,15 +95,9 @@ def test_the_loss_falls(world: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
-def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
-) -> None:
+def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(world: Path, tmp_path: Path, epochs: int) -> None:
     sources = [str(world / "photo"), str(world / "drawing")]
-
-    def stop(sentence: str) -> None:
-        if sentence.startswith(f"tuning, epoch {epochs}/" if epochs else "The domain"):
-            raise KeyboardInterrupt
-
+    stop = stopping_at(f"tuning, epoch {epochs}/" if epochs else "The domain")
     with pytest.raises(InterruptedRun, match="--resume"):
         train(sources, tmp_path / "run", settings(), say=stop, report=False)
     assert (tmp_path / "run" / TUNING).is_file() == bool(epochs)
@@ -107,12 +110,8 @@ def test_a_run_that_replaces_another_goes_on_from_its_last_epoch_too(world: Path
     sources = [str(world / "photo"), str(world / "drawing")]
     shutil.copytree(world / "run", tmp_path / "run")
 
-    def stop(sentence: str) -> None:
-        if sentence.startswith("tuning, epoch 1/"):
-            raise KeyboardInterrupt
-
     with pytest.raises(InterruptedRun, match="--resume"):
-        train(sources, tmp_path / "run", settings(), overwrite=True, say=stop, report=False)
+        train(sources, tmp_path / "run", settings(), overwrite=True, say=stopping_at("tuning, epoch 1/"), report=False)
     said: list[str] = []
     train((), tmp_path / "run", resume=True, say=said.append, report=False)
     assert [sentence.split(":")[0] for sentence in said if sentence.startswith("tuning")] == ["tuning, epoch 2/2"]
@@ -124,13 +123,10 @@ def test_images_that_came_while_a_run_was_stopped_are_left_out(world: Path, tmp_
         shutil.copytree(world / name, tmp_path / name)
     (next((tmp_path / "photo").iterdir()) / "broken.jpg").write_bytes(b"no image")
 
-    def stop(sentence: str) -> None:
-        if sentence.startswith("tuning, epoch 1/"):
-            raise KeyboardInterrupt
-
     wanted = settings(**{"data.max_unreadable": 0.1})
+    sources, stop = [str(tmp_path / "photo"), str(tmp_path / "drawing")], stopping_at("tuning, epoch 1/")
     with pytest.raises(InterruptedRun):
-        train([str(tmp_path / "photo"), str(tmp_path / "drawing")], tmp_path / "run", wanted, say=stop, report=False)
+        train(sources, tmp_path / "run", wanted, say=stop, report=False)
     shutil.copy(next((tmp_path / "drawing").rglob("*.png")), tmp_path / "photo" / "new.png")
     assert [Path(error.path).name for error in train((), tmp_path / "run", resume=True, report=False).skipped] == ["broken.jpg"]
     assert is_equal(world / "run", tmp_path / "run")

@@ -128,7 +128,7 @@ def _one_of_each_pair(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _one_of_each_kind(tasks: Sequence[Task]) -> list[Task]:
-    """One task for each pair and protocol that learns by gradient, and one that does not."""
+    """For each pair and protocol, one task that brings domains together (align, tune) and one of the other methods."""
     return list({(task.folder.parent, task.settings.brings_together): task for task in tasks}.values())
 
 

@@ -11,6 +11,7 @@ from ucdir.config import load_settings
 from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import UcdirError, UsageError
+from ucdir.learn.run import ALIGNED, CHOSEN
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.model.folder import last_encoder_folder
@@ -30,9 +31,9 @@ from ucdir.retrieval.features import embed_with
 
 FROZEN, SMOOTHED = "frozen", "smoothed"
 OTHER_ENCODERS = {
-    "trained (label-free epoch)": "encoder-label-free",
-    "trained (oracle epoch)": "encoder-oracle",
-    "aligned": "encoder-aligned",
+    "trained (label-free epoch)": CHOSEN["label-free"],
+    "trained (oracle epoch)": CHOSEN["oracle"],
+    "aligned": ALIGNED,
 }
 
 
@@ -146,7 +147,7 @@ def _config_file(encoder: Path) -> Path | None:
 
 
 def _cache(encoder: Path) -> PixelCache | None:
-    """Where the features of a run of method align were kept; other runs are scored without."""
+    """Where the features of a run of align or tune were kept; other runs are scored without."""
     config = _config_file(encoder)
     settings = None if config is None else load_settings(file=config)
     if settings is None or not settings.brings_together:

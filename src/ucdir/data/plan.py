@@ -71,7 +71,7 @@ def epoch_rows(
     """Which images each step of an epoch takes from each domain.
 
     lengths    number of images of each domain
-    steps      how many; None = `count_steps`. Of more, the largest domain is drawn anew, too, when it ends
+    steps      number of steps; None = `count_steps`. With more than that, the largest domain is reshuffled when it ends, too
     returns    one tuple per step with an int64 array (batch_size,) per domain. The largest domain is gone through once,
                its incomplete last batch left out; a smaller one is drawn anew, in another order, whenever it ends.
     """

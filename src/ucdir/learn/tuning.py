@@ -85,7 +85,7 @@ def tuned(
 
     lessons     in an order that does not depend on names
     state_file  is written after each epoch; epochs that it has are not learned again
-    raises      UcdirError where the loss is no number any more, or `state_file` is damaged
+    raises      UcdirError if the loss becomes NaN or infinite, or `state_file` is damaged
     """
     reuse_buffers(compute.device)
     wanted = settings.tune
@@ -97,27 +97,11 @@ def tuned(
         for epoch in range(done, wanted.epochs):
             targets = [lesson.targets for lesson in lessons] if epoch < wanted.taught else learner.found(lessons)
             aim = Aim.of(targets, settings, epoch, compute.device)
-            made = _epoch(lessons, settings, compute, epoch, learner.steps, advance)
-            losses = [learner.step(batch, aim, epoch, step) for step, batch in enumerate(made)]
+            made = enumerate(learner.views(lessons, epoch, advance))
+            losses = [learner.step(batch, aim, epoch, step) for step, batch in made]
             learner.keep(state_file, epoch + 1)
             say(f"tuning, epoch {epoch + 1}/{wanted.epochs}: loss {np.mean(losses):.3f}")
-    return Tuned(learner.encoder.eval(), learner.layer.weight.detach().T.contiguous())
-
-
-def _epoch(
-    lessons: Sequence[Lesson], settings: Settings, compute: Compute, epoch: int, steps: int, advance: Callable[[int], None]
-) -> Iterator[StepBatch]:
-    """The training views of an epoch."""
-    wanted, data, seed = settings.tune, settings.data, (settings.run.seed, epoch)
-    rows = epoch_rows([len(lesson.domain) for lesson in lessons], wanted.batch_size, np.random.default_rng(seed), steps)
-    every, none = np.arange(wanted.batch_size * len(lessons)), np.arange(0)
-    plans = [StepPlan(step, 0, ids, every, none) for step, ids in enumerate(rows)]
-    place = compute.device if views_on_device(data.views, compute.device) else None
-    blur = max(0.1, data.strongest_blur * wanted.crop_size / PAPER_SIZE)
-    domains = [lesson.domain for lesson in lessons]
-    for batch in batches(domains, plans, wanted.crop_size, seed, data.workers, blur, compute.cache, place):
-        yield batch
-        advance(len(every))
+    return Tuned(learner.encoder, learner.layer.weight.detach().T.contiguous())
 
 
 @dataclass(frozen=True)
@@ -192,6 +176,19 @@ class _Learner:
             rows[torch.from_numpy(seen.image_ids)] = self.layer(own)
         return F.normalize(rows, dim=1)
 
+    def views(self, lessons: Sequence[Lesson], epoch: int, advance: Callable[[int], None]) -> Iterator[StepBatch]:
+        """The training views of an epoch."""
+        wanted, data, compute = self.settings.tune, self.settings.data, self.compute
+        domains, seed = [lesson.domain for lesson in lessons], (self.settings.run.seed, epoch)
+        rows = epoch_rows([len(domain) for domain in domains], wanted.batch_size, np.random.default_rng(seed), self.steps)
+        every, none = np.arange(wanted.batch_size * len(domains)), np.arange(0)
+        plans = [StepPlan(step, 0, ids, every, none) for step, ids in enumerate(rows)]
+        place = compute.device if views_on_device(data.views, compute.device) else None
+        blur = max(0.1, data.strongest_blur * wanted.crop_size / PAPER_SIZE)
+        for batch in batches(domains, plans, wanted.crop_size, seed, data.workers, blur, compute.cache, place):
+            yield batch
+            advance(len(every))
+
     def step(self, batch: StepBatch, aim: Aim, epoch: int, step: int) -> float:
         """Learn from a batch; returns the loss."""
         wanted, device = self.settings.tune, self.compute.device
@@ -204,7 +201,7 @@ class _Learner:
         loss = aim.missed(rows, batch.image_ids)
         if not bool(loss.isfinite()):
             raise UcdirError(
-                "the loss is no number any more. Lower the learning rate: "
+                "the loss became NaN or infinite. Lower the learning rate: "
                 f"--set tune.learning_rate={wanted.learning_rate / 4:g}."
             )
         self.optimiser.zero_grad(set_to_none=True)

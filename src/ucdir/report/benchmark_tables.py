@@ -179,11 +179,11 @@ def how_to_read(facts: BenchmarkFacts) -> str:
     parts.append("frozen, centred and smoothed need no training.")
     if seeds:
         parts.append(
-            "align is learned in closed form, and tune tunes the backbone on what align found. Every other method has the same "
-            "start, views, optimiser and number of epochs, not those of its own paper; last, label-free and oracle are epochs "
-            "of one run, and the oracle's was chosen with labels, only for comparison. + smoothed: rows averaged with their "
-            "in-domain neighbours, as smoothed does with those of the frozen backbone. + expanded: queries moved toward their "
-            "hits before they are answered."
+            "align is learned in closed form; tune then trains the backbone on what align found. Every other method has the "
+            "same start, views, optimiser and number of epochs, not those of its own paper; last, label-free and oracle are "
+            "epochs of one run, and the oracle's was chosen with labels, only for comparison. + smoothed: rows averaged with "
+            "their in-domain neighbours, as smoothed does with those of the frozen backbone. + expanded: queries moved toward "
+            "their hits before they are answered."
         )
     return " ".join(parts)
 
