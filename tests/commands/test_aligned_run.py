@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_run import draw_pair
+from small_run import draw_pair, rename_and_flatten
 
 from ucdir.commands.train import train
 from ucdir.config import load_settings
@@ -91,10 +91,7 @@ def test_a_run_says_what_it_wrote_and_lists_what_it_skipped(world: Path) -> None
 
 def test_nothing_but_the_images_decides(world: Path, tmp_path: Path) -> None:
     """Classes shuffled, files renamed, folders flattened, the domains the other way round: the same bits."""
-    for name in ("photo", "drawing"):
-        (tmp_path / name).mkdir()
-        for number, path in enumerate(sorted((world / name).rglob("*.*"), key=lambda path: path.name[::-1])):
-            shutil.copy(path, tmp_path / name / f"{997 * number % 1000:03}{path.suffix}")
+    rename_and_flatten(world, tmp_path)
     again = train(
         [str(tmp_path / "drawing"), str(tmp_path / "photo")],
         tmp_path / "run",
