@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ucdir.config import (
+    METHOD_SETTINGS,
     DataSettings,
     EncoderSettings,
     MethodSettings,
@@ -18,6 +19,7 @@ from ucdir.config import (
     load_settings,
     parse_assignments,
     preset_names,
+    stored_settings,
 )
 from ucdir.errors import UsageError
 
@@ -77,7 +79,7 @@ def test_presets_of_the_paper(name: str) -> None:
         dim=128,
         hidden=None,
     )
-    assert found.data.strongest_blur == 2.0
+    assert found.data.max_blur_sigma == 2.0
     rate = found.optimiser
     assert (rate.learning_rate, rate.momentum, rate.weight_decay, rate.schedule) == (2e-4, 0.9, 1e-4, "cosine")
     assert (rate.batch_size, rate.epochs) == (64, 200)
@@ -137,6 +139,78 @@ def test_what_a_method_does_not_read_is_not_written() -> None:
     assert "[optimiser]" not in load_settings().to_toml()
     assert "[align]" not in Settings().to_toml()
     assert "batch_norm_splits" not in load_settings().to_toml()
+    assert "ot_smoothing" not in load_settings("quick").to_toml()
+    assert "entropy_weight" not in load_settings("quick", assignments={"method.name": "cluster"}).to_toml()
+
+
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+def test_what_a_method_reads_is_written(method: str) -> None:
+    found = Settings(method=MethodSettings(name=method)).to_toml()
+    assert {line.split(" = ")[0] for line in found.split("[method]\n")[1].split("\n\n")[0].splitlines()} == {
+        *METHOD_SETTINGS[method]
+    }
+
+
+def test_every_setting_of_a_method_is_read_by_one() -> None:
+    assert set(MethodSettings.model_fields) == {name for names in METHOD_SETTINGS.values() for name in names}
+
+
+def test_methods_that_share_settings_need_one_that_reads_them() -> None:
+    given = {"method.over_clusters": [7], "align.draw": 1}
+    assert load_settings("head", assignments=given, methods=("coda", "align")).method.over_clusters == (7,)
+    with pytest.raises(UsageError, match=r"over_clusters has no effect with method cluster or align.*\(--method coda\)"):
+        load_settings("head", assignments=given, methods=("cluster", "align"))
+
+
+# Of earlier versions
+
+FORMAT_1 = """
+[data]
+strongest_blur = 0.5
+
+[method]
+name = "cluster"
+entropy_weight = 0.5
+
+[optimiser]
+epochs = 50
+parts = 2
+milestones = [10, 35]
+"""
+
+
+def test_a_run_folder_of_format_1_is_read_with_todays_names(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(FORMAT_1)
+    found = stored_settings(tmp_path)
+    assert found.data.max_blur_sigma == 0.5
+    assert found.optimiser.accumulation_steps == 2
+    assert found.optimiser.milestones == (0.2, 0.7)
+    assert stored_settings_of(found, tmp_path) == found.to_toml()
+
+
+def stored_settings_of(found: Settings, folder: Path) -> str:
+    """As they are written and read again."""
+    (folder / "config.toml").write_text(found.to_toml())
+    return stored_settings(folder).to_toml()
+
+
+@pytest.mark.parametrize(
+    ("line", "new"),
+    [("data.strongest_blur = 1.0", "data.max_blur_sigma"), ("optimiser.parts = 2", "optimiser.accumulation_steps")],
+)
+def test_a_setting_that_was_renamed_is_named_anew(tmp_path: Path, line: str, new: str) -> None:
+    with pytest.raises(UsageError, match=rf"'{line.split()[0]}' in '.*' is now called {new}\. Rename it"):
+        load_settings("quick", file=written(tmp_path, line))
+
+
+def test_settings_of_a_later_version_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has format_version 99; this ucdir reads up to 2\. Update ucdir"):
+        load_settings(file=written(tmp_path, "format_version = 99"))
+
+
+def test_milestones_are_fractions() -> None:
+    with pytest.raises(UsageError, match=r"fraction of the run between 0 and 1; epoch 120 of 200 is 0\.6"):
+        load_settings("quick", assignments={"optimiser.milestones": [120, 160]})
 
 
 def test_runs_differ_only_in_what_their_method_reads() -> None:
@@ -170,7 +244,7 @@ def any_settings(draw: st.DrawFn) -> Settings:
             cluster_full=draw(st.floats(start, 1)),
         ),
         optimiser=OptimiserSettings(
-            learning_rate=draw(positive), milestones=tuple(draw(st.lists(st.integers(0, 300), max_size=3)))
+            learning_rate=draw(positive), milestones=tuple(draw(st.lists(st.floats(0.01, 0.99), max_size=3)))
         ),
         run=RunSettings(seed=draw(st.integers(0, 2**60)), oracle=draw(st.booleans())),
     )
@@ -232,7 +306,7 @@ def test_unknown_settings_suggest_near_ones(given: dict[str, Any], message: str)
         ("encoder.image_size", 8, "greater than or equal to 16"),
         ("encoder.dim", None, "integer"),
         ("data.max_unreadable", -0.1, "greater than or equal to 0"),
-        ("data.strongest_blur", 0, "greater than or equal to 0.1"),
+        ("data.max_blur_sigma", 0, "greater than or equal to 0.1"),
         ("data.classes", "labels", "'auto', 'folders' or 'none'"),
         ("run.seed", -1, "greater than or equal to 0"),
         ("run.precision", "half", "'auto', 'float32' or 'bfloat16'"),

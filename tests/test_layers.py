@@ -9,13 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ucdir"
-BASE = {"errors", "storage", "progress"}
+BASE = {"errors", "storage", "progress", "run_folder"}
 
 # room -> rooms whose modules it may import, itself and BASE apart
 ALLOWED = {
     "errors": set(),
     "storage": set(),
     "progress": set(),
+    "run_folder": set(),
     "config": set(),
     "data": set(),
     "model": set(),

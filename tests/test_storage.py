@@ -95,6 +95,24 @@ def test_readers_see_the_old_or_the_new(tmp_path: Path) -> None:
     assert all(len(text) == 10_000 and len(set(text)) == 1 for text in seen)
 
 
+@pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
+def test_contents_are_on_the_disk_before_the_name_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: object
+) -> None:
+    """Else a power cut leaves an empty file under the right name. Without one to cause, fsync is watched."""
+    place, synced = tmp_path / "place", {}
+
+    def watched(handle: int) -> None:
+        assert not place.exists()
+        synced[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with writer(place) as draft:
+        (draft if writer is atomic_file else draft / "file").write_text("text")
+    written = place if writer is atomic_file else place / "file"
+    assert synced == {written.stat().st_ino: 4}
+
+
 # Folders
 
 
@@ -186,6 +204,35 @@ def test_only_one_process_holds_a_lock(tmp_path: Path) -> None:
     with locked(place, "busy"):
         pass
     assert names(place.parent) == []
+
+
+CONTENDER = """
+import os, sys, time
+from pathlib import Path
+from ucdir.errors import UcdirError
+from ucdir.storage import locked
+place, marker, held = Path(sys.argv[1]), Path(sys.argv[2]), 0
+end = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < end or not held:
+    try:
+        with locked(place, "busy"):
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))  # fails where another holds the lock, too
+            marker.unlink()
+            held += 1
+    except UcdirError as error:
+        assert "is busy" in str(error), error
+print(held)
+"""
+
+
+def test_two_writers_never_hold_the_lock_together(tmp_path: Path) -> None:
+    """Several processes take it and give it back as fast as they can."""
+    arguments = [sys.executable, "-c", CONTENDER, tmp_path / "place", tmp_path / "marker", "2"]
+    contenders = [subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for contender in contenders:
+        held, errors = contender.communicate(timeout=120)
+        assert contender.returncode == 0, errors
+        assert int(held) > 0
 
 
 def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ NumViews = Annotated[
     int | None,
     typer.Option("--views", min=1, help="Views of each new image; 1 is fastest. Default: all that the encoder knows."),
 ]
+CacheFolder = Annotated[
+    str | None, typer.Option("--cache-dir", metavar="FOLDER", help="Where decoded pixels are kept: a folder, auto or none.")
+]
 Split = Annotated[str | None, typer.Option(help="Keep the rows of this split of a manifest.")]
 
 
@@ -173,7 +176,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
     preset: Annotated[
         str | None,
-        typer.Option(help="A whole set of settings: align (the default), tune, head, quick, office-home, domainnet ..."),
+        typer.Option(help="A whole set of settings: align (the default), tune, head, quick, demo, office-home or domainnet."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     method: Annotated[
@@ -203,9 +206,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read images; 0 = one per core.")] = None,
-    cache_dir: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where decoded pixels are kept: a folder, auto or none.")
-    ] = None,
+    cache_dir: CacheFolder = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting: section.key=value.")
     ] = None,
@@ -238,7 +239,9 @@ def train(
     }
     given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(assign or ())
     stored = out / "config.toml" if resume and (out / "config.toml").is_file() else None
-    settings = load_settings(preset, config or stored, given) if given or preset or config or not resume else None
+    is_of_run = config is None and stored is not None
+    has_settings = given or preset or config or not resume
+    settings = load_settings(preset, config or stored, given, is_of_run=is_of_run) if has_settings else None
     result = run(sources or (), out, settings, resume, overwrite, progress_bar, note, report=report_page)
     if is_helper():
         return
@@ -269,7 +272,8 @@ def train(
     print(f"  {result.encoder}: {'the last epoch' if result.epochs else 'the encoder'}")
     if result.report is not None:
         print(f"  {result.report}: all about the run; open it in a browser")
-    print(f"Next: ucdir evaluate {result.folder}    or    ucdir index {result.folder} DIR --out gallery")
+    evaluate = f"ucdir evaluate {result.folder}    or    " if result.can_be_scored else ""
+    print(f"Next: {evaluate}ucdir index {result.folder} DIR --out gallery")
 
 
 def _start_weights(weights: str | None, init: Path | None) -> str | None:
@@ -304,6 +308,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = 0,
+    cache_dir: CacheFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Score an encoder in both directions of every pair of domains, beside what needs no training."""
@@ -332,6 +337,7 @@ def evaluate(
         seed=seed,
         bars=progress_bar,
         expand=expand,
+        cache_dir=cache_dir,
     )
     if as_json:
         show_json(score_document(report))
@@ -396,7 +402,7 @@ def benchmark(
             seeds,
             protocol or ("paper",),
             ks or (),
-            default_settings(sources, preset, config, given),
+            default_settings(sources, preset, config, given, _listed(methods)),
             device or ("auto",),
             shlex.join(["ucdir", *sys.argv[1:]]),
             bars,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ucdir import run_folder
 from ucdir.errors import UsageError
 
 
@@ -26,7 +27,7 @@ class DataSettings(Section):
     classes: Literal["auto", "folders", "none"] = "auto"  # read by scores only, never by training
     split: str | None = None  # rows of a manifest to use
     max_unreadable: float = Field(0.01, ge=0.0, le=1.0)  # share of unreadable images above which training stops
-    strongest_blur: float = Field(2.0, ge=0.1)  # px in a training view; the paper's 2 px are meant for 224 px
+    max_blur_sigma: float = Field(2.0, ge=0.1)  # px in a training view; the paper's 2 px are meant for 224 px
     augmented_views: int = Field(4, ge=2, multiple_of=2)  # of each image, where only the head learns
     workers: int = Field(0, ge=0)  # threads that decode and make views; 0 = one per core
     views: Literal["auto", "cpu", "device"] = "auto"  # what renders training views; auto = the device if it is CUDA
@@ -44,6 +45,8 @@ class EncoderSettings(Section):
     hidden: int | None = Field(None, ge=1)  # width of the projection head; none = as wide as the backbone's features
 
 
+FORMAT_VERSION = 2  # of settings that a run folder keeps; 1: other names, milestones in epochs
+RENAMED = {"data.strongest_blur": "data.max_blur_sigma", "optimiser.parts": "optimiser.accumulation_steps"}  # since 2
 DEFAULT_PRESET = "align"  # of a run that names neither a preset nor a method
 
 
@@ -82,7 +85,7 @@ class TuneSettings(Section):
 
 
 class MethodSettings(Section):
-    """The method and its terms. Starts are shares of the run: 0.1 of 200 epochs is epoch 20."""
+    """The method and its terms. Starts are fractions of the run: 0.1 of 200 epochs is epoch 20."""
 
     name: Literal["align", "tune", "ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = "ucdir"
     num_clusters: tuple[int, ...] = (65,)  # clusters per domain; several counts are independent terms, averaged
@@ -92,13 +95,13 @@ class MethodSettings(Section):
     confidence: float = Field(0.2, ge=0.0, lt=1.0)  # a sample counts in cluster contrast above this probability
     instance_weight: float = Field(1.0, ge=0.0)
     cluster_weight: float = Field(0.5, ge=0.0)  # its final value
-    cluster_start: float = Field(0.1, ge=0.0, le=1.0)  # share of the run where cluster contrast starts, with weight 0
-    cluster_full: float = Field(0.5, ge=0.0, le=1.0)  # share of the run where it reaches its final value
+    cluster_start: float = Field(0.1, ge=0.0, le=1.0)  # fraction of the run at which cluster contrast starts, with weight 0
+    cluster_full: float = Field(0.5, ge=0.0, le=1.0)  # fraction of the run at which it reaches its final value
     entropy_weight: float = Field(1.0, ge=0.0)
     entropy_temperature: float = Field(0.01, gt=0.0)
     distance_weight: float = Field(0.5, ge=0.0)
     distance_temperature: float = Field(0.01, gt=0.0)
-    alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # share of the run where entropy and distance terms start
+    alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # fraction of the run at which entropy and distance terms start
     kmeans_iterations: int = Field(20, ge=1)  # at most; a start that stands still ends earlier
     kmeans_restarts: int = Field(5, ge=1)  # the lowest inertia wins; of many images they look at a sample
     kmeans_warm_start: bool = False  # start from the clusters of the last epoch, beside one fresh start instead of all
@@ -144,12 +147,19 @@ class OptimiserSettings(Section):
     name: Literal["sgd", "adamw", "amsgrad"] = "sgd"  # adamw learns faster from random numbers; amsgrad is of protoot
     epochs: int = Field(200, ge=1)
     batch_size: int = Field(64, ge=2)  # images of each domain in a step, of all processes together
-    parts: int = Field(1, ge=1)  # a step is done in so many parts, whose gradients add up: for cards with little memory
+    accumulation_steps: int = Field(1, ge=1)  # parts of a step whose gradients add up: for cards with little memory
     learning_rate: float = Field(2e-4, gt=0.0)
     momentum: float = Field(0.9, ge=0.0, lt=1.0)  # of sgd
     weight_decay: float = Field(1e-4, ge=0.0)
     schedule: Literal["cosine", "step"] = "cosine"
-    milestones: tuple[int, ...] = (120, 160)  # epochs at which `step` halves the rate
+    milestones: tuple[float, ...] = (0.6, 0.8)  # fractions of the run at which `step` halves the rate
+
+    @field_validator("milestones")
+    @classmethod
+    def fractions_of_the_run(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < fraction < 1 for fraction in value):
+            raise ValueError("each must be a fraction of the run between 0 and 1; epoch 120 of 200 is 0.6")
+        return value
 
 
 class RunSettings(Section):
@@ -180,9 +190,9 @@ class Settings(Section):
     def to_toml(self) -> str:
         """Write as TOML text that `load_settings` reads back to equal settings; a missing key means none.
 
-        Settings that the method does not read are left out.
+        Settings that the method does not read are left out: they are the defaults again when it is read back.
         """
-        lines = []
+        lines = [f"format_version = {FORMAT_VERSION}", ""]
         for name, section in self.model_dump(mode="json").items():
             read = {key: value for key, value in section.items() if value is not None and self.reads(f"{name}.{key}")}
             if read:
@@ -193,11 +203,7 @@ class Settings(Section):
 
     def reads(self, key: str) -> bool:
         """Whether the method reads the setting section.key."""
-        if not self.brings_together:
-            return not key.startswith(("align.", "tune."))
-        if self.method.name == "tune" and key in OF_TRAINING_VIEWS:
-            return True
-        return not _is_of_gradient(key) and (self.method.name == "tune" or not key.startswith("tune."))
+        return is_read_by(self.method.name, key)
 
 
 FLAGS = {  # settings with a flag of their own
@@ -207,13 +213,43 @@ FLAGS = {  # settings with a flag of their own
     "optimiser.learning_rate": "--learning-rate",
     "method.num_clusters": "--num-clusters",
 }
-OF_TRAINING_VIEWS = ("data.strongest_blur", "data.views")
+OF_TRAINING_VIEWS = ("data.max_blur_sigma", "data.views")
 OF_GRADIENT = (*OF_TRAINING_VIEWS, "data.augmented_views", "encoder.dim", "encoder.hidden", "run.oracle")
+OF_EVERY_LOOP = (
+    *("name", "num_clusters", "encoder_momentum", "batch_norm_splits"),
+    *("kmeans_iterations", "kmeans_restarts", "kmeans_warm_start"),
+)
+CONTRAST = ("temperature", "instance_weight")
+RAMP = ("cluster_weight", "cluster_start", "cluster_full")
+ALIGNMENT = ("entropy_weight", "entropy_temperature", "distance_weight", "distance_temperature", "alignment_start")
+TRANSPORT = ("ot_smoothing", "ot_iterations", "ot_similarity", "ot_prototypes", "ot_shares")
+METHOD_SETTINGS = {  # method -> settings of [method] that it reads
+    "align": ("name",),
+    "tune": ("name",),
+    "ucdir": (*OF_EVERY_LOOP, *CONTRAST, "confidence", *RAMP, *ALIGNMENT),
+    "instance": (*OF_EVERY_LOOP, *CONTRAST),
+    "cluster": (*OF_EVERY_LOOP, *CONTRAST, "confidence", *RAMP),
+    "prototype": (*OF_EVERY_LOOP, *CONTRAST, *RAMP),
+    "coda": (*OF_EVERY_LOOP, "over_clusters", "matching_weight", "evenness_weight", "alignment_weight"),
+    "protoot": (
+        *(*OF_EVERY_LOOP, *CONTRAST, "neighbour_weight", "prototype_weight", "cross_weight", "alignment_start"),
+        *TRANSPORT,
+    ),
+}
 
 
-def _is_of_gradient(key: str) -> bool:
-    """Whether only methods that learn by gradient from the start read the setting section.key."""
-    return key.startswith("optimiser.") or key in OF_GRADIENT or (key.startswith("method.") and key != "method.name")
+def is_read_by(method: str, key: str) -> bool:
+    """Whether `method` reads the setting section.key."""
+    section, _, name = key.partition(".")
+    if section == "method":
+        return name in METHOD_SETTINGS[method]
+    if section == "tune":
+        return method == "tune"
+    if section == "align":
+        return method in ("align", "tune")
+    if method == "tune" and key in OF_TRAINING_VIEWS:
+        return True
+    return method not in ("align", "tune") or not (section == "optimiser" or key in OF_GRADIENT)
 
 
 def preset_names() -> tuple[str, ...]:
@@ -227,6 +263,8 @@ def load_settings(
     file: Path | None = None,
     assignments: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    is_of_run: bool = False,
+    methods: Sequence[str] = (),
 ) -> Settings:
     """Resolve the settings of a run: defaults < preset < file < assignments.
 
@@ -234,12 +272,17 @@ def load_settings(
     file          TOML file with the same sections
     assignments   {"section.key": value}; a text value is read as TOML, and as plain text where it is none
     defaults      like assignments, but under everything else
-    raises        UsageError for an unknown preset, section or key (near names are given) and for a wrong value
+    is_of_run     the file is config.toml of a run folder: names of earlier versions are read, too, and what the method of
+                  the run does not read is ignored
+    methods       names of methods that share the settings, as in a benchmark; none = only the one that they name
+    raises        UsageError for an unknown preset, section or key (near names are given), for a wrong value, and for one
+                  that no method reads
     """
+    assigned = _nested(assignments or {})
     given: dict[str, dict[str, Any]] = {}
     if file is not None:
-        _merge(given, _read_file(file), f"'{file}'")
-    _merge(given, _nested(assignments or {}), "the command line")
+        _merge(given, _read_file(file, is_of_run), f"'{file}'")
+    _merge(given, assigned, "the command line")
     method = given.get("method", {}).get("name")
     if preset is None and method in (None, DEFAULT_PRESET):
         preset = DEFAULT_PRESET
@@ -252,28 +295,31 @@ def load_settings(
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise UsageError(_first_problem(error)) from error
-    _refuse_unread(settings, given)
+    _refuse_unread(methods or (settings.method.name,), assigned if is_of_run else given)
     return settings
 
 
-def _refuse_unread(settings: Settings, given: Mapping[str, Mapping[str, Any]]) -> None:
-    """A setting that the chosen method does not read is not ignored silently."""
+def stored_settings(folder: Path) -> Settings:
+    """The settings of the run in `folder`, also of one that an earlier version of ucdir wrote."""
+    return load_settings(file=folder / run_folder.SETTINGS, is_of_run=True)
+
+
+def _refuse_unread(methods: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> None:
+    """A setting that no chosen method reads is not ignored silently."""
     for key in (f"{section}.{name}" for section, values in given.items() for name in values):
-        if settings.reads(key):
-            continue
-        raise UsageError(
-            f"{FLAGS.get(key, f'--set {key}')} has no effect with method {settings.method.name}. {_instead(settings, key)}"
-        )
+        if not any(is_read_by(method, key) for method in methods):
+            raise UsageError(
+                f"{FLAGS.get(key, f'--set {key}')} has no effect with method {' or '.join(methods)}. {_instead(methods, key)}"
+            )
 
 
-def _instead(settings: Settings, key: str) -> str:
-    """What to do about a setting section.key that the method does not read."""
-    if not settings.brings_together:
-        return "Leave it out, or use --method align."
+def _instead(methods: Sequence[str], key: str) -> str:
+    """What to do about a setting section.key that none of the methods reads."""
     name = key.partition(".")[2]
-    if settings.method.name == "tune" and name in TuneSettings.model_fields:
+    if "tune" in methods and name in TuneSettings.model_fields:
         return f"Use --set tune.{name}=VALUE."
-    return "It does not learn by gradient alone. Leave it out, or choose a method that does: --method ucdir or --preset quick."
+    readers = [method for method in METHOD_SETTINGS if is_read_by(method, key)]
+    return f"Leave it out, or choose a method that reads it (--method {' or '.join(readers)})."
 
 
 def differences(one: Settings, other: Settings) -> tuple[str, ...]:
@@ -315,13 +361,36 @@ def _read_preset(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files("ucdir").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def _read_file(file: Path, is_of_run: bool) -> dict[str, Any]:
+    content = _read_toml(file)
+    version = content.pop("format_version", 1 if is_of_run else FORMAT_VERSION)
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise UsageError(f"'{file}' has format_version {version}; this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
+    return _renamed(content) if version == 1 else content
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """Settings of format 1 under their names of today; milestones were epochs."""
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        values = content.get(section, {})
+        if key in values:
+            values[new.partition(".")[2]] = values.pop(key)
+    optimiser = content.get("optimiser", {})
+    if "milestones" in optimiser:
+        optimiser["milestones"] = [
+            epoch / optimiser["epochs"] for epoch in optimiser["milestones"] if epoch < optimiser["epochs"]
+        ]
+    return content
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"settings file not found: '{file}'. Give the path of a TOML file to --config.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"settings file '{file}' cannot be read as TOML: {error}. Mend it and run again.") from error
+        raise UsageError(f"settings file '{file}' cannot be read as TOML: {error}. Correct it and run again.") from error
 
 
 def _nested(assignments: Mapping[str, Any]) -> dict[str, Any]:
@@ -344,6 +413,10 @@ def _merge(merged: dict[str, dict[str, Any]], update: Mapping[str, Any], origin:
             raise UsageError(f"'{section}' in {origin} is a value, not a section. Write it under [{section}].")
         for key in values:
             if key not in known[section]:
+                if f"{section}.{key}" in RENAMED:
+                    raise UsageError(
+                        f"setting '{section}.{key}' in {origin} is now called {RENAMED[f'{section}.{key}']}. Rename it."
+                    )
                 elsewhere = [f"{other}.{key}" for other, keys in known.items() if key in keys]
                 hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(key, known[section])
                 raise UsageError(f"unknown setting '{section}.{key}' in {origin}. {hint}")

@@ -1,5 +1,6 @@
 """`evaluate`: the rows it always prints, what it refuses, and that its figures can be produced again."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from ucdir.cli import main
 from ucdir.commands.evaluate import evaluate
+from ucdir.data.image import open_rgb
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.report.scores import score_document, score_table
@@ -55,6 +57,22 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(work):
     return evaluate(work / "run", ks=(1, 3), device="cpu", precision="float32", resamples=50)
+
+
+def test_an_image_is_decoded_once_for_all_encoders(work, tmp_path, monkeypatch):
+    decoded = Counter()
+
+    def counting(source):
+        image = open_rgb(source)
+        decoded[hashlib.sha256(image.tobytes()).hexdigest()] += 1
+        return image
+
+    monkeypatch.setattr("ucdir.data.cache.open_rgb", counting)
+    given = {"device": "cpu", "precision": "float32", "resamples": 0}
+    cached = evaluate(work / "run", cache_dir=str(tmp_path / "cache"), **given)
+    assert len(decoded) == 24
+    assert set(decoded.values()) == {1}
+    assert score_document(evaluate(work / "run", cache_dir="none", **given)) == score_document(cached)
 
 
 def text_of(renderable, width=100):

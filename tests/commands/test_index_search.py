@@ -166,10 +166,12 @@ def test_the_page_stands_alone_and_survives_odd_names_and_lost_images(collection
     save_picture(odd, 2)
     save_picture(collection / "queries" / "second.png", 4)
     (collection / "left" / "cat" / "2.png").unlink()
-    result = search(gallery, collection / "queries", k=9, device="cpu")
+    shop = gallery.rename(collection / '<script>shop"')
+    result = search(shop, collection / "queries", k=9, device="cpu")
     write_search_page(result, collection / "page.html")
     page = (collection / "page.html").read_text(encoding="utf-8")
     assert page == search_page(result)
+    assert page.count("Search in &lt;script&gt;shop&quot;") == 2
     assert "<script" not in page
     assert "&lt;script&gt;alert(&quot;1&quot;)&amp;.png" in page
     assert page.count("<section") == 2

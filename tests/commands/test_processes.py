@@ -159,7 +159,7 @@ def test_parts_of_a_step_learn_about_the_same(sources: list[str], alone: Path, t
         "--set",
         "data.max_unreadable=0.1",
         "--set",
-        "optimiser.parts=3",
+        "optimiser.accumulation_steps=3",
         "--no-report",
     )
     ours, whole = figures(out)[0]["terms"], figures(alone)[0]["terms"]

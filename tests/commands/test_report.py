@@ -103,6 +103,13 @@ def copy_of(run: Path, folder: Path) -> Path:
 # What it says
 
 
+def test_names_of_folders_are_inert(run: Path, tmp_path: Path) -> None:
+    """They stand in the commands to run again."""
+    page = text_of(write_report(copy_of(run, tmp_path / HOSTILE), device="cpu").page)
+    assert HOSTILE not in page
+    assert page.count(plain(HOSTILE)) > text_of(run / "report.html").count(plain(HOSTILE))
+
+
 def test_a_run_tells_all_there_is(run: Path) -> None:
     page = text_of(run / "report.html")
     for heading in ("What was run", "Data", "Over the epochs", "Scores", "Answers", "What changed", "Map", "Class by class"):

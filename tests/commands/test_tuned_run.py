@@ -200,4 +200,4 @@ def test_settings_of_gradient_methods_are_refused_and_its_own_named() -> None:
         load_settings("tune", assignments={"optimiser.epochs": 3})
     with pytest.raises(UsageError, match=r"--set tune\.epochs has no effect with method align"):
         load_settings("align", assignments={"tune.epochs": 3})
-    assert "strongest_blur" in load_settings("tune").to_toml()
+    assert "max_blur_sigma" in load_settings("tune").to_toml()

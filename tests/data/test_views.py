@@ -211,12 +211,12 @@ def test_one_view_in_two_is_blurred() -> None:
 # Other ranges than the paper's
 
 
-def test_the_strongest_blur_can_be_chosen(photo: Draw) -> None:
+def test_the_max_blur_sigma_can_be_chosen(photo: Draw) -> None:
     """Without jitter's draws changing, a smaller blur leaves views sharper, never softer."""
     board = Image.fromarray(((np.indices((64, 64)).sum(axis=0) // 8 % 2) * 255).astype(np.uint8)).convert("RGB")
 
     def sharpness(strongest: float) -> list[float]:
-        views = (training_view(board, 64, random.Random(seed), strongest_blur=strongest) for seed in range(60))
+        views = (training_view(board, 64, random.Random(seed), max_blur_sigma=strongest) for seed in range(60))
         return [float(view.float().diff(dim=2).abs().amax()) for view in views]
 
     weak, strong = sharpness(0.1), sharpness(4.0)
@@ -225,7 +225,7 @@ def test_the_strongest_blur_can_be_chosen(photo: Draw) -> None:
 
 
 def test_the_defaults_are_the_papers(photo: Draw) -> None:
-    given, default = (training_view(photo(8), 32, random.Random(3), **ranges) for ranges in ({"strongest_blur": 2.0}, {}))
+    given, default = (training_view(photo(8), 32, random.Random(3), **ranges) for ranges in ({"max_blur_sigma": 2.0}, {}))
     assert torch.equal(given, default)
 
 

@@ -54,6 +54,15 @@ def test_converged_clusters_are_consistent(seed: int) -> None:
     assert_close(found.inertia, float(distances.min(dim=1).values.sum()), rtol=1e-4, atol=0)
 
 
+def test_a_cluster_that_loses_all_its_images_starts_again_far_from_the_others() -> None:
+    """Two starts on one place: one of them has no images until it is moved to the image farthest from its centroid."""
+    axes = torch.eye(3)
+    data = torch.cat([axes[[0]].repeat(5, 1), axes[[1]].repeat(5, 1), axes[[2]].repeat(2, 1)])
+    found = clusters._lloyd(data, axes[[0, 1, 1]], iterations=20)
+    assert torch.bincount(found.assignment, minlength=3).tolist() in ([5, 5, 2], [5, 2, 5])
+    assert found.inertia == pytest.approx(0, abs=1e-6)
+
+
 def test_the_same_seed_gives_the_same_clusters() -> None:
     one, other = clustered(rows(50), 6), clustered(rows(50), 6)
     assert torch.equal(one.assignment, other.assignment)

@@ -249,8 +249,10 @@ def test_a_step_gives_no_gradient_to_keys_banks_and_prototypes(domains: int) -> 
     assert all(p.grad is not None for p in given["encoder"].parameters())
 
 
-def test_the_slow_encoder_moves_towards_the_weights_before_the_step() -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_slow_encoder_moves_once_towards_the_weights_before_the_step(parts: int) -> None:
     given = start()
+    given["parts"] = given["parts"] * parts
     before = [p.detach().clone() for p in given["encoder"].parameters()]
     with torch.no_grad():
         for p in given["momentum_encoder"].encoder.parameters():

@@ -160,6 +160,20 @@ def test_concentration(assignment: Tensor) -> None:
     assert_close(found.mean().item(), 0.2)
 
 
+def test_a_cluster_of_one_image_does_not_say_how_loose_others_are() -> None:
+    """Its distance, the largest here, would be the largest of all; it counts as the loosest of the others."""
+    axes = torch.eye(4, dtype=torch.float64)
+    rows = F.normalize(torch.stack([axes[0] + 0.1 * axes[1], axes[0], axes[3]]), dim=1)
+    prototypes = torch.stack([axes[0], axes[2]])
+    found = concentration(rows, prototypes, torch.tensor([0, 0, 1]), 0.2)
+    assert_close(found.tolist(), slow.concentration(array(rows), array(prototypes), np.array([0, 0, 1]), 0.2, 10.0))
+    assert_close(found.tolist(), [0.2, 0.2])
+
+
+def test_clusters_of_one_image_each_all_have_the_same_temperature() -> None:
+    assert_close(concentration(QUERY, QUERY.flip(0), torch.arange(9), 0.2).tolist(), [0.2] * 9)
+
+
 @pytest.mark.parametrize("iterations", [1, 3, 50])
 def test_transport(iterations: int) -> None:
     shares = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)

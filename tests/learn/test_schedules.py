@@ -26,8 +26,9 @@ def test_ramp_by_hand() -> None:
     assert [ramp(1.0, 3.0, epoch, 2, 6) for epoch in (0, 2, 3, 4, 6, 9)] == [1.0, 1.0, 1.5, 2.0, 3.0, 3.0]
 
 
-def test_ramp_without_length_jumps_after_its_start() -> None:
-    assert [ramp(0.0, 1.0, epoch, 3, 3) for epoch in (2, 3, 4)] == [0.0, 0.0, 1.0]
+def test_ramp_without_length_jumps_at_its_start() -> None:
+    assert [ramp(0.0, 1.0, epoch, 3, 3) for epoch in (2, 3, 4)] == [0.0, 1.0, 1.0]
+    assert ramp(0.0, 1.0, 0, 0, 0) == 1.0
 
 
 @given(
@@ -51,7 +52,7 @@ def test_cosine_falls(epochs: int) -> None:
 
 
 def test_the_schedule_is_chosen_by_settings() -> None:
-    step = Settings(optimiser=OptimiserSettings(schedule="step", learning_rate=0.4, milestones=(1, 2), epochs=3))
+    step = Settings(optimiser=OptimiserSettings(schedule="step", learning_rate=0.4, milestones=(0.4, 0.7), epochs=3))
     assert [learning_rate(step, epoch) for epoch in range(3)] == pytest.approx([0.4, 0.2, 0.1])
     paper = Settings(optimiser=OptimiserSettings())
     assert [learning_rate(paper, epoch) for epoch in (0, 100)] == pytest.approx([2e-4, 1e-4])

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ucdir.errors import UcdirError, UsageError
+from ucdir.retrieval import gallery as module
 from ucdir.retrieval.engines import GalleryImage, GalleryInfo, Where, image_table
 from ucdir.retrieval.gallery import Gallery, GalleryFolder
 from ucdir.retrieval.places import engine_flag
@@ -168,6 +169,20 @@ def test_readers_see_the_old_or_the_new_while_it_is_replaced(gallery):
             reader.result()
     assert {size[0] for size in sizes} <= {2, 3, 4}
     assert all(len(set(size)) == 1 for size in sizes)
+
+
+def test_a_gallery_that_is_replaced_between_two_of_its_parts_is_opened_again(gallery, monkeypatch):
+    read, first = module._read_images, iter([True])
+
+    def replaced_first(folder):
+        if next(first, False):
+            GalleryFolder(folder).write(info(), image_table(entries()[::-1]), lambda positions: rows()[::-1][positions])
+        return read(folder)
+
+    monkeypatch.setattr(module, "_read_images", replaced_first)
+    opened = Gallery.load(gallery.folder)
+    assert np.array_equal(opened.embeddings, rows()[::-1])
+    assert [opened.image(row) for row in range(len(opened))] == entries()[::-1]
 
 
 def test_a_gallery_is_thrown_away_only_when_asked(gallery):

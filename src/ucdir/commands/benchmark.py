@@ -71,7 +71,7 @@ def benchmark(
                InterruptedRun on Ctrl-C
     """
     prepared = _prepared(sources)
-    chosen = _with_weights(settings or default_settings(sources))
+    chosen = _with_weights(settings or default_settings(sources, methods=methods))
     _refuse_given_elsewhere(chosen)
     manifests = [f"{name}={manifest}" for name, manifest in prepared.domains] if prepared else sources
     domains = load_domains(manifests, classes=chosen.data.classes)
@@ -136,20 +136,25 @@ def _one_of_each_kind(tasks: Sequence[Task]) -> list[Task]:
 
 
 def default_settings(
-    sources: Sequence[str], preset: str | None = None, file: Path | None = None, given: Mapping[str, Any] | None = None
+    sources: Sequence[str],
+    preset: str | None = None,
+    file: Path | None = None,
+    given: Mapping[str, Any] | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
 ) -> Settings:
     """What a benchmark trains with: given < file < preset; of a prepared data set its own preset; else `head`, which fits a
     laptop, with as many clusters as there are classes, as in the papers' protocols. Without any preset, training-free rows see
-    whole images, as method align does.
+    whole images, as method align does. One of the `methods` must read each setting that is given.
     """
     prepared = load_prepared(Path(sources[0])) if len(sources) == 1 and (Path(sources[0]) / DOCUMENT).is_file() else None
+    trained = tuple(method for method in methods if method in TRAINED)
     own = preset or (prepared.preset if prepared is not None else None)
     if own is not None:
-        return load_settings(own, file, given)
+        return load_settings(own, file, given, methods=trained)
     names = {name for domain in load_domains(sources) for name in domain.classes or ()} if prepared is None else set()
     clusters = len(names - {None}) if prepared is None else prepared.num_clusters
     counted = {"method.num_clusters": clusters} if clusters > 1 else {}
-    settings = load_settings(LAPTOP_PRESET, file, counted | dict(given or {}))
+    settings = load_settings(LAPTOP_PRESET, file, counted | dict(given or {}), methods=trained)
     return settings.model_copy(update={"method": settings.method.model_copy(update={"name": "align"})})
 
 

@@ -27,7 +27,6 @@ from ucdir.data.held_out import TEST
 from ucdir.data.partial import PARTIAL
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn.inputs import refuse_many_unreadable
-from ucdir.learn.run import CHOSEN, ENCODER
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder, in_plain_view
 from ucdir.progress import Bars, no_bars, no_words
@@ -35,6 +34,7 @@ from ucdir.report.benchmark_facts import BenchmarkRow, row_document, row_of
 from ucdir.report.benchmark_tables import CHANCE
 from ucdir.retrieval.evaluate import EvaluationReport
 from ucdir.retrieval.expansion import hits_of
+from ucdir.run_folder import CHOSEN, ENCODER, SETTINGS, is_run_folder
 from ucdir.storage import locked, write_text
 
 LABEL_FREE = "label-free"
@@ -240,14 +240,14 @@ def run_cell(task: Task, device: str = "auto", bars: Bars = no_bars) -> Rows:
     settings = task.settings.model_copy(update={"run": task.settings.run.model_copy(update={"device": device})})
     with locked(task.folder, "being run by another ucdir benchmark"):
         if task.cell.is_trained:
-            begun = (task.folder / "config.toml").is_file()
+            begun = is_run_folder(task.folder)
             train([] if begun else task.sources, task.folder, settings, resume=begun, bars=bars, report=False)
         report = _score(task, settings, bars)
         if not task.cell.is_trained:  # a training has refused them already
             _refuse_many_unreadable(report, settings.data.max_unreadable)
         rows = [_row(task.cell, report, name, *direction) for direction in report.directions for name in report.methods]
         if not task.cell.is_trained:
-            write_text(task.folder / "config.toml", settings.to_toml())
+            write_text(task.folder / SETTINGS, settings.to_toml())
         left_out = {domain.name: domain.unreadable for domain in report.domains}
         document = {"ks": task.ks, "rows": [row_document(row) for row in rows], "unreadable": left_out}
         write_text(task.folder / SCORES, json.dumps(document, indent=1) + "\n")

@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from ucdir.commands.benchmark_cells import SCORES, Cell, Rows, Task, unreadable
-from ucdir.config import differences, load_settings, value_of
+from ucdir.config import differences, stored_settings, value_of
 from ucdir.data.datasets import DOCUMENT, PreparedSet, dataset
 from ucdir.data.domain import Domain
 from ucdir.data.held_out import steady_name
 from ucdir.errors import UcdirError, UsageError
-from ucdir.learn.run import read_epochs
 from ucdir.report.benchmark_facts import RESULTS, BenchmarkFacts, PublishedFigure, benchmark_document, read_benchmark
 from ucdir.report.benchmark_tables import benchmark_latex, benchmark_markdown
 from ucdir.report.choice import EpochScores, choice_of
 from ucdir.report.published import published_figures
+from ucdir.run_folder import is_run_folder, read_epochs
 from ucdir.storage import write_text
 
 FREE_TO_DIFFER = {"data.cache_dir", "data.cache_gb", "data.workers", "run.device"}
@@ -42,10 +42,9 @@ IMAGES = "images.json"  # beside the cells of a pair: which images they are abou
 
 def refuse_other_settings(task: Task) -> None:
     """A cell that was begun with other settings is not mixed into this table."""
-    file = task.folder / "config.toml"
-    if not file.is_file():
+    if not is_run_folder(task.folder):
         return
-    stored = load_settings(file=file)
+    stored = stored_settings(task.folder)
     matters = TRAINING_FREE_KEYS.__contains__ if not task.cell.is_trained else (lambda key: key not in FREE_TO_DIFFER)
     differing = [key for key in differences(task.settings, stored) if matters(key)]
     if differing:

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ucdir.config import load_settings
+from ucdir.config import DataSettings, stored_settings
 from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import UcdirError, UsageError
-from ucdir.learn.run import ALIGNED, CHOSEN
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.model.folder import last_encoder_folder
@@ -28,6 +27,8 @@ from ucdir.retrieval.evaluate import (
 )
 from ucdir.retrieval.expansion import hits_of
 from ucdir.retrieval.features import embed_with
+from ucdir.run_folder import ALIGNED, CHOSEN, is_run_folder
+from ucdir.run_folder import FROZEN as FROZEN_ENCODER
 
 FROZEN, SMOOTHED = "frozen", "smoothed"
 OTHER_ENCODERS = {
@@ -55,6 +56,7 @@ def evaluate(
     seed: int = 0,
     bars: Bars = no_bars,
     expand: int | None = None,
+    cache_dir: str | None = None,
 ) -> EvaluationReport:
     """Score both directions of every pair of domains: frozen, centred, smoothed and, if any, trained.
 
@@ -68,6 +70,8 @@ def evaluate(
     bars        show progress
     expand      hits that queries move toward in the rows called `+ expanded`; 0 = no such rows; None = what is best for each
                 encoder, as in `search`
+    cache_dir   where decoded views are kept, so that several encoders need an image decoded once: a folder, auto or none;
+                None = where the run kept them, or auto
     """
     if not ks or min(ks) < 1:
         raise UsageError(f"k={min(ks, default=0)}: expected 1 or more. Give for example --k 1 --k 5.")
@@ -82,7 +86,7 @@ def evaluate(
     exactness = choose_precision(precision, place)
     last = list(encoders)[-1]
     hits = {name: hits_of(each.config.rows, expand if name == last else None) for name, each in encoders.items()}
-    cache = None if encoder is None else _cache(encoder)
+    cache = _cache(encoder, cache_dir)
     return score_encoders(
         encoders, domains, ks, place, exactness, batch_size, workers, resamples, seed, bars, cache=cache, expand=hits
     )
@@ -127,8 +131,7 @@ def score_encoders(
 
 
 def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str | None, split: str | None) -> tuple[Domain, ...]:
-    config = None if encoder is None else _config_file(encoder)
-    settings = load_settings(file=config).data if config is not None else None
+    settings = _run_data(encoder)
     if not sources:
         if settings is None or not settings.domains:
             where = "--backbone" if encoder is None else f"'{encoder}'"
@@ -140,19 +143,15 @@ def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str |
     return load_domains(sources, classes=classes or "auto", split=split)
 
 
-def _config_file(encoder: Path) -> Path | None:
-    """The settings of the run, when `encoder` is a run folder."""
-    file = encoder / "config.toml"
-    return file if file.is_file() else None
+def _run_data(encoder: Path | None) -> DataSettings | None:
+    """The settings of the data of a run, when `encoder` is a run folder."""
+    return stored_settings(encoder).data if encoder is not None and is_run_folder(encoder) else None
 
 
-def _cache(encoder: Path) -> PixelCache | None:
-    """Where the features of a run of align or tune were kept; other runs are scored without."""
-    config = _config_file(encoder)
-    settings = None if config is None else load_settings(file=config)
-    if settings is None or not settings.brings_together:
-        return None
-    return open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
+def _cache(encoder: Path | None, folder: str | None) -> PixelCache | None:
+    """Where views and features are kept: in `folder`, where the run kept them, or in the user's cache."""
+    data = _run_data(encoder) or DataSettings()
+    return open_cache(folder or data.cache_dir, data.cache_gb, no_words)
 
 
 def check_classes(domains: Sequence[Domain]) -> None:
@@ -193,7 +192,7 @@ def _encoders(
     last = Encoder.load(folder)
     if last.config.dim is None and frozen is None:
         return {FROZEN: last}
-    beside = folder.parent / "encoder-frozen"
+    beside = folder.parent / FROZEN_ENCODER
     if frozen is None and not beside.is_dir():
         raise UcdirError(
             f"the frozen backbone of '{folder}' is not at '{beside}', and without it there is nothing to "

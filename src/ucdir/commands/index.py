@@ -12,7 +12,7 @@ from ucdir.data.domain import Domain, load_domains
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.model.encoder import Encoder
 from ucdir.model.export import can_export, export_onnx
-from ucdir.model.folder import LABEL_FREE, LAST, encoder_folder, rows_folder
+from ucdir.model.folder import encoder_folder, rows_folder
 from ucdir.model.processes import joined
 from ucdir.model.runtime import is_exported
 from ucdir.progress import Bars, no_bars
@@ -23,6 +23,7 @@ from ucdir.retrieval.look import Before, Looker, looker_of, with_helpers
 from ucdir.retrieval.picks import evenly_spread
 from ucdir.retrieval.places import engine_flag, place_of
 from ucdir.retrieval.update import IndexResult, Updated, update
+from ucdir.run_folder import ENCODER, LABEL_FREE
 
 SAMPLED = 1000
 
@@ -49,7 +50,7 @@ def index(
 ) -> IndexResult:
     """Bring a gallery up to date with its folders: embed what is new or changed, follow what moved, drop what is gone.
 
-    encoder    an encoder folder, or a run folder whose last encoder is taken
+    encoder    an encoder folder, or a run folder: its label-free epoch if it has one, else its last encoder
     sources    folders or manifests, each PATH or NAME=PATH; none = those the gallery was made from. Domains of the
                gallery that are not named here stay as they are
     out        the gallery: a folder, or the name of a collection for another engine
@@ -92,7 +93,7 @@ def told_encoder(encoder: Path, rows: str | None, say: Callable[[str], None]) ->
         return rows_folder(encoder, rows)
     folder = encoder_folder(encoder)
     if folder.name == LABEL_FREE != encoder.name:
-        say(f"encoder: {folder}, the epoch chosen without labels ({encoder / LAST} is the last)")
+        say(f"encoder: {folder}, the epoch chosen without labels ({encoder / ENCODER} is the last)")
     return folder
 
 
@@ -211,7 +212,7 @@ def refuse_empty(updated: Updated, domains: Sequence[Domain]) -> None:
     _, first = updated.unreadable[0]
     raise UcdirError(
         f"none of the {len(updated.unreadable)} images can be read (the first: '{first.path}': {first.reason}), "
-        f"so no gallery was written. Run ucdir check {' '.join(str(domain.source) for domain in domains)} to see why."
+        f"so nothing was written. Run ucdir check {' '.join(str(domain.source) for domain in domains)} to see why."
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ucdir.commands.run_facts import gather_run, make_asked
-from ucdir.config import load_settings
+from ucdir.config import stored_settings
 from ucdir.data.cache import open_cache
 from ucdir.data.views import useful_side
 from ucdir.errors import UcdirError, UsageError
@@ -23,9 +23,9 @@ from ucdir.report.page.run import run_drawings, run_page
 from ucdir.report.plots.marks import Drawing
 from ucdir.report.plots.png import png_file
 from ucdir.report.plots.svg import svg_file
+from ucdir.run_folder import REPORT, is_run_folder
 from ucdir.storage import write_text
 
-PAGE = "report.html"
 UNSAFE = re.compile(r"[^\w@.-]+")
 
 
@@ -68,16 +68,16 @@ def write_report(
         html, drawings = benchmark_page(benchmark), list(benchmark_drawings(benchmark))
     else:
         html, drawings = _of_run(folder, device, precision, workers, seed, bars)
-    page = folder / PAGE if out is None else out
+    page = folder / REPORT if out is None else out
     write_text(page, html)
     written, no_png = ((), "") if plots is None else _write_plots(drawings, plots)
     return ReportResult(page, written, no_png, time.monotonic() - started)
 
 
 def _of_run(folder: Path, device: str, precision: str, workers: int, seed: int, bars: Bars) -> tuple[str, list[Drawing]]:
-    if not (folder / "config.toml").is_file():
+    if not is_run_folder(folder):
         raise _neither(folder)
-    settings = load_settings(file=folder / "config.toml")
+    settings = stored_settings(folder)
     cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
     facts = gather_run(folder, make_asked(device, precision, workers, seed, cache, bars))
     write_groups(folder / GROUPS, facts.groups)

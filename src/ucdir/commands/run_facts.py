@@ -12,7 +12,7 @@ import torch
 from ucdir.commands.run_answers import SHOWN, Taken, run_directions, run_scores
 from ucdir.commands.run_log import ALWAYS, KINDS, encoder_facts, how_again, read_curves
 from ucdir.commands.run_matches import find_matches
-from ucdir.config import load_settings
+from ucdir.config import stored_settings
 from ucdir.data.cache import PixelCache
 from ucdir.data.domain import Domain, class_ids
 from ucdir.learn.run import ListedImage, listed_images
@@ -41,7 +41,7 @@ class Asked:
 
 def gather_run(folder: Path, asked: Asked) -> RunFacts:
     """Everything about the run in `folder`; UcdirError when it is not finished, or its encoders are damaged."""
-    settings = load_settings(file=folder / "config.toml")
+    settings = stored_settings(folder)
     curves = None if settings.brings_together else read_curves(folder)
     encoders = {kind: Encoder.load(folder / part) for kind, part in KINDS.items() if kind in ALWAYS or (folder / part).is_dir()}
     facts = encoder_facts(folder, encoders, {} if curves is None else curves.chosen)

@@ -14,10 +14,10 @@ from ucdir import __version__
 from ucdir.config import Settings
 from ucdir.errors import UcdirError
 from ucdir.learn.checkpoint import load_checkpoint
-from ucdir.learn.run import ALIGNED, CHECKPOINT, CHOSEN, ENCODER, FROZEN, read_epochs
 from ucdir.model.encoder import Encoder
 from ucdir.model.pretrained import WITHOUT_FILE
 from ucdir.report.run_facts import Again, Curves, EncoderFact, Series
+from ucdir.run_folder import ALIGNED, CHECKPOINT, CHOSEN, ENCODER, FROZEN, LOG, SETTINGS, read_epochs
 
 ALWAYS = {"frozen": FROZEN, "last": ENCODER}
 KINDS = {**ALWAYS, **CHOSEN, "aligned": ALIGNED}  # folders of the encoders that are scored, as far as a run has them
@@ -71,7 +71,7 @@ def encoder_facts(folder: Path, encoders: Mapping[str, Encoder], chosen: Mapping
 
 def how_again(folder: Path, settings: Settings, encoder: Encoder, encoders: tuple[EncoderFact, ...]) -> Again:
     """The command that gives the run again, and what it was."""
-    config, out = folder / "config.toml", folder.with_name(f"{folder.absolute().name}-again")
+    config, out = folder / SETTINGS, folder.with_name(f"{folder.absolute().name}-again")
     command = shlex.join(["ucdir", "train", *settings.data.domains, "--config", str(config), "--out", str(out)])
     others = tuple(shlex.join(["ucdir", name, str(folder)]) for name in ("evaluate", "report"))
     weights = settings.encoder.weights
@@ -115,6 +115,6 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def _when(folder: Path) -> tuple[str, str] | None:
-    log = folder / "train.log"
+    log = folder / LOG
     times = LOG_TIME.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
     return (times[0], times[-1]) if times else None

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import torch
 
-from ucdir.commands.report import PAGE, write_report
-from ucdir.config import Settings, differences, load_settings, value_of
+from ucdir.commands.report import write_report
+from ucdir.config import Settings, differences, load_settings, stored_settings, value_of
 from ucdir.data.cache import PixelCache, open_cache
 from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.data.plan import key_groups
@@ -20,18 +20,7 @@ from ucdir.learn.aligned_run import AlignedRun, learn_aligned, refuse_too_few
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
 from ucdir.learn.features import compute_features
 from ucdir.learn.inputs import Compute, Inputs, Pictures
-from ucdir.learn.run import (
-    CHECKPOINT,
-    CHOSEN,
-    ENCODER,
-    FROZEN,
-    IMAGES,
-    WEIGHTS,
-    RunLog,
-    restrict_to_images,
-    skipped_images,
-    write_images,
-)
+from ucdir.learn.run import RunLog, listed_images, restrict_to_images, skipped_images, write_images
 from ucdir.learn.trainer import (
     EpochReport,
     Trainer,
@@ -52,6 +41,17 @@ from ucdir.model.processes import Processes, joined, own_device
 from ucdir.progress import Bars, no_bars, no_words
 from ucdir.retrieval.collapse import collapse_sentence
 from ucdir.retrieval.metrics import score
+from ucdir.run_folder import (
+    CHECKPOINT,
+    CHOSEN,
+    ENCODER,
+    FROZEN,
+    IMAGES,
+    REPORT,
+    SETTINGS,
+    WEIGHTS,
+    is_run_folder,
+)
 from ucdir.storage import is_draft, write_text
 
 NONE_CHOSEN = (
@@ -71,6 +71,7 @@ class TrainResult:
     seconds      of its epochs, resumed parts included; not of the first embedding and the report
     report       page about the run; None where there is none
     was_finished nothing was left to resume
+    can_be_scored   all domains have classes, and any two of them share one
     """
 
     folder: Path
@@ -81,6 +82,7 @@ class TrainResult:
     seconds: float
     report: Path | None = None
     was_finished: bool = False
+    can_be_scored: bool = False
 
 
 def train(
@@ -123,13 +125,22 @@ def train(
         else:
             result = _started(begun, overwrite)
         device = str(own_device(resolved.run.device, processes))
+        result = replace(result, can_be_scored=_can_be_scored(result.folder))
     is_wanted = report and processes.is_first and result.report is None
     return _reported(result, begun, device) if is_wanted else result
 
 
+def _can_be_scored(folder: Path) -> bool:
+    """Whether images.csv gives every domain classes, of which any two domains share one."""
+    classes: dict[str, set[str]] = {}
+    for image in listed_images(folder):
+        classes.setdefault(image.domain, set()).update([image.class_name] if image.class_name else [])
+    return all(one & other for one, other in combinations(classes.values(), 2))
+
+
 def _finished(out: Path, settings: Settings) -> TrainResult | None:
     """The run in `out` as it lies there; None while there is something left to do."""
-    page = out / PAGE if (out / PAGE).is_file() else None
+    page = out / REPORT if (out / REPORT).is_file() else None
     if settings.brings_together:
         is_done = (out / ENCODER / CONFIG).is_file()
         return TrainResult(out, out / ENCODER, 0, {}, skipped_images(out), 0.0, page, was_finished=True) if is_done else None
@@ -191,10 +202,8 @@ def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resum
         return _stored_settings(out, sources, settings)
     if out.exists() and not overwrite and not _is_empty(out):
         raise UsageError(f"'{out}' exists already. Go on with --resume, replace it with --overwrite, or give another --out.")
-    if overwrite and out.exists() and not (out / "config.toml").is_file() and not _is_empty(out):
-        raise UsageError(
-            f"'{out}' is no run folder (no config.toml in it), so --overwrite will not delete it. Give another --out."
-        )
+    if overwrite and out.exists() and not is_run_folder(out) and not _is_empty(out):
+        raise UsageError(f"'{out}' is not a run folder (it has no {SETTINGS}); not deleting it. Give another --out.")
     if not sources:
         raise UsageError("no domains given. Name two or more folders: ucdir train DIR DIR --out run")
     wanted = settings or load_settings()
@@ -204,14 +213,13 @@ def _resolve(sources: Sequence[str], out: Path, settings: Settings | None, resum
 
 def _is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing but the draft of a run that was killed while it wrote its first file."""
-    return folder.is_dir() and all(is_draft(file, "config.toml") for file in folder.iterdir())
+    return folder.is_dir() and all(is_draft(file, SETTINGS) for file in folder.iterdir())
 
 
 def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | None) -> Settings:
-    file = out / "config.toml"
-    if not file.is_file():
-        raise UsageError(f"there is nothing to resume: '{file}' does not exist. Leave --resume away to start a run.")
-    stored = load_settings(file=file)
+    if not is_run_folder(out):
+        raise UsageError(f"there is nothing to resume: '{out / SETTINGS}' does not exist. Leave out --resume to start a run.")
+    stored = stored_settings(out)
     if sources and with_domains(stored, sources).data.domains != stored.data.domains:
         raise UsageError(
             f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away."
@@ -262,7 +270,7 @@ def _started(begun: _Begun, overwrite: bool) -> TrainResult:
     if processes.is_first:
         if overwrite and out.exists():
             shutil.rmtree(out)
-        write_text(out / "config.toml", settings.to_toml())
+        write_text(out / SETTINGS, settings.to_toml())
         if encoder.loaded is not None:
             write_text(out / WEIGHTS, encoder.loaded.table())
         write_images(out, trainer.domains, {d.name: f.unreadable for d, f in zip(domains, found, strict=True)})
@@ -293,7 +301,7 @@ def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
         if is_theirs:
             shutil.rmtree(out)
             is_theirs = False
-        write_text(out / "config.toml", settings.to_toml())
+        write_text(out / SETTINGS, settings.to_toml())
         if frozen.loaded is not None:
             write_text(out / WEIGHTS, frozen.loaded.table())
 
@@ -340,6 +348,7 @@ def _resumed(begun: _Begun) -> TrainResult:
 
 def _run(begun: _Begun, trainer: Trainer, skipped: tuple[ImageError, ...]) -> TrainResult:
     out, epochs, safe = begun.out, trainer.settings.optimiser.epochs, trainer.epoch
+    rising: tuple[str, ...] = ()
     try:
         with RunLog(out, trainer.epoch) if begun.processes.is_first else nullcontext() as log:
             if log is not None:
@@ -352,7 +361,9 @@ def _run(begun: _Begun, trainer: Trainer, skipped: tuple[ImageError, ...]) -> Tr
                     log.epoch(report, oracle)  # before the checkpoint: a resumed run drops a line too many, none is lost
                     _keep(out, trainer, report, oracle)
                 safe = trainer.epoch
-                for line in epoch_lines(report, epochs):
+                lines = [*epoch_lines(report, epochs), *rising_lines(report.rising, rising)]
+                rising = report.rising
+                for line in lines:
                     if log is not None:
                         log.say(line)
                     begun.say(line)
@@ -411,6 +422,15 @@ def _epoch_line(report: EpochReport, epochs: int) -> str:
         f"epoch {report.epoch}/{epochs}  loss {report.terms['total']:.3f} = {' + '.join(active)}  "
         f"label-free score {report.label_free.score:.3f}  {seconds:.0f} s, {report.images_per_second:.0f} images/s"
     )
+
+
+def rising_lines(rising: Sequence[str], before: Sequence[str]) -> list[str]:
+    """Why the loss rises from here on, where a weight begins to rise that did not in the epoch before."""
+    begun = [name for name in rising if name not in before]
+    if not begun:
+        return []
+    named = f"the weight of {begun[0]} is" if len(begun) == 1 else f"the weights of {' and '.join(begun)} are"
+    return [f"{named} rising, and the loss with it: compare single terms, not the loss, with earlier epochs."]
 
 
 def _collapsed_line(report: EpochReport) -> str:

@@ -66,18 +66,18 @@ def batches(
     image_size: int,
     seed: Sequence[int],
     workers: int = 0,
-    strongest_blur: float = 2.0,
+    max_blur_sigma: float = 2.0,
     cache: PixelCache | None = None,
     device: torch.device | None = None,
 ) -> Iterator[StepBatch]:
     """The views of `plans`, in order, prepared ahead by `workers` threads.
 
     seed              numbers that decide every view, for example (seed of the run, epoch)
-    strongest_blur    px, see `draw_view`
+    max_blur_sigma    px, see `draw_view`
     cache             where pixels are looked for before a file is decoded; changes nothing but the time
     device            renders the views there; None = on the CPU, by the threads
     """
-    draw = partial(_drawn, strongest_blur=strongest_blur, most=useful_side(image_size), cache=cache)
+    draw = partial(_drawn, max_blur_sigma=max_blur_sigma, most=useful_side(image_size), cache=cache)
     make = _on_cpu if device is None else partial(_on_device, device=device)
     waiting = deque(plans)
     pending: deque[tuple[StepPlan, Finish]] = deque()
@@ -116,13 +116,13 @@ def _step_images(domains: Sequence[Domain], plan: StepPlan, seed: Sequence[int])
 
 
 def _drawn(
-    image: StepImage, strongest_blur: float, most: int, cache: PixelCache | None
+    image: StepImage, max_blur_sigma: float, most: int, cache: PixelCache | None
 ) -> tuple[np.ndarray, tuple[ViewDraw, ViewDraw]]:
     """Pixels (H, W, 3) uint8 and the draws of the query and the key view."""
     pixels = read_image(image.path, most, cache)
     height, width, _ = pixels.shape
     rng = random.Random(image.seed)
-    return pixels, (draw_view(width, height, rng, strongest_blur), draw_view(width, height, rng, strongest_blur))
+    return pixels, (draw_view(width, height, rng, max_blur_sigma), draw_view(width, height, rng, max_blur_sigma))
 
 
 def _on_cpu(pool: Executor, images: Sequence[StepImage], draw: Draw, lengths: Sequence[int], size: int) -> Finish:

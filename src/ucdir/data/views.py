@@ -37,10 +37,10 @@ class ViewDraw:
     flip: bool = False
 
 
-def draw_view(width: int, height: int, rng: random.Random, strongest_blur: float = 2.0) -> ViewDraw:
+def draw_view(width: int, height: int, rng: random.Random, max_blur_sigma: float = 2.0) -> ViewDraw:
     """Draw a view of an image of this size. Chen et al. 2020 (MoCo v2).
 
-    strongest_blur    px, >= 0.1; the paper's 2 px are meant for 224 px
+    max_blur_sigma    px, >= 0.1; the paper's 2 px are meant for 224 px
 
     Crop of 0.2 to 1 of the area; brightness, contrast and saturation by up to 0.4, hue by up to 0.1, with probability 0.8;
     grey with 0.2; Gaussian blur of 0.1 to 2 px with 0.5; flip with 0.5.
@@ -49,7 +49,7 @@ def draw_view(width: int, height: int, rng: random.Random, strongest_blur: float
         box=draw_crop(width, height, rng),
         jitter=draw_jitter(rng) if rng.random() < 0.8 else (),
         grey=rng.random() < 0.2,
-        blur=rng.uniform(0.1, strongest_blur) if rng.random() < 0.5 else 0.0,
+        blur=rng.uniform(0.1, max_blur_sigma) if rng.random() < 0.5 else 0.0,
         flip=rng.random() < 0.5,
     )
 

@@ -18,7 +18,7 @@ from ucdir.learn.align import Seen, align
 from ucdir.learn.align import smoothed as averaged
 from ucdir.learn.inputs import Compute, refuse_many_unreadable
 from ucdir.learn.recognise import learn_recogniser, recognised
-from ucdir.learn.run import ALIGNED, CENTRED, ENCODER, FROZEN, SMOOTHED, TUNING, write_images
+from ucdir.learn.run import write_images
 from ucdir.learn.tuning import Lesson, tuned
 from ucdir.model.alignment import Alignment, DomainMemory, Recogniser
 from ucdir.model.encoder import Encoder
@@ -29,6 +29,7 @@ from ucdir.retrieval.expansion import hits_of
 from ucdir.retrieval.groups import find_groups
 from ucdir.retrieval.training_free import centred, smoothed
 from ucdir.retrieval.view_features import ViewFeatures, view_features
+from ucdir.run_folder import ALIGNED, CENTRED, ENCODER, FROZEN, SMOOTHED, TUNING
 
 FEWEST = 40  # images of a domain that groups can be found among
 FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds

@@ -181,7 +181,7 @@ def _chunk_plan(turn: int, start: int, end: int) -> StepPlan:
 def _file(pictures: Pictures, encoder: Encoder) -> Path | None:
     """Where the views of these images by this backbone are kept, for all seeds of runs."""
     data, (domain,) = pictures.settings.data, pictures.domains
-    made = ("training views", data.augmented_views, data.strongest_blur, pictures.precision)
+    made = ("training views", data.augmented_views, data.max_blur_sigma, pictures.precision)
     return feature_file(encoder, domain.paths, pictures.cache, data.workers, *made)
 
 

@@ -71,7 +71,7 @@ class Pictures:
         """The views of `plans`, in order."""
         data, size = self.settings.data, self.settings.encoder.image_size
         place = self.device if views_on_device(data.views, self.device) else None
-        return batches(self.domains, plans, size, seed, data.workers, data.strongest_blur, self.cache, place)
+        return batches(self.domains, plans, size, seed, data.workers, data.max_blur_sigma, self.cache, place)
 
     def embed(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
         """See `Inputs`."""
@@ -110,7 +110,7 @@ def plan_steps(settings: Settings, domains: Sequence[Domain], epoch: int, proces
         [len(domain) for domain in domains],
         settings.optimiser.batch_size,
         (settings.run.seed, epoch),
-        settings.optimiser.parts,
+        settings.optimiser.accumulation_steps,
         key_groups(settings.method.batch_norm_splits, processes.count),
         processes.rank,
         processes.count,

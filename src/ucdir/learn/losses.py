@@ -179,7 +179,7 @@ def concentration(rows: Tensor, prototypes: Tensor, assignment: Tensor, temperat
     sums = distance.new_zeros(len(prototypes)).index_add_(0, assignment, distance)
     sizes = torch.bincount(assignment, minlength=len(prototypes))
     loose = sums / (sizes.clamp(min=1) * (sizes.to(sums.dtype) + smoothing).log())
-    loose = torch.where(sizes > 1, loose, loose.max())
+    loose = torch.where(sizes > 1, loose, loose[sizes > 1].max() if (sizes > 1).any() else loose.new_zeros(()))
     low, high = loose.quantile(torch.tensor([0.1, 0.9], dtype=loose.dtype, device=loose.device))
     loose = loose.clamp(low, high).clamp_min(1e-6)
     return temperature * loose / loose.mean()

@@ -13,19 +13,8 @@ from typing import Any
 from ucdir.data.domain import Domain
 from ucdir.errors import ImageError, UcdirError
 from ucdir.learn.trainer import EpochReport
-from ucdir.model.folder import LABEL_FREE, LAST
+from ucdir.run_folder import IMAGES, LOG, METRICS, TENSORBOARD
 from ucdir.storage import atomic_file, clear_write_errors, write_text
-
-ENCODER = LAST
-FROZEN = "encoder-frozen"  # the backbone before training, without a head
-CENTRED, SMOOTHED = "encoder-centred", "encoder-smoothed"  # the training-free rows, where domains are brought together
-ALIGNED = "encoder-aligned"  # what the backbone of method tune learns from
-CHOSEN = {"label-free": LABEL_FREE, "oracle": "encoder-oracle"}
-CHECKPOINT = Path("checkpoints") / "last.pt"
-TUNING = Path("checkpoints") / "tuning.pt"
-IMAGES = "images.csv"
-METRICS = "metrics.jsonl"
-WEIGHTS = "weights.csv"  # which tensor of a weights file filled which of the encoder
 
 
 def write_images(folder: Path, domains: Sequence[Domain], skipped: Mapping[str, Sequence[ImageError]]) -> None:
@@ -113,7 +102,7 @@ class RunLog:
 
     def say(self, sentence: str) -> None:
         """Add a line with the time to train.log."""
-        file = self.folder / "train.log"
+        file = self.folder / LOG
         with clear_write_errors(file), file.open("a", encoding="utf-8", errors="surrogateescape") as opened:
             opened.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
 
@@ -128,21 +117,6 @@ class RunLog:
                     for name, value in values.items():
                         self.board.add_scalar(f"{section}/{name}", value, report.epoch)
             self.board.flush()
-
-
-def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, one for each finished epoch; none where there is no such file."""
-    file = folder / METRICS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [line for line in map(_parsed, lines) if isinstance(line.get("epoch"), int)]
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except ValueError:  # half a line of a killed run
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def epoch_figures(report: EpochReport, oracle: Mapping[str, float] | None) -> dict[str, Any]:
@@ -174,4 +148,4 @@ def _tensorboard(folder: Path, epochs_done: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=epochs_done + 1)
+    return SummaryWriter(str(folder / TENSORBOARD), purge_step=epochs_done + 1)

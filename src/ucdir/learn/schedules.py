@@ -15,9 +15,9 @@ def stepped(base: float, epoch: int, milestones: Sequence[int], factor: float = 
 
 
 def ramp(start: float, end: float, epoch: int, first: int, last: int) -> float:
-    """`start` up to epoch `first`, linearly to `end` at epoch `last`, then `end`."""
-    if epoch <= first:
-        return start
+    """`start` up to epoch `first`, linearly to `end` at epoch `last`, then `end`; without length, `end` from `last` on."""
     if epoch >= last:
         return end
+    if epoch <= first:
+        return start
     return start + (end - start) * (epoch - first) / (last - first)

@@ -39,6 +39,7 @@ class EpochReport:
 
     terms        means over the steps: `total`, then each term of the method, which is also a mean over its values
     weights      of each term in this epoch
+    rising       names of the terms that weigh more than in the epoch before: the total rises with them
     embeddings   (M, D) per domain, of its end
     collapsed    names of the domains whose images all have almost the same embedding
     """
@@ -46,6 +47,7 @@ class EpochReport:
     epoch: int
     terms: Mapping[str, float]
     weights: Mapping[str, float]
+    rising: tuple[str, ...]
     learning_rate: float
     label_free: LabelFreeScores
     embeddings: tuple[Tensor, ...]
@@ -162,11 +164,12 @@ def check_sizes(settings: Settings, domains: Sequence[Domain], processes: Proces
 
 def _check_shares(optimiser: OptimiserSettings, splits: int, domains: int, processes: int) -> None:
     """Refuse steps that cannot be cut into parts and groups."""
-    if optimiser.batch_size % optimiser.parts:
+    if optimiser.batch_size % optimiser.accumulation_steps:
         raise UsageError(
-            f"--batch-size {optimiser.batch_size} is no multiple of optimiser.parts={optimiser.parts}. Make it one."
+            f"--batch-size {optimiser.batch_size} is not a multiple of optimiser.accumulation_steps="
+            f"{optimiser.accumulation_steps}. Change one of them."
         )
-    keys, groups = optimiser.batch_size // optimiser.parts * domains, key_groups(splits, processes)
+    keys, groups = optimiser.batch_size // optimiser.accumulation_steps * domains, key_groups(splits, processes)
     if keys // groups < 2:
         raise UsageError(
             f"batch_norm_splits={groups} leaves groups of fewer than 2 of the {keys} keys of a step. Use at most {keys // 2}."
@@ -174,8 +177,8 @@ def _check_shares(optimiser: OptimiserSettings, splits: int, domains: int, proce
     if processes > 1 and keys % groups:
         raise UsageError(
             f"{processes} processes cannot share {keys} keys a step evenly in {groups} batch norm groups "
-            f"({optimiser.batch_size} images of each of {domains} domains, {optimiser.parts} parts). "
-            f"Make the batch size times the domains a multiple of {groups * optimiser.parts}."
+            f"({optimiser.batch_size} images of each of {domains} domains, {optimiser.accumulation_steps} parts). "
+            f"Make the batch size times the domains a multiple of {groups * optimiser.accumulation_steps}."
         )
 
 
@@ -264,6 +267,7 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
         epoch=trainer.epoch,
         terms=means,
         weights=weights,
+        rising=_rising(trainer.objective, trainer.epoch - 1),
         learning_rate=rate,
         label_free=label_free,
         embeddings=tuple(embeddings),
@@ -272,6 +276,14 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
         embed_seconds=ended - trained,
         images_per_second=images / (trained - started),
     )
+
+
+def _rising(objective: Objective, epoch: int) -> tuple[str, ...]:
+    """Terms with a larger weight in `epoch`, counted from 0, than in the one before."""
+    if epoch == 0:
+        return ()
+    before = objective.weights(epoch - 1)
+    return tuple(name for name, weight in objective.weights(epoch).items() if weight > before[name])
 
 
 def embed_all(trainer: Trainer, bars: Bars, same: bool = False) -> list[Embeddings]:
@@ -318,7 +330,7 @@ def learning_rate(settings: Settings, epoch: int) -> float:
     rate = settings.optimiser
     if rate.schedule == "cosine":
         return cosine(rate.learning_rate, epoch, rate.epochs)
-    return stepped(rate.learning_rate, epoch, rate.milestones)
+    return stepped(rate.learning_rate, epoch, [round(milestone * rate.epochs) for milestone in rate.milestones])
 
 
 def summary(terms: Terms, names: Iterable[str]) -> Tensor:

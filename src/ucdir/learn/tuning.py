@@ -31,7 +31,7 @@ from ucdir.retrieval.view_features import view_features
 
 SHRINKAGE = 0.02  # of the regression that the linear layer starts as
 WARM_UP = 0.1  # fraction of all steps in which the learning rate rises
-PAPER_SIZE = 224  # px, for which `data.strongest_blur` is meant
+PAPER_SIZE = 224  # px, for which `data.max_blur_sigma` is meant
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class _Learner:
         every, none = np.arange(wanted.batch_size * len(domains)), np.arange(0)
         plans = [StepPlan(step, 0, ids, every, none) for step, ids in enumerate(rows)]
         place = compute.device if views_on_device(data.views, compute.device) else None
-        blur = max(0.1, data.strongest_blur * wanted.crop_size / PAPER_SIZE)
+        blur = max(0.1, data.max_blur_sigma * wanted.crop_size / PAPER_SIZE)
         for batch in batches(domains, plans, wanted.crop_size, seed, data.workers, blur, compute.cache, place):
             yield batch
             advance(len(every))

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ucdir.errors import UcdirError, UsageError
+from ucdir.run_folder import ENCODER, LABEL_FREE
 
 FORMAT_VERSION = 2  # 2: encoders that know their domains
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 ROWS = ("frozen", "centred", "smoothed", "aligned", "tuned")  # what embeddings of an encoder that knows domains can be
-LAST, LABEL_FREE = "encoder", "encoder-label-free"  # in a run folder
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def last_encoder_folder(path: Path) -> Path:
     """The encoder folder at `path`: itself, or the last encoder of a run folder; else UcdirError."""
     if (path / WEIGHTS).is_file():
         return path
-    if (path / LAST / WEIGHTS).is_file():
-        return path / LAST
+    if (path / ENCODER / WEIGHTS).is_file():
+        return path / ENCODER
     if not path.exists():
         raise UcdirError(f"encoder not found: '{path}'. Give a run folder or an encoder folder that ucdir train wrote.")
     raise UcdirError(
@@ -81,7 +81,7 @@ def rows_folder(path: Path, rows: str) -> Path:
     """
     if rows not in ROWS:
         raise UsageError(f"--rows '{rows}' is unknown. Use one of: {', '.join(ROWS)}.")
-    there = {name: folder for name in ROWS if (folder := path / f"{LAST}-{name}").joinpath(WEIGHTS).is_file()}
+    there = {name: folder for name in ROWS if (folder := path / f"{ENCODER}-{name}").joinpath(WEIGHTS).is_file()}
     there[read_config(last_encoder_folder(path)).rows] = last_encoder_folder(path)
     if rows not in there:
         found = ", ".join(name for name in ROWS if name in there) or "none of them"

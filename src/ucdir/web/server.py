@@ -18,6 +18,7 @@ from ucdir.errors import UcdirError, UsageError
 IDLE_SECONDS = 20.0
 MAX_CONNECTIONS = 512
 MAX_FILES = 4096
+MAX_PORT = 65535
 LAST_SECONDS = 30
 
 
@@ -48,8 +49,8 @@ class Connection(H11Protocol):
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that accepts connections on this address; UcdirError when it is taken, UsageError when it cannot be."""
-    if not 0 <= port <= 65535:
-        raise UsageError(f"--port {port}: expected 0 to 65535, 0 = any that is free.")
+    if not 0 <= port <= MAX_PORT:
+        raise UsageError(f"--port {port}: expected 0 to {MAX_PORT}, 0 = any that is free.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (socket.gaierror, UnicodeError) as error:
@@ -125,7 +126,8 @@ def _name(listening: socket.socket) -> str:
 
 def _refused(host: str, port: int, error: OSError) -> UcdirError:
     if error.errno == errno.EADDRINUSE:
-        return UcdirError(f"port {port} of {host} is taken by another program. Give another one: --port {port + 1}.")
+        other = port + 1 if port < MAX_PORT else port - 1
+        return UcdirError(f"port {port} of {host} is taken by another program. Give another one: --port {other}.")
     if error.errno in (errno.EACCES, errno.EPERM):
         return UcdirError(f"port {port} of {host} is not for this user. Give one above 1023: --port 8000.")
     return UsageError(f"--host '{host}' cannot be used ({error.strerror}). Give an address of this machine: 127.0.0.1, say.")

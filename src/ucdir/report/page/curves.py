@@ -11,7 +11,11 @@ from ucdir.report.run_facts import Curves, Series
 HEADINGS = {
     "label_free": ("Label-free scores", "Computed without any label; the label-free epoch is chosen by them."),
     "oracle": ("Oracle scores", "Computed with labels, only to compare: nothing that was learned has seen them."),
-    "terms": ("Terms", "Means over the steps of an epoch; drawn where a term's weight is above 0."),
+    "terms": (
+        "Terms",
+        "Means over the steps of an epoch; drawn where a term's weight is above 0. The total is their sum times their weights: "
+        "it rises while a weight rises, even if every term falls.",
+    ),
     "weights": ("Weights of the terms", "What each term counts in the total."),
     "speed": ("Learning rate and speed", ""),
 }
