@@ -27,7 +27,7 @@ from ucdir import cli
 from ucdir.commands import train as module
 from ucdir.commands.evaluate import evaluate
 from ucdir.commands.train import TrainResult
-from ucdir.config import Settings, load_settings
+from ucdir.config import Settings, load_settings, preset_names
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.learn import trainer as loop
 from ucdir.learn.checkpoint import load_checkpoint
@@ -154,6 +154,19 @@ def test_figures_of_every_epoch(whole: TrainResult) -> None:
     assert lines[-1]["terms"]["entropy"] > 0
     terms, weights = lines[-1]["terms"], lines[-1]["weights"]
     assert terms["total"] == pytest.approx(sum(weights[name] * terms[name] for name in weights), rel=1e-5)
+
+
+def test_a_loss_that_rises_with_its_weights_is_explained_once(whole: TrainResult) -> None:
+    """Cluster contrast rises from epoch 1 on, entropy and distance start in epoch 2."""
+    log = (whole.folder / "train.log").read_text()
+    assert log.count("the weights of cluster and entropy and distance are rising, and the loss with it") == 1
+    assert log.count("rising") == 1
+
+
+def test_weights_that_begin_to_rise_are_named_once() -> None:
+    assert module.rising_lines((), ()) == module.rising_lines(("cluster",), ("cluster",)) == []
+    (line,) = module.rising_lines(("cluster", "entropy"), ("cluster",))
+    assert line.startswith("the weight of entropy is rising, and the loss with it")
 
 
 def test_the_kept_encoders_are_those_of_their_epochs(whole: TrainResult) -> None:
@@ -1017,5 +1030,23 @@ def test_a_whole_run_through_the_command_line(
     assert "epoch 3/3" in errors
     shutil.rmtree(tmp_path / "run")
     code = exit_code(monkeypatch, *sources(world), "--out", tmp_path / "run", *flags[:-1], "--no-report")
-    assert re.search(r": 3 epochs, 0\.\d minutes of training\.\n", capsys.readouterr().out)
+    output = capsys.readouterr().out
+    assert re.search(r": 3 epochs, 0\.\d minutes of training\.\n", output)
+    assert f"Next: ucdir evaluate {tmp_path / 'run'}    or    ucdir index" in output
     same_run(tmp_path / "run", whole.folder)
+
+
+def test_without_classes_the_next_command_is_one_that_works(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text(small(optimiser__epochs=1, data__classes="none").to_toml())
+    assert exit_code(monkeypatch, *sources(world), "--out", tmp_path / "run", "--config", config, "--no-report") == 0
+    assert f"Next: ucdir index {tmp_path / 'run'} DIR --out gallery" in capsys.readouterr().out
+
+
+def test_help_names_every_preset(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert exit_code(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in preset_names())

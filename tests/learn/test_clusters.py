@@ -56,9 +56,9 @@ def test_converged_clusters_are_consistent(seed: int) -> None:
 
 def test_a_cluster_that_loses_all_its_images_starts_again_far_from_the_others() -> None:
     """Two starts on one place: one of them has no images until it is moved to the image farthest from its centroid."""
-    axes = torch.eye(3)
-    data = torch.cat([axes[[0]].repeat(5, 1), axes[[1]].repeat(5, 1), axes[[2]].repeat(2, 1)])
-    found = clusters._lloyd(data, axes[[0, 1, 1]], iterations=20)
+    near = F.normalize(torch.tensor([1.0, 0, 0, 0]) + 0.3 * torch.eye(4)[1:], dim=1)
+    data = torch.cat([near[[0]].repeat(5, 1), near[[1]].repeat(5, 1), near[[2]].repeat(2, 1)])
+    found = clusters._lloyd(data, near[[0, 1, 1]], iterations=20)
     assert torch.bincount(found.assignment, minlength=3).tolist() in ([5, 5, 2], [5, 2, 5])
     assert found.inertia == pytest.approx(0, abs=1e-6)
 

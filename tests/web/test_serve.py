@@ -1,5 +1,6 @@
 """`ucdir serve` as a real process behind a real socket: slow and broken uploads, signals, updates, wrong starts."""
 
+import errno
 import http.client
 import io
 import json
@@ -23,6 +24,7 @@ pytest.importorskip("python_multipart", reason="ucdir serve needs the extra 'ser
 pytest.importorskip("prometheus_client", reason="ucdir serve needs the extra 'serve'")
 
 from ucdir.cli import main
+from ucdir.web import server
 
 END = b"\r\n--x--\r\n"
 STARTING = "from ucdir.cli import main; main()"
@@ -345,6 +347,12 @@ def test_a_port_that_is_taken(galleries):
             1,
             f"ucdir: port {port} of 127.0.0.1 is taken by another program. Give another one: --port {port + 1}.\n",
         )
+
+
+def test_the_last_port_is_not_followed_by_another():
+    """65535 itself may be taken by somebody else here, so the sentence alone is looked at."""
+    refused = server._refused("127.0.0.1", 65535, OSError(errno.EADDRINUSE, "taken"))
+    assert str(refused).endswith("Give another one: --port 65534.")
 
 
 @pytest.mark.parametrize(
