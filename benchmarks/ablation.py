@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from looked_at import LookedAt, arguments, both_ways, look_at
 
-from ucdir.config import AlignSettings
-from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
+from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn import align as steps
 from ucdir.retrieval.expansion import HITS
+from ucdir.settings import AlignSettings
 
 FIGURES = ("P@50", "mAP@All")
 ALL = 1_000_000  # numbers in an embedding, more than there are

@@ -19,9 +19,9 @@ import torch
 from measure import machine
 from scale import memory_of
 
-from ucdir.config import AlignSettings
 from ucdir.learn.align import Seen, align
 from ucdir.model.alignment import DomainMemory
+from ucdir.settings import AlignSettings
 
 CLASSES, BLOCK = 100, 1024
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from looked_at import arguments, look_at
 from torch import Tensor
 
-from ucdir.retrieval.metrics import score
+from ucdir.scoring.metrics import score
 
 FOLDS, SHRINKAGE = 5, 0.1
 FIGURES = ("P@1", "P@50", "mAP@All")

@@ -17,15 +17,15 @@ import torch
 from looked_at import LookedAt, arguments, look_at
 from numpy.typing import NDArray
 
-from ucdir.config import AlignSettings
-from ucdir.data.partial import PARTIAL, kept_classes
-from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
+from ucdir.images.partial_classes import PARTIAL, kept_classes
+from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import align
+from ucdir.learn.calibration import calibrated
+from ucdir.learn.groups import find_groups
 from ucdir.model.confidence import NEAREST
-from ucdir.retrieval.calibrate import calibrated
 from ucdir.retrieval.expansion import expanded_among, hits_of
-from ucdir.retrieval.groups import find_groups
 from ucdir.retrieval.neighbours import nearest_rows
+from ucdir.settings import AlignSettings
 
 HITS, BINS, LIMITS = 10, 10, (0.0, 0.3, 0.5, 0.7)
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ucdir.retrieval.engines import SCHEMA, Engine, GalleryInfo, Place, image_id
-from ucdir.retrieval.places import open_engine, place_of
+from ucdir.gallery.interface import SCHEMA, Engine, GalleryInfo, Place, image_id
+from ucdir.gallery.locate import open_engine, place_of
 
 K, GOES = 10, 5
 COLUMNS = ("images", "engine", "write s", "open s", "1 query ms", "100 queries ms", "disk MB", "memory MB")

@@ -31,11 +31,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from ucdir.config import Settings, load_settings
-from ucdir.data.cache import PixelCache
-from ucdir.data.domain import Domain, load_domains
-from ucdir.data.plan import count_steps
-from ucdir.data.reading import worker_count
+from ucdir.images.domains import Domain, load_domains
+from ucdir.images.epoch_plan import count_steps
+from ucdir.images.pixel_cache import PixelCache
+from ucdir.images.reading import worker_count
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import kmeans
 from ucdir.learn.inputs import Pictures
@@ -43,6 +42,7 @@ from ucdir.learn.step import training_step
 from ucdir.learn.trainer import build_trainer
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
+from ucdir.settings import Settings, load_settings
 
 LIMIT = 10**11
 WEIGHTS = {"instance": 1.0, "cluster": 0.5, "entropy": 0.5, "distance": 0.5}

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from ucdir.config import load_settings
-from ucdir.data.cache import open_cache
-from ucdir.data.domain import class_ids, load_domains
-from ucdir.data.held_out import TEST, TRAIN
+from ucdir.embedding.backbone_features import embed_with
+from ucdir.images.domains import class_ids, load_domains
+from ucdir.images.held_out import TEST, TRAIN
+from ucdir.images.pixel_cache import open_cache
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
-from ucdir.retrieval.evaluate import EmbeddedDomain, evaluate_pair, expanded_domain
 from ucdir.retrieval.expansion import hits_of
-from ucdir.retrieval.features import embed_with
+from ucdir.scoring.directions import EmbeddedDomain, evaluate_pair, expanded_domain
+from ucdir.settings import load_settings
 
 FIGURES = ("P@50", "mAP@All")
 

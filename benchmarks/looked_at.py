@@ -8,14 +8,14 @@ from itertools import permutations
 import numpy as np
 import torch
 
-from ucdir.data.cache import open_cache
-from ucdir.data.domain import class_ids, load_domains
-from ucdir.data.style_views import DEFAULT_VIEWS
+from ucdir.embedding.view_features import view_features
+from ucdir.images.domains import class_ids, load_domains
+from ucdir.images.pixel_cache import open_cache
+from ucdir.images.style_views import DEFAULT_VIEWS
 from ucdir.learn.align import Seen
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import build_encoder
-from ucdir.retrieval.evaluate import EmbeddedDomain, evaluate_pair, expanded_domain
-from ucdir.retrieval.view_features import view_features
+from ucdir.scoring.directions import EmbeddedDomain, evaluate_pair, expanded_domain
 
 
 @dataclass(frozen=True)

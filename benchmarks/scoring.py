@@ -20,7 +20,7 @@ from measure import Apart, Work, in_turns, limits, machine, spread, times_faster
 from torch import Tensor
 
 from ucdir.model.device import reuse_buffers
-from ucdir.retrieval.metrics import score
+from ucdir.scoring.metrics import score
 
 KS = (50, 100, 200)
 

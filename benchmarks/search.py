@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from measure import machine, matrix_product, memory_copy, seconds
 
-from ucdir.retrieval.search import are_unit, nearest
+from ucdir.retrieval.exact_search import are_unit, nearest
 
 try:
     import faiss

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from looked_at import LookedAt, arguments, both_ways, look_at
 
-from ucdir.config import AlignSettings
-from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
+from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import Seen, align
 from ucdir.retrieval.expansion import HITS
-from ucdir.retrieval.training_free import centred, smoothed
+from ucdir.scoring.training_free import centred, smoothed
+from ucdir.settings import AlignSettings
 
 SIZES = ((3, 80), (4, 20), (7, 10), (7, 20), (7, 40), (7, 80))  # classes, images of each in each domain
 FIGURES = ("P@1", "capped P@10", "capped P@50", "mAP@All")

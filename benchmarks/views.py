@@ -23,11 +23,11 @@ from PIL import Image
 from plain import drawn, moco_views
 from torchvision import transforms
 
-from ucdir.data.batches import batches
-from ucdir.data.cache import PixelCache
-from ucdir.data.domain import Domain, load_domains
-from ucdir.data.plan import plan_epoch
-from ucdir.data.reading import read_ahead, worker_count
+from ucdir.images.domains import Domain, load_domains
+from ucdir.images.epoch_plan import plan_epoch
+from ucdir.images.pixel_cache import PixelCache
+from ucdir.images.reading import read_ahead, worker_count
+from ucdir.images.step_batches import batches
 from ucdir.model.device import choose_device
 
 BATCH, LIMIT = 64, 10**11

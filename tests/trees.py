@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ucdir.data.datasets import DOMAINNET, OFFICE31, OFFICE_HOME, PACS, VISDA, DatasetSpec
+from ucdir.datasets.catalogue import DOMAINNET, OFFICE31, OFFICE_HOME, PACS, VISDA, DatasetSpec
 
 FOLDER = {
     OFFICE_HOME.name: "OfficeHomeDataset_10072016",

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from ucdir.commands.demo import demo
     from ucdir.commands.evaluate import evaluate
     from ucdir.commands.index import index
-    from ucdir.commands.report import write_report
     from ucdir.commands.search import search
     from ucdir.commands.serve import serve
     from ucdir.commands.train import train
-    from ucdir.config import Settings
-    from ucdir.data.domain import Domain, load_domain, load_domains
-    from ucdir.data.image import open_rgb
+    from ucdir.embedding.embed import embed
     from ucdir.errors import UcdirError
+    from ucdir.gallery.folder import Gallery
+    from ucdir.images.domains import Domain, load_domain, load_domains
+    from ucdir.images.opening import open_rgb
     from ucdir.model.encoder import Encoder
-    from ucdir.retrieval.embed import embed
-    from ucdir.retrieval.gallery import Gallery
+    from ucdir.report.write import write_report
+    from ucdir.settings import Settings
 
 __version__ = "0.1.0"
 
@@ -48,24 +48,24 @@ __all__ = [
 ]
 
 _HOME = {
-    "Domain": "ucdir.data.domain",
+    "Domain": "ucdir.images.domains",
     "Encoder": "ucdir.model.encoder",
-    "Gallery": "ucdir.retrieval.gallery",
-    "Settings": "ucdir.config",
+    "Gallery": "ucdir.gallery.folder",
+    "Settings": "ucdir.settings",
     "UcdirError": "ucdir.errors",
     "benchmark": "ucdir.commands.benchmark",
     "check": "ucdir.commands.check",
     "demo": "ucdir.commands.demo",
-    "embed": "ucdir.retrieval.embed",
+    "embed": "ucdir.embedding.embed",
     "evaluate": "ucdir.commands.evaluate",
     "index": "ucdir.commands.index",
-    "load_domain": "ucdir.data.domain",
-    "load_domains": "ucdir.data.domain",
-    "open_rgb": "ucdir.data.image",
+    "load_domain": "ucdir.images.domains",
+    "load_domains": "ucdir.images.domains",
+    "open_rgb": "ucdir.images.opening",
     "search": "ucdir.commands.search",
     "serve": "ucdir.commands.serve",
     "train": "ucdir.commands.train",
-    "write_report": "ucdir.commands.report",
+    "write_report": "ucdir.report.write",
 }
 
 

@@ -150,7 +150,7 @@ def check(
     """Look for unreadable, odd and duplicate images before learning from them."""
     from ucdir.commands.check import check as run
     from ucdir.commands.check import refuse_without_images
-    from ucdir.report.check import check_document, check_view
+    from ucdir.report.terminal.check import check_document, check_view
     from ucdir.storage import write_text
 
     report = run(sources, classes=classes, split=split, workers=workers, bars=progress_bar)
@@ -217,7 +217,7 @@ def train(
 ) -> None:
     """Learn an encoder from two or more folders, without labels."""
     from ucdir.commands.train import train as run
-    from ucdir.config import load_settings, parse_assignments
+    from ucdir.settings import load_settings, parse_assignments
 
     flags = {
         "method.name": method,
@@ -314,7 +314,7 @@ def evaluate(
     """Score an encoder in both directions of every pair of domains, beside what needs no training."""
     from ucdir.commands.evaluate import evaluate as run
     from ucdir.errors import UsageError
-    from ucdir.report.scores import FIGURES, score_document, score_table
+    from ucdir.report.terminal.scores import FIGURES, score_document, score_table
 
     if figure not in FIGURES:
         raise UsageError(f"--figure '{figure}' is unknown. Use one of: {', '.join(FIGURES)}.")
@@ -387,9 +387,9 @@ def benchmark(
 
     from ucdir.commands.benchmark import benchmark as run
     from ucdir.commands.benchmark import default_settings
-    from ucdir.config import parse_assignments
     from ucdir.report.benchmark_facts import benchmark_document
     from ucdir.report.benchmark_tables import benchmark_table
+    from ucdir.settings import parse_assignments
 
     flags = {"encoder.weights": weights, "optimiser.epochs": epochs}
     given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(assign or ())
@@ -475,7 +475,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write one page about a run or a benchmark: curves, scores, answers, a map; it needs no network."""
-    from ucdir.commands.report import write_report as run
+    from ucdir.report.write import write_report as run
 
     result = run(folder, out, plots, device=device, precision=precision, workers=workers, seed=seed, bars=progress_bar)
     if as_json:
@@ -515,8 +515,8 @@ def index(
 ) -> None:
     """Embed folders of images for searching; again, to follow what was added, changed, moved or deleted."""
     from ucdir.commands.index import index as run
-    from ucdir.report.index import index_document, index_lines
-    from ucdir.retrieval.places import engine_flag
+    from ucdir.gallery.locate import engine_flag
+    from ucdir.report.terminal.index import index_document, index_lines
 
     result = run(
         encoder,
@@ -599,8 +599,8 @@ def export(
     encoder: Annotated[Path, typer.Argument(metavar="RUN", help="Run or encoder folder.")],
 ) -> None:
     """Write model.onnx into an encoder folder: search and serve then start in a second, without torch."""
+    from ucdir.model.encoder_folder import encoder_folder
     from ucdir.model.export import export_onnx
-    from ucdir.model.folder import encoder_folder
     from ucdir.model.runtime import EXPORTED
 
     folder = encoder_folder(encoder)
@@ -634,8 +634,8 @@ def search(
 ) -> None:
     """Find the images of a gallery that are most similar to a picture."""
     from ucdir.commands.search import search as run
-    from ucdir.report.hits import hit_document, hit_table
     from ucdir.report.search_page import write_search_page
+    from ucdir.report.terminal.hits import hit_document, hit_table
 
     result = run(
         gallery,
@@ -691,7 +691,7 @@ def serve(
     """Search galleries in a browser: drop or draw a picture. Programs use the same addresses."""
     from ucdir.commands.serve import Serving
     from ucdir.commands.serve import serve as run
-    from ucdir.data.image import MAX_PIXELS
+    from ucdir.images.opening import MAX_PIXELS
 
     def begun(serving: Serving) -> None:
         held = ", ".join(f"{name} ({count:,} images)" for name, count in serving.galleries)
@@ -729,9 +729,9 @@ def demo(
 ) -> None:
     """Draw two collections, learn to search one with the other, and show it: under three minutes on two cores."""
     from ucdir.commands.demo import demo as run
-    from ucdir.report.demo import demo_table
-    from ucdir.report.hits import hit_document, hit_table
-    from ucdir.report.scores import score_document
+    from ucdir.report.terminal.demo import demo_table
+    from ucdir.report.terminal.hits import hit_document, hit_table
+    from ucdir.report.terminal.scores import score_document
 
     result = run(out, seed, images_per_class, epochs, progress_bar, note)
     if as_json:
@@ -777,7 +777,7 @@ def data_prepare(
 ) -> None:
     """Make manifests of a public data set, and check that it is complete."""
     from ucdir.commands.data import prepare as run
-    from ucdir.report.data import prepared_document, prepared_lines
+    from ucdir.report.terminal.datasets import prepared_document, prepared_lines
 
     result = run(name, source, out, classes, download, allow_differences, bars=progress_bar, say=note)
     if as_json:
@@ -797,7 +797,7 @@ def data_info(
 ) -> None:
     """Say where a public data set comes from, its terms, what to fetch and how many images there should be."""
     from ucdir.commands.data import info as run
-    from ucdir.report.data import info_document, info_lines, overview_lines
+    from ucdir.report.terminal.datasets import info_document, info_lines, overview_lines
 
     specs = run(name)
     if as_json:

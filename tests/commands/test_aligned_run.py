@@ -15,12 +15,12 @@ import torch
 from small_run import draw_pair, rename_and_flatten
 
 from ucdir.commands.train import train
-from ucdir.config import load_settings
-from ucdir.data.domain import load_domains
+from ucdir.embedding.backbone_features import embed_with
 from ucdir.errors import InterruptedRun, UcdirError, UsageError
+from ucdir.images.domains import load_domains
 from ucdir.model.encoder import Encoder
-from ucdir.retrieval.evaluate import EmbeddedDomain, training_free
-from ucdir.retrieval.features import embed_with
+from ucdir.scoring.directions import EmbeddedDomain, training_free
+from ucdir.settings import load_settings
 
 SMALL = [
     "--backbone",

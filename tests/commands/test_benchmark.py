@@ -20,20 +20,20 @@ from safetensors.torch import save_file
 from small_run import GRADIENT
 from trees import files_of, smaller, write_tree
 
+from ucdir.benchmarking.cells import time_left
 from ucdir.cli import live_table
 from ucdir.commands.benchmark import benchmark, default_settings
-from ucdir.commands.benchmark_cells import time_left
-from ucdir.commands.train import train
-from ucdir.config import Settings, load_settings
-from ucdir.data.datasets import DOMAINNET, OFFICE_HOME, PACS
-from ucdir.data.domain import load_domain, load_domains
-from ucdir.data.prepare import prepare_dataset, preparing
+from ucdir.datasets.catalogue import DOMAINNET, OFFICE_HOME, PACS
+from ucdir.datasets.prepare import prepare_dataset, preparing
 from ucdir.drawing.collection import draw_collections
 from ucdir.errors import InterruptedRun, UcdirError, UsageError
+from ucdir.images.domains import load_domain, load_domains
+from ucdir.learn.run import carry_out
 from ucdir.model.encoder import build_encoder
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow, PublishedFigure, read_benchmark
 from ucdir.report.benchmark_tables import EPOCHS, benchmark_latex, benchmark_markdown, benchmark_table, seed_values, shown
 from ucdir.report.published import published_figures
+from ucdir.settings import Settings, load_settings
 from ucdir.storage import locked
 
 SMALL = GRADIENT | {
@@ -185,7 +185,7 @@ def test_what_is_finished_is_not_run_again(
 ) -> None:
     out, facts = first
     said: list[str] = []
-    monkeypatch.setattr("ucdir.commands.benchmark_cells.train", None)
+    monkeypatch.setattr("ucdir.benchmarking.cells.carry_out", None)
     again = benchmark(folders, out, ["frozen", "smoothed", "instance"], seeds=2, ks=(1, 3), settings=small(), say=said.append)
     assert again.rows == facts.rows
     assert said == ["3 of 3 cells were finished before"]
@@ -418,12 +418,12 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
 def test_whatever_ends_one_training_does_not_end_the_others(
     folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(sources: Sequence[str], out: Path, *given: Any, **named: Any) -> Any:
+    def failing(out: Path, *given: Any, **named: Any) -> Any:
         if out.name == "instance-seed0":
             raise MemoryError
-        return train(sources, out, *given, **named)
+        return carry_out(out, *given, **named)
 
-    monkeypatch.setattr("ucdir.commands.benchmark_cells.train", failing)
+    monkeypatch.setattr("ucdir.benchmarking.cells.carry_out", failing)
     with pytest.raises(UcdirError, match=r"instance, seed 0: MemoryError 1 of 2 cells are finished") as caught:
         benchmark(folders, tmp_path / "out", ["instance"], seeds=2, settings=small())
     assert isinstance(caught.value.__cause__, MemoryError)
@@ -476,7 +476,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, end: str) -> None:
     """At once, in the middle of their work."""
     script = (
         "import os, time\n"
-        "from ucdir.commands.benchmark_cells import leashed_workers\n"
+        "from ucdir.benchmarking.cells import leashed_workers\n"
         "if __name__ == '__main__':\n"
         "    with leashed_workers(1) as pool:\n"
         "        print(pool.submit(os.getpid).result(), flush=True)\n"

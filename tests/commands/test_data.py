@@ -18,10 +18,10 @@ from PIL import Image
 
 from ucdir.commands import data
 from ucdir.commands.data import fetch_files, info, prepare
-from ucdir.data.datasets import DATASETS, DOMAINNET, PACS, VISDA, DatasetSpec, RemoteFile, load_prepared
-from ucdir.data.domain import load_domains
+from ucdir.datasets.catalogue import DATASETS, DOMAINNET, PACS, VISDA, DatasetSpec, RemoteFile, load_prepared
 from ucdir.errors import UcdirError, UsageError
-from ucdir.report.data import info_document, info_lines, overview_lines, prepared_document, prepared_lines
+from ucdir.images.domains import load_domains
+from ucdir.report.terminal.datasets import info_document, info_lines, overview_lines, prepared_document, prepared_lines
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

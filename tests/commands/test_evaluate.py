@@ -14,13 +14,13 @@ from rich.console import Console
 
 from ucdir.cli import main
 from ucdir.commands.evaluate import evaluate
-from ucdir.data.image import open_rgb
+from ucdir.embedding.embed import embed
 from ucdir.errors import UcdirError, UsageError
+from ucdir.images.opening import open_rgb
 from ucdir.model.encoder import Encoder, build_encoder
-from ucdir.report.scores import score_document, score_table
-from ucdir.retrieval.embed import embed
-from ucdir.retrieval.metrics import score
-from ucdir.retrieval.training_free import centred, smoothed
+from ucdir.report.terminal.scores import score_document, score_table
+from ucdir.scoring.metrics import score
+from ucdir.scoring.training_free import centred, smoothed
 
 BACKBONE = "torchvision/shufflenet_v2_x0_5"
 SHAPES = ("disc", "box", "bar")
@@ -67,7 +67,7 @@ def test_an_image_is_decoded_once_for_all_encoders(work, tmp_path, monkeypatch):
         decoded[hashlib.sha256(image.tobytes()).hexdigest()] += 1
         return image
 
-    monkeypatch.setattr("ucdir.data.cache.open_rgb", counting)
+    monkeypatch.setattr("ucdir.images.pixel_cache.open_rgb", counting)
     given = {"device": "cpu", "precision": "float32", "resamples": 0}
     cached = evaluate(work / "run", cache_dir=str(tmp_path / "cache"), **given)
     assert len(decoded) == 24

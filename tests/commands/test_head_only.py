@@ -12,16 +12,16 @@ import torch
 from small_run import GRADIENT
 
 from ucdir.commands.train import train as train_and_report
-from ucdir.config import DataSettings, Settings, load_settings
-from ucdir.data.batches import StepBatch
-from ucdir.data.plan import StepPlan
 from ucdir.drawing.collection import draw_collections
+from ucdir.embedding.embed import embed
 from ucdir.errors import ImageError, InterruptedRun, UcdirError
+from ucdir.images.epoch_plan import StepPlan
+from ucdir.images.step_batches import StepBatch
 from ucdir.learn.checkpoint import load_checkpoint
 from ucdir.learn.inputs import Pictures
-from ucdir.learn.run import listed_images
+from ucdir.learn.run_log import listed_images
 from ucdir.model.encoder import Encoder
-from ucdir.retrieval.embed import embed
+from ucdir.settings import DataSettings, Settings, load_settings
 
 train = partial(train_and_report, report=False)
 
@@ -89,8 +89,8 @@ def test_what_the_backbone_gave_is_kept_and_taken(
     assert terms(tmp_path / "first") == terms(run)
     assert len(list((cache / "features").iterdir())) == 4  # of each domain the evaluation views and the training views
     copies = [shutil.copytree(source, tmp_path / "copy" / Path(source).name) for source in sources]
-    monkeypatch.setattr("ucdir.learn.features._views", None)
-    monkeypatch.setattr("ucdir.retrieval.features.embed", None)
+    monkeypatch.setattr("ucdir.learn.head_only._views", None)
+    monkeypatch.setattr("ucdir.embedding.backbone_features.embed", None)
     train([str(copy) for copy in copies], tmp_path / "second", head(data__cache_dir=str(cache)))
     assert terms(tmp_path / "second") == terms(run)
 

@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw
 from ucdir.cli import main
 from ucdir.commands.index import index
 from ucdir.commands.search import search
+from ucdir.embedding.embed import embed
 from ucdir.errors import ImageError, UcdirError, UsageError
+from ucdir.gallery.folder import Gallery
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.report.search_page import search_page, write_search_page
-from ucdir.retrieval.embed import embed
-from ucdir.retrieval.gallery import Gallery
 
 
 def save_picture(file, number, background="white"):

@@ -17,10 +17,10 @@ from PIL import Image
 from ucdir.commands.embed import embed
 from ucdir.commands.index import index
 from ucdir.errors import UcdirError, UsageError
+from ucdir.gallery.folder import Gallery
+from ucdir.gallery.journal import Journal
+from ucdir.gallery.update import Changes
 from ucdir.model.encoder import build_encoder
-from ucdir.retrieval.gallery import Gallery
-from ucdir.retrieval.journal import Journal
-from ucdir.retrieval.update import Changes
 
 
 def picture(file, seed):
@@ -48,7 +48,7 @@ def photos(tmp_path):
 @pytest.fixture
 def settled(monkeypatch):
     """Files count as settled at once: the tests cannot wait two seconds after each change."""
-    monkeypatch.setattr("ucdir.retrieval.look.SETTLED_NS", -(10**18))
+    monkeypatch.setattr("ucdir.gallery.embedder.SETTLED_NS", -(10**18))
 
 
 def run(encoder, photos, *more, **options):
@@ -87,7 +87,7 @@ def test_only_the_difference_is_embedded(photos, encoder, tmp_path):
 
 def test_a_file_that_did_not_change_is_not_even_read(photos, encoder, settled, monkeypatch):
     run(encoder, photos)
-    monkeypatch.setattr("ucdir.retrieval.look.read_file", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("ucdir.gallery.embedder.read_file", lambda path: pytest.fail(f"{path} was read"))
     assert run(encoder, photos).changes == Changes(unchanged=8)
 
 
@@ -193,7 +193,7 @@ def test_without_folders_there_must_be_a_gallery(encoder, tmp_path):
 
 
 def test_a_second_writer_waits_its_turn(photos, encoder, tmp_path):
-    from ucdir.retrieval.gallery import GalleryFolder
+    from ucdir.gallery.folder import GalleryFolder
 
     run(encoder, photos)
     with GalleryFolder(tmp_path / "g").lock(), pytest.raises(UcdirError, match="being written by another ucdir index"):
@@ -244,7 +244,7 @@ def test_kill_9_at_any_moment_leaves_a_gallery_that_opens(photos, encoder, tmp_p
 
 
 def test_what_a_killed_run_embedded_is_not_embedded_again(photos, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("ucdir.retrieval.journal.FLUSH_EVERY", 1)
+    monkeypatch.setattr("ucdir.gallery.journal.FLUSH_EVERY", 1)
     monkeypatch.setattr("ucdir.commands.index.GalleryInfo", None)  # dies when all is embedded and nothing is written
     with pytest.raises(TypeError):
         run(encoder, photos)

@@ -120,7 +120,7 @@ def test_one_process_speaks(together: tuple[Path, str]) -> None:
 def test_a_run_goes_on_with_another_number_of_processes(sources: list[str], alone: Path, tmp_path: Path) -> None:
     """One epoch by two processes, the second by one: as the first by one."""
     out = tmp_path / "run"
-    stopping = "import sys, torch.distributed as d; from ucdir.commands import train as t; keep = t._keep\n"
+    stopping = "import sys, torch.distributed as d; from ucdir.learn import run as t; keep = t._keep\n"
     stopping += "def stop(*a):\n    keep(*a); raise SystemExit(9)\nt._keep = stop\nfrom ucdir.cli import main; main()"
     script = tmp_path / "stop.py"
     script.write_text(stopping, encoding="utf-8")

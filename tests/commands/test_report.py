@@ -18,16 +18,16 @@ import pytest
 from PIL import Image
 from small_run import GRADIENT
 
-from ucdir.commands import report as module
-from ucdir.commands.report import write_report
 from ucdir.commands.train import train
-from ucdir.config import Settings, load_settings
 from ucdir.drawing.collection import draw_collections
 from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.label_free import LabelFreeScores
 from ucdir.progress import no_bars
+from ucdir.report import write as module
 from ucdir.report.page.curves import MEANINGS
 from ucdir.report.plots.svg import plain
+from ucdir.report.write import write_report
+from ucdir.settings import Settings, load_settings
 
 SMALL = GRADIENT | {
     "method.cluster_start": 0.0,
@@ -241,9 +241,9 @@ def test_what_scrolls_can_be_reached_and_has_a_name(run: Path, benchmark: Path, 
 
 
 def test_of_very_many_images_a_part_is_taken_and_said(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ucdir.commands import run_facts
+    from ucdir.report.gather import run as gathering
 
-    monkeypatch.setattr(run_facts, "MOST_IMAGES", 20)
+    monkeypatch.setattr(gathering, "MOST_IMAGES", 20)
     page = text_of(write_report(run, tmp_path / "page.html", device="cpu", precision="float32").page)
     assert re.search(r"are of 20 of \d+ images, drawn from seed 0", page)
 

@@ -24,19 +24,20 @@ from PIL import Image, ImageDraw
 from small_run import GRADIENT
 
 from ucdir import cli
-from ucdir.commands import train as module
+from ucdir.commands import train as command
 from ucdir.commands.evaluate import evaluate
-from ucdir.commands.train import TrainResult
-from ucdir.config import Settings, load_settings, preset_names
+from ucdir.embedding.embed import Embeddings
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
+from ucdir.learn import run as module
 from ucdir.learn import trainer as loop
 from ucdir.learn.checkpoint import load_checkpoint
 from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.learn.label_free import LabelFreeScores
+from ucdir.learn.run import TrainResult
 from ucdir.model.encoder import Encoder, build_encoder
-from ucdir.retrieval.embed import Embeddings
+from ucdir.settings import Settings, load_settings, preset_names
 
-train = partial(module.train, report=False)  # what a report holds is tested in test_report.py
+train = partial(command.train, report=False)  # what a report holds is tested in test_report.py
 
 SMALL = GRADIENT | {
     "method.encoder_momentum": 0.9,
@@ -229,7 +230,7 @@ def test_a_run_of_which_every_epoch_collapsed_has_no_chosen_encoder(
 ) -> None:
     collapse({1, 2, 3})
     said: list[str] = []
-    result = module.train(sources(world), tmp_path / "run", small(), say=said.append, report=True)
+    result = command.train(sources(world), tmp_path / "run", small(), say=said.append, report=True)
     assert result.chosen == {}
     assert said[-1].startswith("every epoch collapsed, so there is no label-free encoder")
     assert not [path for path in result.folder.glob("encoder-*") if path.name != "encoder-frozen"]
@@ -457,7 +458,7 @@ def test_resuming_a_finished_run_writes_nothing(
     run = copy_of(whole.folder, tmp_path / "run")
     (run / "report.html").write_text("the report")
     before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
-    result = module.train(out=run, resume=True)
+    result = command.train(out=run, resume=True)
     assert result == replace(
         whole, folder=run, encoder=run / "encoder", report=run / "report.html", seconds=result.seconds, was_finished=True
     )
@@ -469,7 +470,7 @@ def test_resuming_a_finished_run_writes_nothing(
 
 
 def test_resuming_a_finished_run_without_its_report_writes_that(whole: TrainResult, tmp_path: Path) -> None:
-    result = module.train(out=copy_of(whole.folder, tmp_path / "run"), resume=True)
+    result = command.train(out=copy_of(whole.folder, tmp_path / "run"), resume=True)
     assert result.report == tmp_path / "run" / "report.html"
     assert result.report.is_file()
     assert result.was_finished
@@ -507,7 +508,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from ucdir.commands.train import train
-from ucdir.config import load_settings
+from ucdir.settings import load_settings
 
 photo, sketch, out, config, when = sys.argv[1:]
 

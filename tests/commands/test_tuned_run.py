@@ -13,10 +13,10 @@ import torch
 from small_run import draw_pair, rename_and_flatten
 
 from ucdir.commands.train import train
-from ucdir.config import Settings, load_settings
 from ucdir.errors import InterruptedRun, UcdirError, UsageError
-from ucdir.learn.run import TUNING
 from ucdir.model.encoder import Encoder
+from ucdir.run_folder import TUNING
+from ucdir.settings import Settings, load_settings
 
 SMALL = {
     "encoder.backbone": "timm/test_resnet",

@@ -9,7 +9,7 @@ import pytest
 from small_run import GRADIENT
 
 from ucdir.drawing.collection import draw_collections
-from ucdir.learn.run import listed_images
+from ucdir.learn.run_log import listed_images
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ SMALL = GRADIENT | {
 VANISHES = """
 import sys
 from pathlib import Path
-import ucdir.retrieval.features as features
+import ucdir.embedding.backbone_features as features
 
 hashed, path = features.feature_file, Path(sys.argv.pop(1))
 

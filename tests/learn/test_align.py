@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from reference import align as slow
 from torch import Tensor
 
-from ucdir.config import AlignSettings
 from ucdir.errors import UcdirError
 from ucdir.learn.align import (
     Map,
@@ -30,6 +29,7 @@ from ucdir.learn.align import (
     whitening,
 )
 from ucdir.retrieval.neighbours import Near, average, choose_each_other, nearest_rows
+from ucdir.settings import AlignSettings
 
 CPU = torch.device("cpu")
 SMALL = AlignSettings(dim=8, group_counts=(3, 5), neighbours=4)

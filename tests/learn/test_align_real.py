@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from ucdir.config import AlignSettings
-from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE
+from ucdir.embedding.view_features import view_features
+from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import Aligned, Seen, align
 from ucdir.learn.aligned_run import LEAST_AGREEMENT
 from ucdir.model.device import choose_precision
 from ucdir.model.encoder import build_encoder
-from ucdir.retrieval.metrics import score
-from ucdir.retrieval.training_free import smoothed
-from ucdir.retrieval.view_features import view_features
+from ucdir.scoring.metrics import score
+from ucdir.scoring.training_free import smoothed
+from ucdir.settings import AlignSettings
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_imagenet.safetensors"

@@ -21,8 +21,7 @@ from reference.cumulative import cumulative_cluster_contrast
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ucdir.config import MethodSettings
-from ucdir.data.batches import StepBatch
+from ucdir.images.step_batches import StepBatch
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.learn.losses import (
@@ -38,8 +37,9 @@ from ucdir.learn.methods.ucdir import Ucdir
 from ucdir.learn.objective import DomainStep
 from ucdir.learn.schedules import cosine, ramp, stepped
 from ucdir.learn.step import training_step
-from ucdir.model.batchnorm import split_forward
-from ucdir.model.momentum import MomentumEncoder
+from ucdir.model.batch_norm import split_forward
+from ucdir.model.momentum_encoder import MomentumEncoder
+from ucdir.settings import MethodSettings
 
 GOLDEN = dict(np.load(Path(__file__).with_name("golden.npz")))
 OUTPUTS = sorted(name for name in GOLDEN if name.startswith("out."))

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ucdir.config import Settings
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.losses import normalised_rows, transport
 from ucdir.learn.methods import build_objective
 from ucdir.learn.methods.protoot import ProtoOT
 from ucdir.learn.objective import DomainStep
+from ucdir.settings import Settings
 
 GOLDEN = {name: torch.from_numpy(array) for name, array in np.load(Path(__file__).with_name("golden_protoot.npz")).items()}
 DOMAINS = ("A", "B")

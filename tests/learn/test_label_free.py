@@ -28,7 +28,7 @@ from ucdir.learn.label_free import (
     sampled_images,
     training_free_agreement,
 )
-from ucdir.retrieval.training_free import smoothed
+from ucdir.scoring.training_free import smoothed
 
 
 def rows(count: int, seed: int = 0) -> Tensor:

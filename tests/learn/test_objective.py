@@ -12,8 +12,7 @@ from reference import losses as slow
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ucdir.config import MethodSettings
-from ucdir.data.batches import StepBatch
+from ucdir.images.step_batches import StepBatch
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.methods.coda import Coda
@@ -21,8 +20,9 @@ from ucdir.learn.methods.ucdir import Ucdir
 from ucdir.learn.objective import DomainStep, Terms
 from ucdir.learn.step import training_step
 from ucdir.learn.trainer import summary
-from ucdir.model.momentum import MomentumEncoder
+from ucdir.model.momentum_encoder import MomentumEncoder
 from ucdir.model.processes import ALONE, Processes
+from ucdir.settings import MethodSettings
 
 WEIGHTS = {"instance": 0.9, "cluster": 0.7, "entropy": 0.5, "distance": 0.3}
 METHOD = MethodSettings(confidence=0.1, entropy_temperature=0.1, distance_temperature=0.05)

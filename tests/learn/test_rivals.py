@@ -10,7 +10,6 @@ from reference import losses as slow
 from torch import Tensor
 from torch.testing import assert_close
 
-from ucdir.config import Settings
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.losses import (
     classifier_distance,
@@ -26,6 +25,7 @@ from ucdir.learn.losses import (
 from ucdir.learn.methods import build_objective
 from ucdir.learn.methods.protoot import nearest_others
 from ucdir.learn.objective import DomainStep, Objective
+from ucdir.settings import Settings
 
 RIVALS = ("instance", "cluster", "prototype", "coda", "protoot")
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ucdir.config import OptimiserSettings, Settings
 from ucdir.learn.schedules import cosine, ramp, stepped
 from ucdir.learn.trainer import learning_rate
+from ucdir.settings import OptimiserSettings, Settings
 
 
 def test_cosine_by_hand() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ucdir.config import load_settings
-from ucdir.data.domain import Domain
-from ucdir.data.plan import epoch_rows
+from ucdir.images.domains import Domain
+from ucdir.images.epoch_plan import epoch_rows
 from ucdir.learn.tuning import Aim, Lesson, regression
+from ucdir.settings import load_settings
 
 SETTINGS = load_settings("tune", assignments={"align.group_counts": [4, 6]})
 

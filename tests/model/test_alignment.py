@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ucdir.errors import UcdirError
-from ucdir.learn.recognise import learn_recogniser, recognised
+from ucdir.learn.domain_recognition import learn_recogniser, recognised
 from ucdir.model.alignment import NEIGHBOURS, Alignment, DomainMemory
 from ucdir.model.encoder import Encoder, build_encoder
-from ucdir.model.folder import EncoderConfig
+from ucdir.model.encoder_folder import EncoderConfig
 
 
 def rows(count: int, dim: int, seed: int) -> Tensor:

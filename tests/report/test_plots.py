@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ucdir.errors import UcdirError
+from ucdir.report.facts import Series
 from ucdir.report.plots.axes import Scale, percent, short, ticks
 from ucdir.report.plots.bars import ClassBar, class_bars, most_changed
 from ucdir.report.plots.curves import curve, said
@@ -19,8 +20,7 @@ from ucdir.report.plots.heat import heat_map
 from ucdir.report.plots.marks import DARK, LIGHT, Box, Drawing, Line, Shape, Words
 from ucdir.report.plots.png import png_file
 from ucdir.report.plots.svg import inline_svg, plain, svg_file
-from ucdir.report.run_facts import Series
-from ucdir.retrieval.confusion import Confusion
+from ucdir.scoring.confusion import Confusion
 
 NASTY = "</script><b onload='x'>\"&\x07\udcff"
 

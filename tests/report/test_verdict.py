@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ucdir.report.page.scores import mean_figure, scores_section, without_training
-from ucdir.retrieval.evaluate import DomainCount, EmbeddedDomain, EvaluationReport, evaluate_methods
+from ucdir.scoring.directions import DomainCount, EmbeddedDomain, EvaluationReport, evaluate_methods
 
 LABELS = torch.tensor([0, 0, 1, 1])
 GOOD = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])  # all found first: 100

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from ucdir.retrieval import ties
-from ucdir.retrieval.search import nearest
+from ucdir.retrieval.exact_search import nearest
 from ucdir.retrieval.ties import tied_hits
 
 

@@ -22,16 +22,16 @@ pytest.importorskip("httpx2", reason="the test client needs httpx2")
 
 from fastapi.testclient import TestClient
 
+from ucdir.gallery.folder import Gallery
 from ucdir.model.confidence import Confidence, Curve
 from ucdir.model.runtime import load_query_encoder
-from ucdir.retrieval.gallery import Gallery
-from ucdir.web import catalogue
+from ucdir.web import galleries as catalogue
 from ucdir.web.app import create_app
-from ucdir.web.catalogue import Served
-from ucdir.web.limits import Limits
-from ucdir.web.page import FOLDER
+from ucdir.web.galleries import Served
+from ucdir.web.request_limits import Limits
 from ucdir.web.security import CONTENT_POLICY, LOOPBACK_NAMES, Rules
 from ucdir.web.service import build_service
+from ucdir.web.static_files import FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +168,8 @@ def test_an_upload_finds_what_the_gallery_finds(client, encoder, galleries, kind
         "domain": None,
         "is_strange": False,
     }
-    from ucdir.data.evaluation import evaluation_view
-    from ucdir.data.image import open_rgb
+    from ucdir.images.evaluation_view import evaluation_view
+    from ucdir.images.opening import open_rgb
 
     row = encoder(evaluation_view(open_rgb(io.BytesIO(content)), encoder.image_size)[None]).rows
     expected = Gallery.load(galleries[0]).search(row, 3).hits[0]
@@ -644,7 +644,7 @@ def knowing(drawn, tmp_path_factory):
     """A client of a gallery of photographs, whose encoder knows the domains photo and drawing."""
     from ucdir.commands.index import index
     from ucdir.commands.train import train
-    from ucdir.config import load_settings
+    from ucdir.settings import load_settings
 
     folder = tmp_path_factory.mktemp("knowing")
     small = {"encoder.backbone": "timm/test_resnet", "encoder.weights": "none", "encoder.image_size": 32}

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
 
+from ucdir.gallery.folder import Gallery
 from ucdir.model.runtime import load_query_encoder
-from ucdir.retrieval.gallery import Gallery
 from ucdir.web.app import create_app
-from ucdir.web.catalogue import Served
-from ucdir.web.limits import Limits
+from ucdir.web.galleries import Served
+from ucdir.web.request_limits import Limits
 from ucdir.web.security import Rules
 from ucdir.web.service import build_service
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from ucdir.retrieval.engines import GalleryImage
+from ucdir.gallery.interface import GalleryImage
 from ucdir.web.originals import CHUNK, Gone, content_of, disposition, is_untouched, open_indexed
 
 

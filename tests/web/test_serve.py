@@ -375,7 +375,7 @@ def test_wrong_starts_are_told_in_one_sentence(galleries, run_command, arguments
 
 
 def test_an_engine_that_is_none(galleries):
-    pytest.importorskip("ucdir.retrieval.milvus", reason="the Milvus engine is not in this tree")
+    pytest.importorskip("ucdir.gallery.milvus", reason="the Milvus engine is not in this tree")
     assert start(galleries[0], "--engine", "lake")[::2] == (
         2,
         "ucdir: --engine 'lake' is unknown. Use folder, milvus:FILE.db (Milvus Lite) or milvus:http://HOST:19530 (a server).\n",
@@ -429,7 +429,7 @@ def test_open_to_all_without_a_token_is_warned_of(launch, galleries):
 
 
 def test_the_service_starts_without_torch():
-    code = "import sys, ucdir.retrieval.gallery; before = 'torch' in sys.modules; import ucdir.web.app, ucdir.web.server, "
+    code = "import sys, ucdir.gallery.folder; before = 'torch' in sys.modules; import ucdir.web.app, ucdir.web.server, "
     code += "ucdir.commands.serve; sys.exit(3 if before else 'torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], check=False).returncode
     if ended == 3:

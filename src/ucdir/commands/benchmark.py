@@ -9,23 +9,23 @@ from typing import Any
 
 import torch
 
-from ucdir.commands.benchmark_cells import TRAINED, TRAINING_FREE, Cell, Task, run_cells
-from ucdir.commands.benchmark_folder import Tables, refuse_other_images, refuse_other_settings, tell_rows_left_out
-from ucdir.commands.evaluate import check_classes
-from ucdir.commands.report import write_report
-from ucdir.commands.train import on_domains
-from ucdir.config import DEFAULT_PRESET, Settings, did_you_mean, load_settings, value_of
-from ucdir.data.datasets import DOCUMENT, PreparedSet, load_prepared
-from ucdir.data.domain import Domain, load_domains
-from ucdir.data.held_out import TRAIN, split_source
-from ucdir.data.partial import PARTIAL, partial_sources
+from ucdir.benchmarking.cells import TRAINED, TRAINING_FREE, Cell, Task, run_cells
+from ucdir.benchmarking.folder import Tables, refuse_other_images, refuse_other_settings, tell_rows_left_out
+from ucdir.datasets.catalogue import DOCUMENT, PreparedSet, load_prepared
 from ucdir.errors import UcdirError, UsageError
+from ucdir.images.domains import Domain, load_domains
+from ucdir.images.held_out import TRAIN, split_source
+from ucdir.images.partial_classes import PARTIAL, partial_sources
 from ucdir.learn.aligned_run import refuse_too_few
+from ucdir.learn.run import on_domains
 from ucdir.learn.trainer import check_sizes
 from ucdir.model.device import choose_device
 from ucdir.model.pretrained import WITHOUT_FILE, require_start
 from ucdir.progress import Bars, no_bars, no_words
 from ucdir.report.benchmark_facts import BenchmarkFacts
+from ucdir.report.write import write_report
+from ucdir.scoring.encoders import check_classes
+from ucdir.settings import DEFAULT_PRESET, Settings, did_you_mean, load_settings, value_of
 from ucdir.storage import locked
 
 DEFAULT_METHODS = (*TRAINING_FREE, "instance", "ucdir", "protoot", "align")
@@ -61,7 +61,7 @@ def benchmark(
     pairs      NAME-NAME; default: those of the data set, or all
     seeds      how many: 0, 1, ...
     protocols  paper: train, query and gallery images are the same; held-out: queries and gallery were not trained on; half-a,
-               half-b, private: as in paper, but the domains of a pair do not hold the same classes (see `data/partial.py`)
+               half-b, private: as in paper, but the domains of a pair do not hold the same classes
     ks         cut-offs; default: those of the data set, or 1 5 15 50
     settings   of every training; default: see `default_settings`
     devices    one worker for each; auto = every CUDA device there is, or the CPU

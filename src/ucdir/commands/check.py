@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from ucdir.data.check import CheckReport, check_domains
-from ucdir.data.domain import load_domains
 from ucdir.errors import UcdirError
+from ucdir.images.check import CheckReport, check_domains
+from ucdir.images.domains import load_domains
 from ucdir.progress import Bars, no_bars
 
 

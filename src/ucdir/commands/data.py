@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ucdir.data.archives import require_space
-from ucdir.data.datasets import DATASETS, DatasetSpec, RemoteFile, dataset
-from ucdir.data.download import Downloaded, arrived_of
-from ucdir.data.download import download as fetch
-from ucdir.data.prepare import Prepared, prepare_dataset, preparing
+from ucdir.datasets.archives import require_space
+from ucdir.datasets.catalogue import DATASETS, DatasetSpec, RemoteFile, dataset
+from ucdir.datasets.downloads import Downloaded, arrived_of
+from ucdir.datasets.downloads import download as fetch
+from ucdir.datasets.prepare import Prepared, prepare_dataset, preparing
 from ucdir.errors import UcdirError, UsageError
 from ucdir.progress import Bars, no_bars, no_words
 

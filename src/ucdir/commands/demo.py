@@ -10,13 +10,13 @@ from ucdir.commands.evaluate import evaluate
 from ucdir.commands.index import index
 from ucdir.commands.search import search
 from ucdir.commands.train import train
-from ucdir.config import load_settings
 from ucdir.drawing.collection import Drawn, draw_collections
 from ucdir.errors import UsageError
+from ucdir.gallery.search_result import SearchResult
 from ucdir.progress import Bars, no_bars
-from ucdir.report.grid import GridHit, GridRow, draw_hits_grid
-from ucdir.retrieval.answers import SearchResult
-from ucdir.retrieval.evaluate import EvaluationReport
+from ucdir.report.hit_grid import GridHit, GridRow, draw_hits_grid
+from ucdir.scoring.directions import EvaluationReport
+from ucdir.settings import load_settings
 from ucdir.storage import write_text
 
 KS, HITS = (1, 5, 15), 7

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ucdir.commands.index import refuse_empty, told_encoder
-from ucdir.data.domain import load_domains
 from ucdir.errors import ImageError, UsageError
+from ucdir.gallery.embedder import Before, Looker, looker_of, with_helpers
+from ucdir.gallery.folder import write_rows
+from ucdir.gallery.journal import Journal
+from ucdir.gallery.update import refuse_empty, update
+from ucdir.images.domains import load_domains
 from ucdir.model.encoder import Encoder
+from ucdir.model.encoder_folder import chosen_encoder
 from ucdir.model.processes import joined
 from ucdir.progress import Bars, no_bars, no_words
-from ucdir.retrieval.gallery import write_rows
-from ucdir.retrieval.journal import Journal
-from ucdir.retrieval.look import Before, Looker, looker_of, with_helpers
-from ucdir.retrieval.update import update
 from ucdir.storage import atomic_file, clear_write_errors
 
 
@@ -58,7 +58,7 @@ def embed(
     with joined() as processes:
         if not processes.is_first:
             bars = no_bars
-        model = processes.first(lambda: Encoder.load(told_encoder(encoder, rows, say)))
+        model = processes.first(lambda: Encoder.load(chosen_encoder(encoder, rows, say)))
         looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
         return with_helpers(looker, lambda: _embed(sources, out, classes, split, looker, overwrite, bars))
 

@@ -1,36 +1,25 @@
 """`ucdir evaluate`: how often is what an encoder finds in the other domain of the same class?"""
 
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from ucdir.config import DataSettings, stored_settings
-from ucdir.data.cache import PixelCache, open_cache
-from ucdir.data.domain import Domain, class_ids, load_domains
 from ucdir.errors import UcdirError, UsageError
+from ucdir.images.domains import Domain, load_domains
+from ucdir.images.pixel_cache import PixelCache, open_cache
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
-from ucdir.model.folder import last_encoder_folder
+from ucdir.model.encoder_folder import last_encoder_folder
 from ucdir.progress import Bars, no_bars, no_words
-from ucdir.retrieval.embed import Embeddings
-from ucdir.retrieval.evaluate import (
-    DEFAULT_KS,
-    DomainCount,
-    EmbeddedDomain,
-    EvaluationReport,
-    evaluate_methods,
-    smoothed_domains,
-    training_free,
-)
 from ucdir.retrieval.expansion import hits_of
-from ucdir.retrieval.features import embed_with
 from ucdir.run_folder import ALIGNED, CHOSEN, is_run_folder
 from ucdir.run_folder import FROZEN as FROZEN_ENCODER
+from ucdir.scoring.directions import (
+    DEFAULT_KS,
+    EvaluationReport,
+)
+from ucdir.scoring.encoders import FROZEN, check_classes, score_encoders
+from ucdir.settings import DataSettings, stored_settings
 
-FROZEN, SMOOTHED = "frozen", "smoothed"
 OTHER_ENCODERS = {
     "trained (label-free epoch)": CHOSEN["label-free"],
     "trained (oracle epoch)": CHOSEN["oracle"],
@@ -92,44 +81,6 @@ def evaluate(
     )
 
 
-def score_encoders(
-    encoders: Mapping[str, Encoder],
-    domains: Sequence[Domain],
-    ks: Sequence[int],
-    device: torch.device,
-    precision: str,
-    batch_size: int = 64,
-    workers: int = 0,
-    resamples: int = 1000,
-    seed: int = 0,
-    bars: Bars = no_bars,
-    cache: PixelCache | None = None,
-    also_smoothed: Sequence[str] = (),
-    expand: Mapping[str, int] | None = None,
-) -> EvaluationReport:
-    """Embed domains that have classes with several encoders and score all directions.
-
-    encoders        by the name of their row; the one called `frozen` also gives the rows centred and smoothed
-    also_smoothed   names of encoders that also give a row `NAME + smoothed`
-    expand          name of an encoder -> hits that queries move toward in its row `NAME + expanded`; 0 = no such row
-    cache           where views and what backbones give are looked for and kept
-    """
-    class_names, labels = class_ids(domains)
-    with bars("embedding", len(encoders) * sum(len(domain) for domain in domains)) as advance:
-        embedded = [
-            embed_with(encoders, domain.paths, device, precision, batch_size, workers, advance, cache, domain.name)
-            for domain in domains
-        ]
-    named = {name: _named(domains, labels, [found[name] for found in embedded]) for name in encoders}
-    counts = tuple(_count(*parts) for parts in zip(domains, labels, (next(iter(f.values())) for f in embedded), strict=True))
-    frozen = named.pop(FROZEN, None)
-    methods = (training_free(frozen) if frozen is not None else {}) | named
-    methods |= {f"{name} + {SMOOTHED}": smoothed_domains(named[name]) for name in also_smoothed}
-    moving = {name: hits for name, hits in (expand or {}).items() if hits}
-    with bars("scoring", (len(methods) + len(moving)) * len(domains) * (len(domains) - 1)) as advance:
-        return evaluate_methods(methods, class_names, counts, ks, resamples, seed, advance, moving)
-
-
 def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str | None, split: str | None) -> tuple[Domain, ...]:
     settings = _run_data(encoder)
     if not sources:
@@ -152,31 +103,6 @@ def _cache(encoder: Path | None, folder: str | None) -> PixelCache | None:
     """Where views and features are kept: in `folder`, where the run kept them, or in the user's cache."""
     data = _run_data(encoder) or DataSettings()
     return open_cache(folder or data.cache_dir, data.cache_gb, no_words)
-
-
-def check_classes(domains: Sequence[Domain]) -> None:
-    """UcdirError when a domain has no classes, or two share none."""
-    names = [{name for name in domain.classes or () if name is not None} for domain in domains]
-    for domain, own in zip(domains, names, strict=True):
-        if not own:
-            raise UcdirError(
-                f"domain '{domain.name}' has no classes, and only classes tell right hits from wrong "
-                "ones: looked in "
-                f"'{domain.source}'. Sort its images into class folders, or give a manifest with a class "
-                "column."
-            )
-    for (first, left), (second, right) in combinations(zip(domains, names, strict=True), 2):
-        if not left & right:
-            raise UcdirError(
-                f"domains '{first.name}' and '{second.name}' share no class by name: {_listed(left)} "
-                f"against {_listed(right)}. "
-                "Give equal classes equal names."
-            )
-
-
-def _listed(names: set[str], most: int = 8) -> str:
-    shown = ", ".join(sorted(names)[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _encoders(
@@ -202,25 +128,3 @@ def _encoders(
     epochs = {name: folder.parent / part for name, part in OTHER_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
     return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, last.config.rows or "trained": last}
-
-
-def _named(
-    domains: Sequence[Domain], labels: Sequence[np.ndarray], embedded: Sequence[Embeddings]
-) -> tuple[EmbeddedDomain, ...]:
-    return tuple(
-        EmbeddedDomain(domain.name, part.rows, torch.from_numpy(ids)[part.image_ids])
-        for domain, ids, part in zip(domains, labels, embedded, strict=True)
-    )
-
-
-def _count(domain: Domain, labels: np.ndarray, embedded: Embeddings) -> DomainCount:
-    if len(embedded.rows) == 0:
-        first = embedded.unreadable[0]
-        raise UcdirError(
-            f"none of the {len(domain)} images of domain '{domain.name}' can be read (the first: "
-            f"'{first.path}': {first.reason}). "
-            f"Run ucdir check {domain.source} to see why."
-        )
-    with_class = int((labels[embedded.image_ids.numpy()] >= 0).sum())
-    unreadable = tuple((error.path, error.reason) for error in embedded.unreadable)
-    return DomainCount(domain.name, len(embedded.rows), with_class, unreadable)

@@ -8,22 +8,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ucdir.data.domain import Domain, load_domains
 from ucdir.errors import ImageError, UcdirError, UsageError
+from ucdir.gallery.embedder import Before, Looker, looker_of, with_helpers
+from ucdir.gallery.interface import GalleryInfo, Place
+from ucdir.gallery.journal import Journal
+from ucdir.gallery.locate import engine_flag, place_of
+from ucdir.gallery.update import IndexResult, Updated, refuse_empty, update
+from ucdir.images.domains import Domain, load_domains
 from ucdir.model.encoder import Encoder
+from ucdir.model.encoder_folder import chosen_encoder
 from ucdir.model.export import can_export, export_onnx
-from ucdir.model.folder import encoder_folder, rows_folder
 from ucdir.model.processes import joined
 from ucdir.model.runtime import is_exported
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.collapse import collapse_sentence, is_collapsed
-from ucdir.retrieval.engines import GalleryInfo, Place
-from ucdir.retrieval.journal import Journal
-from ucdir.retrieval.look import Before, Looker, looker_of, with_helpers
-from ucdir.retrieval.picks import evenly_spread
-from ucdir.retrieval.places import engine_flag, place_of
-from ucdir.retrieval.update import IndexResult, Updated, update
-from ucdir.run_folder import ENCODER, LABEL_FREE
+from ucdir.scoring.collapse import collapse_sentence, is_collapsed
+from ucdir.scoring.picks import evenly_spread
 
 SAMPLED = 1000
 
@@ -73,7 +72,7 @@ def index(
     with joined() as processes:
         if not processes.is_first:
             bars = no_bars
-        folder = processes.first(lambda: told_encoder(encoder, rows, say))
+        folder = processes.first(lambda: chosen_encoder(encoder, rows, say))
         model = processes.first(lambda: Encoder.load(folder))
         looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
 
@@ -85,16 +84,6 @@ def index(
         if export and processes.is_first:
             _export(folder, say)
     return result
-
-
-def told_encoder(encoder: Path, rows: str | None, say: Callable[[str], None]) -> Path:
-    """The encoder folder, said where it is one of several of a run. rows: see `index`."""
-    if rows is not None:
-        return rows_folder(encoder, rows)
-    folder = encoder_folder(encoder)
-    if folder.name == LABEL_FREE != encoder.name:
-        say(f"encoder: {folder}, the epoch chosen without labels ({encoder / ENCODER} is the last)")
-    return folder
 
 
 @dataclass(frozen=True)
@@ -203,17 +192,6 @@ def _warn_of_collapse(updated: Updated, say: Callable[[str], None]) -> None:
         own = np.flatnonzero(of_image == name)
         if is_collapsed(torch.from_numpy(updated.rows(own[evenly_spread(len(own), SAMPLED)]))):
             say(f"warning: {collapse_sentence([name])}: any of them may be found first. Use another encoder.")
-
-
-def refuse_empty(updated: Updated, domains: Sequence[Domain]) -> None:
-    """End when no image could be read."""
-    if updated.images.num_rows:
-        return
-    _, first = updated.unreadable[0]
-    raise UcdirError(
-        f"none of the {len(updated.unreadable)} images can be read (the first: '{first.path}': {first.reason}), "
-        f"so nothing was written. Run ucdir check {' '.join(str(domain.source) for domain in domains)} to see why."
-    )
 
 
 def _info(

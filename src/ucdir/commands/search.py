@@ -6,19 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ucdir.data.domain import load_domain
-from ucdir.data.evaluation import Viewing
-from ucdir.data.reading import read_seen
 from ucdir.errors import ImageError, UcdirError, UsageError
+from ucdir.gallery.ask import Way, ask
+from ucdir.gallery.interface import Where
+from ucdir.gallery.locate import FOLDER, gallery_encoder, open_engine
+from ucdir.gallery.search_result import QueryHits, SearchResult
+from ucdir.images.domains import load_domain
+from ucdir.images.evaluation_view import Viewing
+from ucdir.images.reading import read_seen
 from ucdir.model.confidence import Confidence
-from ucdir.model.folder import WEIGHTS
-from ucdir.model.runtime import Encoded, QueryEncoder, joined, load_query_encoder
+from ucdir.model.runtime import Encoded, QueryEncoder, joined
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.answers import QueryHits, SearchResult
-from ucdir.retrieval.asking import Way, ask
-from ucdir.retrieval.engines import GalleryInfo, Where
 from ucdir.retrieval.expansion import hits_of
-from ucdir.retrieval.places import FOLDER, engine_flag, open_engine
 
 
 def search(
@@ -81,27 +80,6 @@ def _least(wanted: float, confidence: Confidence | None) -> float:
             "a run of method align."
         )
     return wanted
-
-
-def gallery_encoder(
-    info: GalleryInfo,
-    gallery: str,
-    encoder: Path | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    runtime: str = "auto",
-    engine: str = FOLDER,
-) -> QueryEncoder:
-    """The encoder that made a gallery; UcdirError when it has moved or is another one."""
-    recorded = Path(info.encoder_path)
-    if encoder is None and not (recorded / WEIGHTS).is_file():
-        raise UcdirError(
-            f"the encoder of gallery '{gallery}' is no longer at '{recorded}'. Say where it is now with --encoder FOLDER."
-        )
-    folder = encoder or recorded
-    loaded = load_query_encoder(folder, device, precision, runtime)
-    info.require_encoder(loaded.fingerprint, folder, gallery, engine_flag(engine))
-    return loaded
 
 
 def _embed(

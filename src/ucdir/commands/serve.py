@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ucdir.commands.search import gallery_encoder
-from ucdir.data.image import MAX_PIXELS
 from ucdir.errors import UcdirError, UsageError
+from ucdir.gallery.interface import Engine
+from ucdir.gallery.locate import FOLDER, engine_flag, gallery_encoder, open_engine
+from ucdir.images.opening import MAX_PIXELS
 from ucdir.model.runtime import QueryEncoder
-from ucdir.retrieval.engines import Engine
-from ucdir.retrieval.places import FOLDER, engine_flag, open_engine
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 TOKEN_VARIABLE = "UCDIR_TOKEN"
@@ -64,8 +63,8 @@ def serve(
     """
     _check_installed()
     from ucdir.web.app import create_app
-    from ucdir.web.catalogue import Served
-    from ucdir.web.limits import Limits
+    from ucdir.web.galleries import Served
+    from ucdir.web.request_limits import Limits
     from ucdir.web.security import LOOPBACK_NAMES, Rules
     from ucdir.web.server import is_loopback, listen, page_address, run
     from ucdir.web.service import build_service

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ucdir.config import AlignSettings
 from ucdir.errors import UcdirError
 from ucdir.retrieval.neighbours import average, choose_each_other, nearest_rows
-from ucdir.retrieval.picks import evenly_spread
+from ucdir.scoring.picks import evenly_spread
+from ucdir.settings import AlignSettings
 
 BLOCK = 512  # images at a time
 SAMPLE = 20_000  # images of a domain that the map and the groups are learned from

@@ -9,27 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ucdir.config import Settings
-from ucdir.data.domain import Domain
-from ucdir.data.style_views import DEFAULT_VIEWS, KEEPING_STYLE, PLAIN
+from ucdir.embedding.view_features import ViewFeatures, view_features
 from ucdir.errors import ImageError, UsageError
+from ucdir.images.domains import Domain
+from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE, PLAIN
 from ucdir.learn.align import Domain as Placed
 from ucdir.learn.align import Seen, align
 from ucdir.learn.align import smoothed as averaged
+from ucdir.learn.calibration import calibrated
+from ucdir.learn.domain_recognition import learn_recogniser, recognised
+from ucdir.learn.groups import find_groups
 from ucdir.learn.inputs import Compute, refuse_many_unreadable
-from ucdir.learn.recognise import learn_recogniser, recognised
-from ucdir.learn.run import write_images
+from ucdir.learn.run_log import write_images
 from ucdir.learn.tuning import Lesson, tuned
 from ucdir.model.alignment import Alignment, DomainMemory, Recogniser
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
-from ucdir.retrieval.calibrate import calibrated
-from ucdir.retrieval.collapse import is_collapsed
 from ucdir.retrieval.expansion import hits_of
-from ucdir.retrieval.groups import find_groups
-from ucdir.retrieval.training_free import centred, smoothed
-from ucdir.retrieval.view_features import ViewFeatures, view_features
 from ucdir.run_folder import ALIGNED, CENTRED, ENCODER, FROZEN, SMOOTHED, TUNING
+from ucdir.scoring.collapse import is_collapsed
+from ucdir.scoring.training_free import centred, smoothed
+from ucdir.settings import Settings
 
 FEWEST = 40  # images of a domain that groups can be found among
 FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds

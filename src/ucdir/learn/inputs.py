@@ -6,16 +6,16 @@ from typing import Protocol
 
 import torch
 
-from ucdir.config import Settings
-from ucdir.data.batches import StepBatch, batches
-from ucdir.data.cache import PixelCache
-from ucdir.data.domain import Domain
-from ucdir.data.plan import StepPlan, key_groups, plan_epoch
+from ucdir.embedding.backbone_features import backbone_features
+from ucdir.embedding.embed import Embeddings, embed
 from ucdir.errors import ImageError, UcdirError
+from ucdir.images.domains import Domain
+from ucdir.images.epoch_plan import StepPlan, key_groups, plan_epoch
+from ucdir.images.pixel_cache import PixelCache
+from ucdir.images.step_batches import StepBatch, batches
 from ucdir.model.encoder import Encoder
 from ucdir.model.processes import ALONE, Processes
-from ucdir.retrieval.embed import Embeddings, embed
-from ucdir.retrieval.features import backbone_features
+from ucdir.settings import Settings
 
 Progress = Callable[[int], None]
 

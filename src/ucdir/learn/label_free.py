@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ucdir.learn.clusters import Clusters
-from ucdir.retrieval.search import Neighbours, nearest
+from ucdir.retrieval.exact_search import Neighbours, nearest
 from ucdir.retrieval.ties import tied_hits
-from ucdir.retrieval.training_free import smoothed
+from ucdir.scoring.training_free import smoothed
 
 SAMPLE = 4_000  # images of a domain, at most, in a reference
 HITS = 50  # of an image in a reference, at most

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ucdir.config import MethodSettings
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.schedules import ramp
+from ucdir.settings import MethodSettings
 
 
 @dataclass(frozen=True)

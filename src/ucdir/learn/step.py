@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ucdir.data.batches import StepBatch
+from ucdir.images.step_batches import StepBatch
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.objective import DomainStep, Objective, Terms
 from ucdir.model.device import autocast
-from ucdir.model.momentum import MomentumEncoder
+from ucdir.model.momentum_encoder import MomentumEncoder
 from ucdir.model.processes import ALONE, Processes, without_sync
 
 

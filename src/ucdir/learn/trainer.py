@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ucdir.config import OptimiserSettings, Settings
-from ucdir.data.domain import Domain
-from ucdir.data.plan import count_steps, key_groups
+from ucdir.embedding.embed import Embeddings
 from ucdir.errors import UsageError
+from ucdir.images.domains import Domain
+from ucdir.images.epoch_plan import count_steps, key_groups
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.checkpoint import BestEpoch, ResumeState
 from ucdir.learn.clusters import Clusters, kmeans
@@ -23,14 +23,14 @@ from ucdir.learn.methods import build_objective
 from ucdir.learn.objective import Objective, Terms
 from ucdir.learn.schedules import cosine, stepped
 from ucdir.learn.step import training_step
-from ucdir.model.batchnorm import synchronise
+from ucdir.model.batch_norm import synchronise
 from ucdir.model.device import avoid_slow_kernels, reuse_buffers
 from ucdir.model.encoder import Encoder
-from ucdir.model.momentum import MomentumEncoder
+from ucdir.model.momentum_encoder import MomentumEncoder
 from ucdir.model.processes import ALONE, Processes
 from ucdir.progress import Bars, no_bars
-from ucdir.retrieval.collapse import is_collapsed
-from ucdir.retrieval.embed import Embeddings
+from ucdir.scoring.collapse import is_collapsed
+from ucdir.settings import OptimiserSettings, Settings
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ucdir.config import EncoderSettings, Settings, TuneSettings
-from ucdir.data.batches import StepBatch, batches
-from ucdir.data.domain import Domain
-from ucdir.data.plan import StepPlan, count_steps, epoch_rows
-from ucdir.data.style_views import PLAIN
+from ucdir.embedding.view_features import view_features
 from ucdir.errors import UcdirError, UsageError
+from ucdir.images.domains import Domain
+from ucdir.images.epoch_plan import StepPlan, count_steps, epoch_rows
+from ucdir.images.step_batches import StepBatch, batches
+from ucdir.images.style_views import PLAIN
 from ucdir.learn.align import Scatter, groupings, smoothed, student
 from ucdir.learn.checkpoint import write_content
 from ucdir.learn.inputs import Compute, views_on_device
@@ -27,7 +27,7 @@ from ucdir.model.backbones import build_backbone
 from ucdir.model.device import autocast, reuse_buffers
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Bars
-from ucdir.retrieval.view_features import view_features
+from ucdir.settings import EncoderSettings, Settings, TuneSettings
 
 SHRINKAGE = 0.02  # of the regression that the linear layer starts as
 WARM_UP = 0.1  # fraction of all steps in which the learning rate rises

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ucdir.errors import UcdirError
 from ucdir.model.alignment import Alignment, Placed
 from ucdir.model.backbones import Backbone, build_backbone
-from ucdir.model.folder import FORMAT_VERSION, EncoderConfig, read_config
+from ucdir.model.encoder_folder import FORMAT_VERSION, EncoderConfig, read_config
 from ucdir.model.pretrained import MatchReport, load_weights
 from ucdir.storage import atomic_file, atomic_folder, write_text
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ucdir.errors import UcdirError, UsageError
 from ucdir.model.confidence import Confidence
-from ucdir.model.folder import WEIGHTS, encoder_folder, read_config
+from ucdir.model.encoder_folder import WEIGHTS, encoder_folder, read_config
 
 EXPORTED = "model.onnx"
 RUNTIMES = ("auto", "torch", "onnx")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ucdir.errors import UcdirError
-from ucdir.report.choice import Choice
+from ucdir.report.epoch_choice import Choice
 
 RESULTS = "results.json"
 ALL = "all"

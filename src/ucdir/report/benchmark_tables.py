@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow
-from ucdir.report.columns import Columns, Row
+from ucdir.report.terminal.columns import Columns, Row
 
 MEAN = "mean"
 EPOCHS = (None, "last", "last + expanded", "label-free", "label-free + smoothed", "oracle")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from ucdir.data.image import open_rgb
 from ucdir.errors import ImageError
-from ucdir.retrieval.answers import QueryHits, SearchResult
-from ucdir.retrieval.engines import Hit
+from ucdir.gallery.interface import Hit
+from ucdir.gallery.search_result import QueryHits, SearchResult
+from ucdir.images.opening import open_rgb
 from ucdir.storage import write_text
 
 QUERY_SIDE = 560

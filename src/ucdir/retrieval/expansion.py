@@ -1,14 +1,28 @@
 """A query moves toward what it finds and asks again (query expansion, Chum et al. 2007). Imports numpy only."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ucdir.retrieval.engines import Neighbourhood
-from ucdir.retrieval.search import nearest
+from ucdir.retrieval.exact_search import nearest
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """The k images most similar to each of Q queries, best first.
+
+    similarity  (Q, k) float64 cosines
+    rows        (Q, k, D) float32, their embeddings
+    """
+
+    similarity: np.ndarray
+    rows: np.ndarray
+
+
 Look = Callable[[Floats, int], Neighbourhood]
 
 HITS = 50  # that a query looks at in each round, at most

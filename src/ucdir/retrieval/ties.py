@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ucdir.retrieval.search import Neighbours, exact_rows
+from ucdir.retrieval.exact_search import Neighbours, exact_rows
 
 BLOCK = 2**20  # similarities in memory at a time
 

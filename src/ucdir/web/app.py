@@ -16,9 +16,14 @@ from starlette.types import ASGIApp
 
 from ucdir import __version__
 from ucdir.errors import UsageError
-from ucdir.retrieval.asking import Way
-from ucdir.retrieval.engines import Engine, GalleryImage, Where, path_prefixes
-from ucdir.web.answers import (
+from ucdir.gallery.ask import Way
+from ucdir.gallery.interface import Engine, GalleryImage, Where, path_prefixes
+from ucdir.web.galleries import Served
+from ucdir.web.monitoring import Watch
+from ucdir.web.originals import browser_type, content_of, disposition, open_indexed, require_indexed
+from ucdir.web.refusals import ANSWERS
+from ucdir.web.request_limits import MOST_EXPANDED, TEXT_FIELDS, SearchForm, read_form
+from ucdir.web.responses import (
     DomainCount,
     Galleries,
     GalleryEntry,
@@ -30,16 +35,11 @@ from ucdir.web.answers import (
     SearchAnswer,
     hit_entry,
 )
-from ucdir.web.catalogue import Served
-from ucdir.web.limits import MOST_EXPANDED, TEXT_FIELDS, SearchForm, read_form
-from ucdir.web.metrics import Watch
-from ucdir.web.originals import browser_type, content_of, disposition, open_indexed, require_indexed
-from ucdir.web.page import PageFile
-from ucdir.web.queries import Queries
-from ucdir.web.refusals import ANSWERS
 from ucdir.web.security import Guard
 from ucdir.web.service import Service
+from ucdir.web.static_files import PageFile
 from ucdir.web.thumbnails import FULL, make_shown, make_thumbnail
+from ucdir.web.uploads import Queries
 
 Result = TypeVar("Result")
 ImageId = Annotated[str, Path(description="Id of a gallery image, from a hit.")]

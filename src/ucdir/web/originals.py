@@ -7,9 +7,9 @@ from hashlib import sha256
 from typing import BinaryIO
 from urllib.parse import quote
 
-from ucdir.data.image import read_header
 from ucdir.errors import UcdirError
-from ucdir.retrieval.engines import GalleryImage
+from ucdir.gallery.interface import GalleryImage
+from ucdir.images.opening import read_header
 
 CHUNK = 256 * 1024
 BROWSER_TYPES = {

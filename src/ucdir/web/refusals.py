@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from ucdir.errors import ImageError, TooManyPixels, UcdirError, UsageError
-from ucdir.web.catalogue import Unavailable
+from ucdir.web.galleries import Unavailable
 from ucdir.web.originals import Gone
-from ucdir.web.queries import Busy
+from ucdir.web.uploads import Busy
 
 BUSY_SECONDS = "1"
 BROKEN_SECONDS = "10"

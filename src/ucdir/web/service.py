@@ -9,15 +9,15 @@ from typing import ParamSpec, TypeVar
 
 from PIL import Image
 
-from ucdir.data.reading import worker_count
+from ucdir.images.reading import worker_count
 from ucdir.model.runtime import QueryEncoder
-from ucdir.web.catalogue import Catalogue, Served
-from ucdir.web.limits import Limits
-from ucdir.web.metrics import Metrics
-from ucdir.web.page import PageFile, read_page
-from ucdir.web.queries import Embedder, Places, Queries
+from ucdir.web.galleries import Catalogue, Served
+from ucdir.web.monitoring import Metrics
+from ucdir.web.request_limits import Limits
 from ucdir.web.security import Rules
+from ucdir.web.static_files import PageFile, read_page
 from ucdir.web.thumbnails import Thumbnails
+from ucdir.web.uploads import Embedder, Places, Queries
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from ucdir.data.image import decode
+from ucdir.images.opening import decode
 
 MAX_BYTES = 64 * 2**20
 JPEG_SIDE = 65_535

@@ -1,11 +1,11 @@
 """The methods: one objective each, over the same loop."""
 
-from ucdir.config import Settings
 from ucdir.learn.methods.coda import Coda
 from ucdir.learn.methods.protoot import ProtoOT
 from ucdir.learn.methods.prototype import Prototype
 from ucdir.learn.methods.ucdir import Ucdir
 from ucdir.learn.objective import Objective
+from ucdir.settings import Settings
 
 
 def build_objective(settings: Settings, num_domains: int) -> Objective:

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ucdir.config import MethodSettings
 from ucdir.learn.losses import classifier_distance, self_matching, unevenness
 from ucdir.learn.objective import DomainStep, Objective
+from ucdir.settings import MethodSettings
 
 SHARPNESS = 0.1  # temperature of the classifiers
 

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ucdir.config import MethodSettings
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.losses import (
     contrast_across_domains,
@@ -30,6 +29,7 @@ from ucdir.learn.losses import (
     transport,
 )
 from ucdir.learn.objective import DomainStep, Objective
+from ucdir.settings import MethodSettings
 
 
 class ProtoOT(Objective):

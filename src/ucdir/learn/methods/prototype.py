@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ucdir.config import MethodSettings
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.losses import bank_logsumexp, concentration, instance_contrast, prototype_contrast
 from ucdir.learn.objective import DomainStep, Objective, cluster_weight, mean
+from ucdir.settings import MethodSettings
 
 
 class Prototype(Objective):

@@ -6,7 +6,6 @@ from itertools import combinations, product
 import torch
 from torch import Tensor
 
-from ucdir.config import MethodSettings
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.losses import (
     assignment_entropy,
@@ -17,6 +16,7 @@ from ucdir.learn.losses import (
     instance_contrast,
 )
 from ucdir.learn.objective import DomainStep, Objective, cluster_weight, mean
+from ucdir.settings import MethodSettings
 
 TERMS = {
     "instance": ("instance",),

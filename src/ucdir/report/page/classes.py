@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-from ucdir.report.page.shell import Section, plot_card
+from ucdir.report.facts import DirectionFacts, RunFacts
+from ucdir.report.page.frame import Section, plot_card
 from ucdir.report.plots.bars import MOST as MOST_BARS
 from ucdir.report.plots.bars import ClassBar, class_bars, most_changed
 from ucdir.report.plots.heat import MOST, heat_map, is_cut
 from ucdir.report.plots.marks import Drawing
 from ucdir.report.plots.svg import plain
-from ucdir.report.run_facts import DirectionFacts, RunFacts
-from ucdir.retrieval.evaluate import EvaluationReport
-from ucdir.retrieval.metrics import RetrievalScores
+from ucdir.scoring.directions import EvaluationReport
+from ucdir.scoring.metrics import RetrievalScores
 
 FIGURE = "mAP@All"
 

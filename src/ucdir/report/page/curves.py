@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from ucdir.report.page.shell import Section, folded
+from ucdir.report.facts import Curves, Series
+from ucdir.report.page.frame import Section, folded
 from ucdir.report.plots.curves import curve, said
 from ucdir.report.plots.marks import Drawing
 from ucdir.report.plots.svg import inline_svg, plain
-from ucdir.report.run_facts import Curves, Series
 
 HEADINGS = {
     "label_free": ("Label-free scores", "Computed without any label; the label-free epoch is chosen by them."),

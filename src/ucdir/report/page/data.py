@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from ucdir.report.facts import DomainFacts
+from ucdir.report.page.frame import Section, folded, table
 from ucdir.report.page.pictures import Pictures
-from ucdir.report.page.shell import Section, folded, table
 from ucdir.report.plots.svg import plain
-from ucdir.report.run_facts import DomainFacts
 
 MOST_REASONS = 200
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from ucdir.report.facts import DirectionFacts, FoundHit, Pick, ShownQuery
+from ucdir.report.page.frame import Section
 from ucdir.report.page.pictures import Pictures
-from ucdir.report.page.shell import Section
 from ucdir.report.plots.svg import plain
-from ucdir.report.run_facts import DirectionFacts, FoundHit, Pick, ShownQuery
 
 MARKS = {True: ("right", "✓", "right"), False: ("wrong", "✕", "wrong"), None: ("", "", "not known")}
 ONE_EACH = "No class stands twice in a group; ties go to the first image."

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from ucdir.report.matches import GROUPS, PAIRS, FoundGroup
+from ucdir.report.match_tables import GROUPS, PAIRS, FoundGroup
+from ucdir.report.page.frame import Section, folded
 from ucdir.report.page.pictures import Pictures
-from ucdir.report.page.shell import Section, folded
 from ucdir.report.plots.svg import plain
 
 MOST = 24  # correspondences that are shown

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ucdir.data.cache import PixelCache
-from ucdir.data.reading import read_image, read_views
 from ucdir.errors import ImageError
+from ucdir.images.pixel_cache import PixelCache
+from ucdir.images.reading import read_image, read_views
 from ucdir.report.plots.svg import plain
 
 SIDE, CELL, COLUMNS = 144, 64, 40

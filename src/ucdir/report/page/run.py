@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 
-from ucdir.report.page.again import again_section
+from ucdir.report.facts import FROZEN, TRAINED, RunFacts
 from ucdir.report.page.classes import bar_drawings, classes_section, heat_drawings
 from ucdir.report.page.curves import curve_drawings, curves_section
 from ucdir.report.page.data import data_section
+from ucdir.report.page.frame import Section, page
 from ucdir.report.page.grids import changes_section, grids_section
 from ucdir.report.page.map import map_drawings, map_section
 from ucdir.report.page.matches import matches_section
 from ucdir.report.page.pictures import Pictures
+from ucdir.report.page.reproduce import again_section
 from ucdir.report.page.scores import mean_figure, scores_section, without_training
-from ucdir.report.page.shell import Section, page
 from ucdir.report.plots.axes import percent, short
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.run_facts import FROZEN, TRAINED, RunFacts
 
 
 def run_page(facts: RunFacts, pictures: Pictures) -> str:

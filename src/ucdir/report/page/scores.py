@@ -2,12 +2,12 @@
 
 import math
 
-from ucdir.report.page.shell import Section, heading, table
+from ucdir.report.page.frame import Section, heading, table
 from ucdir.report.plots.axes import percent
 from ucdir.report.plots.svg import plain
-from ucdir.report.scores import ALL, EXPLANATIONS, collapse_notes
-from ucdir.retrieval.evaluate import EvaluationReport
-from ucdir.retrieval.metrics import Metric
+from ucdir.report.terminal.scores import ALL, EXPLANATIONS, collapse_notes
+from ucdir.scoring.directions import EvaluationReport
+from ucdir.scoring.metrics import Metric
 
 FREE = ("frozen", "centred", "smoothed")
 FIGURE = "mAP@All"

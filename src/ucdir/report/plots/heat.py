@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ucdir.report.plots.marks import Box, Drawing, Mark, Words
-from ucdir.retrieval.confusion import Confusion
+from ucdir.scoring.confusion import Confusion
 
 CELL, LETTER, PAD, MOST = 40.0, 6.4, 14.0, 25
 DEEP = 0.78  # share from which on white is easier to read than ink, in the light scheme

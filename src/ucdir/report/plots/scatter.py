@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ucdir.report.facts import MapPoint
 from ucdir.report.plots.axes import Scale
 from ucdir.report.plots.marks import KINDS, Box, Drawing, Mark, Shape, Words, colour
-from ucdir.report.run_facts import MapPoint
 
 SIDE, EDGE = 560.0, 16.0
 

@@ -1,0 +1,186 @@
+"""Gather what a report says of a run: read the run folder, embed its images once with each encoder, score, pick, project."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ucdir.embedding.backbone_features import embed_with
+from ucdir.images.domains import Domain, class_ids
+from ucdir.images.pixel_cache import PixelCache
+from ucdir.learn.run_log import ListedImage, listed_images
+from ucdir.model.device import choose_device, choose_precision
+from ucdir.model.encoder import Encoder
+from ucdir.progress import Bars
+from ucdir.report.facts import DomainFacts, MapFacts, MapPoint, RunFacts
+from ucdir.report.gather.hits import SHOWN, Taken, run_directions, run_scores
+from ucdir.report.gather.matches import find_matches
+from ucdir.report.gather.run_files import ALWAYS, KINDS, encoder_facts, how_again, read_curves
+from ucdir.scoring.picks import sample_rows, shares
+from ucdir.scoring.projection import principal_plane
+from ucdir.settings import stored_settings
+
+EXAMPLES, MOST_IMAGES, MOST_ON_MAP = 12, 20_000, 1_500
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How images are embedded for a report, and the seed of every draw."""
+
+    device: torch.device
+    precision: str
+    workers: int
+    seed: int
+    cache: PixelCache | None
+    bars: Bars
+
+
+def gather_run(folder: Path, asked: Asked) -> RunFacts:
+    """Everything about the run in `folder`; UcdirError when it is not finished, or its encoders are damaged."""
+    settings = stored_settings(folder)
+    curves = None if settings.brings_together else read_curves(folder)
+    encoders = {kind: Encoder.load(folder / part) for kind, part in KINDS.items() if kind in ALWAYS or (folder / part).is_dir()}
+    facts = encoder_facts(folder, encoders, {} if curves is None else curves.chosen)
+    distinct = {fact.kind: encoders[fact.kind] for fact in facts if fact.same_as is None}
+    images = listed_images(folder)
+    present, notes = _present(images, asked.seed)
+    taken, domains = _embed_all(images, present, distinct, {fact.kind: fact.same_as or fact.kind for fact in facts}, asked)
+    class_names, _ = class_ids([part.domain for part in taken])
+    scores, unscored = run_scores(taken, class_names, facts, asked.bars)
+    usable = len(taken) > 1 and all(len(part.domain) for part in taken)
+    groups, pairs = find_matches([part.domain for part in taken], [part.rows["last"] for part in taken]) if usable else ((), ())
+    return RunFacts(
+        name=folder.absolute().name,
+        again=how_again(folder, settings, encoders["last"], facts),
+        domains=domains,
+        curves=curves,
+        learned="trained (last epoch)" if curves is not None else _learned(encoders["last"].config.rows),
+        scores=scores,
+        unscored=unscored,
+        class_names=class_names,
+        directions=run_directions(taken, class_names, scores) if usable else (),
+        map=_map(taken, asked.seed) if usable else None,
+        groups=groups,
+        pairs=pairs,
+        root=_root(images),
+        notes=notes,
+    )
+
+
+def _learned(rows: str) -> str:
+    """What an encoder without epochs is called among the scores; training-free rows have a line of that name already."""
+    return rows if rows in ("aligned", "tuned") else f"{rows}, as the run ended"
+
+
+# Images
+
+
+def _present(images: Sequence[ListedImage], seed: int) -> tuple[tuple[Domain, ...], tuple[str, ...]]:
+    """Of each domain the images that are still there; of very many a part, drawn from the seed. And sentences about it."""
+    names = list(dict.fromkeys(image.domain for image in images))
+    kept = {name: [i for i in images if i.domain == name and not i.skipped and os.path.exists(i.path)] for name in names}  # noqa: PTH110
+    wanted = sum(not image.skipped for image in images)
+    here = sum(map(len, kept.values()))
+    notes = []
+    if here < wanted:
+        notes.append(f"{wanted - here:,} of the {wanted:,} images of the run are no longer where they were and are left out.")
+    parts = shares([len(part) for part in kept.values()], MOST_IMAGES)
+    if sum(parts) < here:
+        notes.append(
+            f"Scores, grids and maps are of {sum(parts):,} of {here:,} images, drawn from seed {seed}, the same share of each "
+            "domain. ucdir evaluate scores all."
+        )
+    chosen = (
+        [part[row] for row in sample_rows(len(part), most, seed)] for part, most in zip(kept.values(), parts, strict=True)
+    )
+    return tuple(_domain(name, part) for name, part in zip(names, chosen, strict=True)), tuple(notes)
+
+
+def _domain(name: str, images: Sequence[ListedImage]) -> Domain:
+    classes = tuple(image.class_name for image in images)
+    return Domain(name, tuple(Path(image.path) for image in images), classes if any(classes) else None, Path(name))
+
+
+def _embed_all(
+    images: Sequence[ListedImage],
+    present: Sequence[Domain],
+    encoders: Mapping[str, Encoder],
+    same: Mapping[str, str],
+    asked: Asked,
+) -> tuple[tuple[Taken, ...], tuple[DomainFacts, ...]]:
+    """Each image once with each distinct encoder; images that cannot be read now are left out everywhere."""
+    with asked.bars("embedding", len(encoders) * sum(map(len, present))) as advance:
+        found = [
+            embed_with(
+                encoders, domain.paths, asked.device, asked.precision, 64, asked.workers, advance, asked.cache, domain.name
+            )
+            for domain in present
+        ]
+    _, labels = class_ids(present)
+    first = [next(iter(part.values())) for part in found]
+    taken, facts = [], []
+    for number, domain in enumerate(present):
+        ids = first[number].image_ids
+        rows = {kind: found[number][source].rows for kind, source in same.items()}
+        taken.append(Taken(domain.subset(ids.tolist()), labels[number][ids.numpy()], rows))
+        errors = tuple((error.path, error.reason) for error in first[number].unreadable)
+        facts.append(_domain_facts(images, taken[-1].domain, errors, asked.seed))
+    return tuple(taken), tuple(facts)
+
+
+def _domain_facts(images: Sequence[ListedImage], shown: Domain, errors: tuple[tuple[str, str], ...], seed: int) -> DomainFacts:
+    own = [image for image in images if image.domain == shown.name]
+    used = [image for image in own if not image.skipped]
+    told = {path for path, _ in errors}
+    gone = [image.path for image in used if not os.path.exists(image.path)]  # noqa: PTH110
+    counts = Counter(image.class_name for image in used if image.class_name)
+    examples = tuple(shown.paths[row] for row in sample_rows(len(shown), EXAMPLES, seed))
+    return DomainFacts(
+        name=shown.name,
+        listed=len(used),
+        shown=len(shown),
+        missing=tuple(path for path in gone if path not in told),
+        skipped=tuple((image.path, image.skipped) for image in own if image.skipped),
+        unreadable=errors,
+        classes=dict(sorted(counts.items())) if counts else None,
+        examples=examples,
+    )
+
+
+def _root(images: Sequence[ListedImage]) -> Path:
+    """The folder that all images lie in."""
+    folders = {os.path.dirname(image.path) for image in images}  # noqa: PTH120
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:
+        return Path(os.sep)
+
+
+# The map
+
+
+def _map(taken: Sequence[Taken], seed: int) -> MapFacts:
+    parts = shares([len(part.domain) for part in taken], MOST_ON_MAP)
+    rows = [sample_rows(len(part.domain), most, seed) for part, most in zip(taken, parts, strict=True)]
+    points = tuple(
+        MapPoint(number, int(part.labels[row]), part.domain.paths[row])
+        for number, (part, chosen) in enumerate(zip(taken, rows, strict=True))
+        for row in chosen
+    )
+    planes = {
+        name: principal_plane(
+            np.concatenate([part.rows[kind].numpy()[chosen] for part, chosen in zip(taken, rows, strict=True)])
+        )
+        for name, kind in SHOWN.items()
+    }
+    return MapFacts(points, planes)
+
+
+def make_asked(device: str, precision: str, workers: int, seed: int, cache: PixelCache | None, bars: Bars) -> Asked:
+    """Resolve `auto`."""
+    place = choose_device(device)
+    return Asked(place, choose_precision(precision, place), workers, seed, cache, bars)
