@@ -153,7 +153,7 @@ def check(
     from ucdir.report.terminal.check import check_document, check_view
     from ucdir.storage import write_text
 
-    report = run(sources, classes=classes, split=split, workers=workers, bars=progress_bar)
+    report = run(sources, classes=classes, split=split, workers=workers, progress=progress_bar)
     if json_file == Path("-"):
         show_json(check_document(report))
     else:
@@ -335,7 +335,7 @@ def evaluate(
         workers=workers,
         resamples=resamples,
         seed=seed,
-        bars=progress_bar,
+        progress=progress_bar,
         expand=expand,
         cache_dir=cache_dir,
     )
@@ -393,7 +393,7 @@ def benchmark(
 
     flags = {"encoder.weights": weights, "optimiser.epochs": epochs}
     given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(assign or ())
-    with live_table() as (bars, say, show_facts):
+    with live_table() as (progress, log, show_facts):
         facts = run(
             sources,
             out,
@@ -405,8 +405,8 @@ def benchmark(
             default_settings(sources, preset, config, given, _listed(methods)),
             device or ("auto",),
             shlex.join(["ucdir", *sys.argv[1:]]),
-            bars,
-            say,
+            progress,
+            log,
             show_facts,
         )
     if as_json:
@@ -422,7 +422,7 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 @contextmanager
 def live_table() -> Iterator[tuple[Any, Callable[[str], None], Callable[[Any], None]]]:
-    """A table on stderr that grows with each cell, above a line that says what is going on: (bars, say, show).
+    """A table on stderr that grows with each cell, above a line that says what is going on: (progress, log, show).
 
     It is gone at the end, however long it was. Where stderr is no terminal, only the sentences are said.
     """
@@ -440,7 +440,7 @@ def live_table() -> Iterator[tuple[Any, Callable[[str], None], Callable[[Any], N
     with Live(console=console, transient=True, refresh_per_second=4) as live:
 
         @contextmanager
-        def bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
+        def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
             done = 0
 
             def advance(count: int) -> None:
@@ -456,7 +456,7 @@ def live_table() -> Iterator[tuple[Any, Callable[[str], None], Callable[[Any], N
             live.update(table)
 
         try:
-            yield bars, live.console.print, show_facts
+            yield progress, live.console.print, show_facts
         finally:
             live.update(Text(""), refresh=True)  # what is taller than the screen would stay at the end
 
@@ -477,7 +477,7 @@ def report(
     """Write one page about a run or a benchmark: curves, scores, answers, a map; it needs no network."""
     from ucdir.report.write import write_report as run
 
-    result = run(folder, out, plots, device=device, precision=precision, workers=workers, seed=seed, bars=progress_bar)
+    result = run(folder, out, plots, device=device, precision=precision, workers=workers, seed=seed, progress=progress_bar)
     if as_json:
         written = [str(file) for file in result.plots]
         show_json({"page": str(result.page), "plots": written, "no_png": result.no_png, "seconds": round(result.seconds, 1)})
@@ -531,8 +531,8 @@ def index(
         drop=drop or (),
         engine=engine,
         export=export_encoder,
-        bars=progress_bar,
-        say=note,
+        progress=progress_bar,
+        log=note,
         as_domain=as_domain,
         views=views,
         rows=rows,
@@ -577,8 +577,8 @@ def embed(
         precision=precision,
         workers=workers,
         overwrite=overwrite,
-        bars=progress_bar,
-        say=note,
+        progress=progress_bar,
+        log=note,
         as_domain=as_domain,
         views=views,
         rows=rows,
@@ -649,7 +649,7 @@ def search(
         device=device,
         precision=precision,
         workers=workers,
-        bars=progress_bar,
+        progress=progress_bar,
         as_domain=as_domain,
         expand=expand,
         min_confidence=min_confidence,
@@ -779,7 +779,7 @@ def data_prepare(
     from ucdir.commands.data import prepare as run
     from ucdir.report.terminal.datasets import prepared_document, prepared_lines
 
-    result = run(name, source, out, classes, download, allow_differences, bars=progress_bar, say=note)
+    result = run(name, source, out, classes, download, allow_differences, progress=progress_bar, log=note)
     if as_json:
         show_json(prepared_document(result))
         return

@@ -1,17 +1,17 @@
-"""How a long piece of work says how far it is, without knowing who listens."""
+"""How a long piece of work reports how far it is, without knowing who listens."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-Bars = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """A bar for (description, total): a context that yields a function taking the number of things just finished."""
 
 
 @contextmanager
-def no_bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show nothing."""
     yield lambda count: None
 
 
-def no_words(sentence: str) -> None:
-    """Say nothing."""
+def no_log(sentence: str) -> None:
+    """Log nothing."""

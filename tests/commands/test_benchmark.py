@@ -186,7 +186,7 @@ def test_what_is_finished_is_not_run_again(
     out, facts = first
     said: list[str] = []
     monkeypatch.setattr("ucdir.benchmarking.cells.carry_out", None)
-    again = benchmark(folders, out, ["frozen", "smoothed", "instance"], seeds=2, ks=(1, 3), settings=small(), say=said.append)
+    again = benchmark(folders, out, ["frozen", "smoothed", "instance"], seeds=2, ks=(1, 3), settings=small(), log=said.append)
     assert again.rows == facts.rows
     assert said == ["3 of 3 cells were finished before"]
     fewer = benchmark(folders, out, ["frozen", "instance"], seeds=1, ks=(1, 3), settings=small())
@@ -199,7 +199,7 @@ def test_a_benchmark_that_broke_off_goes_on(
     begun: list[str] = []
 
     @contextmanager
-    def bars(description: str, total: int) -> Iterator[Any]:
+    def progress(description: str, total: int) -> Iterator[Any]:
         begun.append(description)
         if description == "epoch 2/2" and begun.count(description) == 2:
             raise KeyboardInterrupt
@@ -207,12 +207,12 @@ def test_a_benchmark_that_broke_off_goes_on(
 
     wanted = (["frozen", "smoothed", "instance"], (), 2, ("paper",), (1, 3), small())
     with pytest.raises(InterruptedRun, match=r"stopped with 2 of 3 cells finished\. The same command goes on"):
-        benchmark(folders, tmp_path / "out", *wanted, bars=bars)
+        benchmark(folders, tmp_path / "out", *wanted, progress=progress)
     broken_off = read_benchmark(tmp_path / "out")
     assert {row.seed for row in broken_off.rows} == {0}
     assert broken_off.notes[0].startswith("UNFINISHED: 2 of 3 cells.")
     said: list[str] = []
-    facts = benchmark(folders, tmp_path / "out", *wanted, say=said.append)
+    facts = benchmark(folders, tmp_path / "out", *wanted, log=said.append)
     assert said[0] == "2 of 3 cells were finished before"
     assert facts.rows == first[1].rows
     assert facts.notes == first[1].notes
@@ -221,7 +221,7 @@ def test_a_benchmark_that_broke_off_goes_on(
 def test_what_is_left_is_told_from_trained_cells_alone(folders: tuple[str, str], tmp_path: Path) -> None:
     said: list[str] = []
     methods = ["frozen", "instance"]
-    benchmark(folders, tmp_path / "out", methods, seeds=2, settings=small(optimiser__epochs=1), say=said.append)
+    benchmark(folders, tmp_path / "out", methods, seeds=2, settings=small(optimiser__epochs=1), log=said.append)
     free, first, last = (sentence for sentence in said if sentence.startswith("cell "))
     assert ("left" in free, first.endswith("; less than a minute left"), "left" in last) == (False, True, False)
     assert time_left([], 5, 1) == time_left([60.0], 0, 1) == ""
@@ -252,7 +252,7 @@ def test_the_training_free_cell_knows_no_training(first: tuple[Path, BenchmarkFa
 def test_a_smaller_request_says_what_goes_from_the_tables(folders: tuple[str, str], tmp_path: Path) -> None:
     said: list[str] = []
     for methods in (["frozen", "centred"], ["frozen"]):
-        benchmark(folders, tmp_path / "out", methods, settings=small(), say=said.append)
+        benchmark(folders, tmp_path / "out", methods, settings=small(), log=said.append)
     assert f"2 rows of the tables in '{tmp_path / 'out'}' were not asked for now and go; their cells stay" in said[-2]
 
 
@@ -312,7 +312,7 @@ def test_domains_of_partial_protocols_do_not_hold_the_same_classes(folders: tupl
         assert own[0] - own[1]
         assert own[1] - own[0]
     again: list[str] = []
-    benchmark(folders, out, ["frozen", "align"], seeds=2, protocols=["half-a"], ks=(5,), settings=small(), say=again.append)
+    benchmark(folders, out, ["frozen", "align"], seeds=2, protocols=["half-a"], ks=(5,), settings=small(), log=again.append)
     assert "4 of 4 cells were finished before" in again
 
 
@@ -408,7 +408,7 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
     error = r"cell photo - drawing, paper, instance, seed 0: '.*' exists already.* 2 of 3 cells are finished"
     with pytest.raises(UsageError, match=error):
         benchmark(
-            folders, tmp_path / "out", ["frozen", "instance"], seeds=2, settings=small(), devices=devices, say=said.append
+            folders, tmp_path / "out", ["frozen", "instance"], seeds=2, settings=small(), devices=devices, log=said.append
         )
     assert any(sentence.startswith("failed: cell photo - drawing, paper, instance, seed 0") for sentence in said)
     assert {row.seed for row in read_benchmark(tmp_path / "out").rows if row.method == "instance"} == {1}
@@ -576,9 +576,9 @@ def test_the_live_table_leaves_nothing_behind(
     """Not even one that is taller than the terminal; what was said stays, and footnotes are no part of it."""
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "LINES": "10", "COLUMNS": "80"}.items():
         monkeypatch.setenv(name, value)
-    with live_table() as (_, say, show_facts):
+    with live_table() as (_, log, show_facts):
         show_facts(wide)
-        say("cell 1 of 2")
+        log("cell 1 of 2")
         time.sleep(0.6)  # it is drawn four times a second
     told = capsys.readouterr().err
     assert "real_world" in told

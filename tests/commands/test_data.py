@@ -142,12 +142,12 @@ def test_fetched_and_prepared(server: tuple[str, Path], archive: Path, tmp_path:
     )
     monkeypatch.setattr(data, "dataset", lambda name, classes: replace(PACS, files=(remote,)))
     said: list[str] = []
-    result = prepare("pacs", out=tmp_path / "out", download=True, allow_differences=True, say=said.append)
+    result = prepare("pacs", out=tmp_path / "out", download=True, allow_differences=True, log=said.append)
     assert [domain.images for domain in result.domains] == [14] * 4
     assert said[0].startswith("Fetching 1 file, 0.0 GB, into ")
     assert said[1] == f"{tmp_path}/out/archives/PACS.zip: SHA-256 {hashlib.sha256(content).hexdigest()}, MD5 as known"
     said.clear()
-    fetch_files(replace(PACS, files=(replace(remote, size=None, md5=None),)), tmp_path / "out" / "archives", say=said.append)
+    fetch_files(replace(PACS, files=(replace(remote, size=None, md5=None),)), tmp_path / "out" / "archives", log=said.append)
     assert len(said) == 1
     assert said[0].endswith(", nothing known to compare it with")
 
@@ -177,7 +177,7 @@ def test_on_a_disk_with_room_for_the_rest_alone(server: tuple[str, Path], small_
     (small_disk / "PACS.zip.part").write_bytes(content[:49_152])
     remote = RemoteFile("PACS.zip", f"{address}/PACS.zip", len(content))
     said: list[str] = []
-    fetch_files(replace(PACS, files=(remote,)), small_disk, say=said.append)
+    fetch_files(replace(PACS, files=(remote,)), small_disk, log=said.append)
     assert (small_disk / "PACS.zip").read_bytes() == content
     assert said[0].startswith("Fetching 1 file, 0.0 GB (0.0 GB have arrived), into ")
 

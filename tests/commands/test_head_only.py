@@ -107,13 +107,13 @@ def test_damaged_features_are_computed_again(run: Path, sources: list[str], tmp_
 def test_a_run_is_resumed_exactly(run: Path, sources: list[str], tmp_path: Path) -> None:
     said: list[str] = []
 
-    def say(sentence: str) -> None:
+    def log(sentence: str) -> None:
         said.append(sentence)
         if sentence.startswith("epoch 2/"):
             raise KeyboardInterrupt
 
     with pytest.raises(InterruptedRun):
-        train(sources, tmp_path / "run", head(), say=say)
+        train(sources, tmp_path / "run", head(), log=log)
     train(out=tmp_path / "run", resume=True)
     assert terms(tmp_path / "run") == terms(run)
     assert Encoder.load(tmp_path / "run" / "encoder").fingerprint() == Encoder.load(run / "encoder").fingerprint()

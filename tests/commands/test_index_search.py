@@ -249,6 +249,6 @@ def test_images_that_cannot_be_told_apart_are_spoken_of(encoder, tmp_path):
     for number in range(4):
         save_picture(tmp_path / "same" / f"{number}.png", 2)
     said = []
-    index(encoder, [str(tmp_path / "same")], tmp_path / "g", device="cpu", export=False, say=said.append)
+    index(encoder, [str(tmp_path / "same")], tmp_path / "g", device="cpu", export=False, log=said.append)
     assert len(said) == 1
     assert said[0].startswith("warning: all images of domain 'same' have almost the same embedding")

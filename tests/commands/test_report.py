@@ -22,7 +22,7 @@ from ucdir.commands.train import train
 from ucdir.drawing.collection import draw_collections
 from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.label_free import LabelFreeScores
-from ucdir.progress import no_bars
+from ucdir.progress import no_progress
 from ucdir.report import write as module
 from ucdir.report.page.curves import MEANINGS
 from ucdir.report.plots.svg import plain
@@ -310,7 +310,7 @@ def test_a_run_is_done_even_where_its_report_fails(sources: list[str], tmp_path:
     monkeypatch.setattr(module, "gather_run", fail)
     said: list[str] = []
     settings = small(optimiser__epochs=1, data__max_unreadable=0.5)
-    result = train(sources, tmp_path / "run", settings, False, False, no_bars, said.append)
+    result = train(sources, tmp_path / "run", settings, False, False, no_progress, said.append)
     assert result.report is None
     assert (result.encoder / "model.safetensors").is_file()
     assert said[-1] == "no report: the disk is full."

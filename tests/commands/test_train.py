@@ -190,8 +190,8 @@ def collapse(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
     def install(epochs: set[int]) -> None:
         embed_all, label_free = loop.embed_all, loop.label_free_scores
 
-        def embed(trainer: loop.Trainer, bars: Any, same: bool = False) -> list[Embeddings]:
-            found = embed_all(trainer, bars, same)
+        def embed(trainer: loop.Trainer, progress: Any, same: bool = False) -> list[Embeddings]:
+            found = embed_all(trainer, progress, same)
             is_hit = same and trainer.epoch + 1 in epochs
             return [replace(part, rows=torch.ones_like(part.rows) / 4) for part in found] if is_hit else found
 
@@ -214,7 +214,7 @@ def test_an_epoch_that_collapsed_is_never_chosen_and_said(
 ) -> None:
     collapse({2, 3})
     said: list[str] = []
-    result = train(sources(world), tmp_path / "run", small(), say=said.append)
+    result = train(sources(world), tmp_path / "run", small(), log=said.append)
     assert result.chosen == {"label-free": 1, "oracle": 1}
     lines = figures(result.folder)
     assert [line["collapsed"] for line in lines] == [[], ["photo", "sketch"], ["photo", "sketch"]]
@@ -230,7 +230,7 @@ def test_a_run_of_which_every_epoch_collapsed_has_no_chosen_encoder(
 ) -> None:
     collapse({1, 2, 3})
     said: list[str] = []
-    result = command.train(sources(world), tmp_path / "run", small(), say=said.append, report=True)
+    result = command.train(sources(world), tmp_path / "run", small(), log=said.append, report=True)
     assert result.chosen == {}
     assert said[-1].startswith("every epoch collapsed, so there is no label-free encoder")
     assert not [path for path in result.folder.glob("encoder-*") if path.name != "encoder-frozen"]
@@ -310,7 +310,7 @@ def stopping_bars(at: int, error: BaseException) -> Callable[[str, int], Any]:
     count = 0
 
     @contextmanager
-    def bars(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         def advance(number: int) -> None:
             nonlocal count
             count += 1
@@ -319,14 +319,14 @@ def stopping_bars(at: int, error: BaseException) -> Callable[[str, int], Any]:
 
         yield advance
 
-    return bars
+    return progress
 
 
 @pytest.mark.parametrize("at", [5, 8, 10, 15], ids=["first step", "embedding", "second epoch", "last embedding"])
 def test_a_run_that_broke_off_is_resumed_exactly(world: Path, whole: TrainResult, tmp_path: Path, at: int) -> None:
     """Two pieces of embedding and two of what the backbone finds first, then per epoch two steps and two pieces."""
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(at, Stop()))
+        train(sources(world), tmp_path / "run", small(), progress=stopping_bars(at, Stop()))
     assert len(figures(tmp_path / "run")) == (at - 5) // 4
     result = train(out=tmp_path / "run", resume=True)
     same_run(result.folder, whole.folder)
@@ -337,7 +337,7 @@ def test_a_run_with_adamw_is_resumed_exactly(world: Path, whole: TrainResult, tm
     settings = small(optimiser__name="adamw", optimiser__learning_rate=1e-3)
     train(sources(world), tmp_path / "one", settings)
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(10, Stop()))
+        train(sources(world), tmp_path / "two", settings, progress=stopping_bars(10, Stop()))
     train(out=tmp_path / "two", resume=True)
     same_run(tmp_path / "two", tmp_path / "one")
     assert fingerprints(tmp_path / "one")["encoder"] != fingerprints(whole.folder)["encoder"]
@@ -359,7 +359,7 @@ def test_a_rival_is_resumed_exactly(world: Path, tmp_path: Path, method: str) ->
     settings = small(method__name=method, method__over_clusters=(5, 8), method__ot_prototypes="published")
     train(sources(world), tmp_path / "one", settings)
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(10, Stop()))
+        train(sources(world), tmp_path / "two", settings, progress=stopping_bars(10, Stop()))
     train(out=tmp_path / "two", resume=True)
     same_run(tmp_path / "two", tmp_path / "one")
     ours, theirs = (load_checkpoint(tmp_path / run / "checkpoints" / "last.pt").objective for run in ("one", "two"))
@@ -369,20 +369,20 @@ def test_a_rival_is_resumed_exactly(world: Path, tmp_path: Path, method: str) ->
 
 def test_a_run_that_broke_off_twice(world: Path, whole: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
+        train(sources(world), tmp_path / "run", small(), progress=stopping_bars(10, Stop()))
     with pytest.raises(Stop):
-        train(out=tmp_path / "run", resume=True, bars=stopping_bars(8, Stop()))
+        train(out=tmp_path / "run", resume=True, progress=stopping_bars(8, Stop()))
     train(out=tmp_path / "run", resume=True)
     same_run(tmp_path / "run", whole.folder)
 
 
 def test_a_run_that_broke_off_between_two_epochs(world: Path, whole: TrainResult, tmp_path: Path) -> None:
-    def say(sentence: str) -> None:
+    def log(sentence: str) -> None:
         if sentence.startswith("epoch 2/3"):
             raise Stop
 
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), say=say)
+        train(sources(world), tmp_path / "run", small(), log=log)
     assert len(figures(tmp_path / "run")) == 2
     train(out=tmp_path / "run", resume=True)
     same_run(tmp_path / "run", whole.folder)
@@ -426,13 +426,13 @@ def test_a_run_that_broke_off_before_its_first_checkpoint_starts_anew(
 
 def test_nothing_is_left_of_a_run_that_broke_off_before_it_began(world: Path, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(3, Stop()))
+        train(sources(world), tmp_path / "run", small(), progress=stopping_bars(3, Stop()))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_says_how_to_go_on(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRun, match=r"stopped after epoch 1 of 3.*--resume") as caught:
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, KeyboardInterrupt()))
+        train(sources(world), tmp_path / "run", small(), progress=stopping_bars(10, KeyboardInterrupt()))
     assert caught.value.exit_code == 130
     assert Encoder.load(tmp_path / "run" / "encoder").config.dim == 16
 
@@ -478,7 +478,7 @@ def test_resuming_a_finished_run_without_its_report_writes_that(whole: TrainResu
 
 def test_the_terms_of_an_epoch_line_add_up(world: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    train(sources(world), tmp_path / "run", small(method__cluster_full=1.0), say=said.append)
+    train(sources(world), tmp_path / "run", small(method__cluster_full=1.0), log=said.append)
     lines = [re.search(r"loss ([\d.]+) = (instance .*?)  label-free", line) for line in said if line.startswith("epoch ")]
     assert len(lines) == 3
     factors = []
@@ -495,7 +495,7 @@ def test_the_terms_of_an_epoch_line_add_up(world: Path, tmp_path: Path) -> None:
 def test_weights_that_are_not_there_are_told_before_anything_else(world: Path, tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(UcdirError, match="pretrained weights not found"):
-        train(sources(world), tmp_path / "run", small(encoder__weights="nope.pth"), say=said.append)
+        train(sources(world), tmp_path / "run", small(encoder__weights="nope.pth"), log=said.append)
     assert said == []
 
 
@@ -633,7 +633,7 @@ def damaged(world: Path, tmp_path: Path) -> Path:
 
 def test_unreadable_images_are_skipped_and_listed(damaged: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    result = train(sources(damaged), tmp_path / "run", small(data__max_unreadable=0.1), say=said.append)
+    result = train(sources(damaged), tmp_path / "run", small(data__max_unreadable=0.1), log=said.append)
     (error,) = result.skipped
     assert isinstance(error, ImageError)
     assert error.path == str(damaged / "photo" / "disc" / "03.png")
@@ -650,7 +650,7 @@ def test_a_run_with_skipped_images_is_resumed_exactly(damaged: Path, tmp_path: P
     settings = small(data__max_unreadable=0.1, optimiser__epochs=2)
     train(sources(damaged), tmp_path / "one", settings)
     with pytest.raises(Stop):
-        train(sources(damaged), tmp_path / "two", settings, bars=stopping_bars(9, Stop()))
+        train(sources(damaged), tmp_path / "two", settings, progress=stopping_bars(9, Stop()))
     result = train(out=tmp_path / "two", resume=True)
     same_run(tmp_path / "two", tmp_path / "one")
     assert [error.path for error in result.skipped] == [str(damaged / "photo" / "disc" / "03.png")]
@@ -676,12 +676,12 @@ def test_only_unreadable_images(world: Path, tmp_path: Path) -> None:
 def test_an_image_that_vanishes_during_the_run(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world, tmp_path / "world")
 
-    def say(sentence: str) -> None:
+    def log(sentence: str) -> None:
         if sentence.startswith("epoch 1/"):
             (tmp_path / "world" / "sketch" / "disc" / "01.png").unlink()
 
     with pytest.raises(ImageError, match=r"01\.png': file not found"):
-        train(sources(tmp_path / "world"), tmp_path / "run", small(), say=say)
+        train(sources(tmp_path / "world"), tmp_path / "run", small(), log=log)
     assert len(figures(tmp_path / "run")) == 1
 
 
@@ -763,7 +763,7 @@ def test_the_cache_changes_nothing(world: Path, whole: TrainResult, user_cache: 
 def test_a_run_says_which_cache_it_has(world: Path, tmp_path: Path) -> None:
     for cache, sentence in (("auto", r"pixel cache: '.*', at most [\d.]+ GB"), ("none", "")):
         said: list[str] = []
-        train(sources(world), tmp_path / cache, small(optimiser__epochs=1, data__cache_dir=cache), say=said.append)
+        train(sources(world), tmp_path / cache, small(optimiser__epochs=1, data__cache_dir=cache), log=said.append)
         found = [line for line in said if line.startswith(("pixel cache", "no pixel cache"))]
         assert len(found) == (1 if sentence else 0)
         assert all(re.match(sentence, line) for line in found)
@@ -771,7 +771,7 @@ def test_a_run_says_which_cache_it_has(world: Path, tmp_path: Path) -> None:
 
 def test_a_run_is_resumed_with_another_cache(world: Path, whole: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
+        train(sources(world), tmp_path / "run", small(), progress=stopping_bars(10, Stop()))
     train(out=tmp_path / "run", settings=small(data__cache_dir=str(tmp_path / "cache"), data__cache_gb=3), resume=True)
     same_run(tmp_path / "run", whole.folder)
     assert any((tmp_path / "cache").rglob("*"))
@@ -781,7 +781,7 @@ def test_a_cache_that_fails_ends_no_run(world: Path, whole: TrainResult, tmp_pat
     file = tmp_path / "file"
     file.write_text("no folder")
     said: list[str] = []
-    train(sources(world), tmp_path / "run", small(data__cache_dir=str(file)), say=said.append)
+    train(sources(world), tmp_path / "run", small(data__cache_dir=str(file)), log=said.append)
     assert f"no pixel cache: '{file}' cannot be used (File exists); images are decoded anew each time." in said
     same_run(tmp_path / "run", whole.folder)
 
@@ -791,7 +791,7 @@ def test_a_run_with_warm_starts_is_resumed_exactly(world: Path, tmp_path: Path) 
     settings = small(method__kmeans_warm_start=True)
     train(sources(world), tmp_path / "one", settings)
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "two", settings, bars=stopping_bars(10, Stop()))
+        train(sources(world), tmp_path / "two", settings, progress=stopping_bars(10, Stop()))
     train(out=tmp_path / "two", resume=True)
     same_run(tmp_path / "two", tmp_path / "one")
 
@@ -820,7 +820,7 @@ def test_a_warm_start_is_given_the_clusters_of_the_last_epoch(
 
 def test_a_run_from_before_warm_starts_is_resumed(world: Path, whole: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
+        train(sources(world), tmp_path / "run", small(), progress=stopping_bars(10, Stop()))
     config = tmp_path / "run" / "config.toml"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("kmeans_warm_start = false\n", ""), encoding="utf-8")
@@ -832,7 +832,7 @@ def test_a_run_from_before_warm_starts_is_resumed(world: Path, whole: TrainResul
 def test_a_run_from_before_there_was_a_reference_is_resumed(world: Path, whole: TrainResult, tmp_path: Path) -> None:
     """It is made then, with the backbone as it was before the first epoch; scores of another kind choose no epoch."""
     with pytest.raises(Stop):
-        train(sources(world), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
+        train(sources(world), tmp_path / "run", small(), progress=stopping_bars(10, Stop()))
     file = tmp_path / "run" / "checkpoints" / "last.pt"
     content = torch.load(file, weights_only=True)
     del content["reference"], content["objective"]
@@ -894,7 +894,7 @@ def test_resume_from_a_corrupt_checkpoint(whole: TrainResult, tmp_path: Path, sh
 def test_resume_with_a_damaged_list_of_images(world: Path, tmp_path: Path, text: str) -> None:
     run = tmp_path / "run"
     with pytest.raises(Stop):
-        train(sources(world), run, small(), bars=stopping_bars(10, Stop()))
+        train(sources(world), run, small(), progress=stopping_bars(10, Stop()))
     (run / "images.csv").write_text(text)
     with pytest.raises(UcdirError, match=r"images.csv"):
         train(out=run, resume=True)
@@ -904,7 +904,7 @@ def test_resume_when_images_came_and_when_one_went(world: Path, whole: TrainResu
     """New images are left out; the run needs all that it began with."""
     shutil.copytree(world, tmp_path / "world")
     with pytest.raises(Stop):
-        train(sources(tmp_path / "world"), tmp_path / "run", small(), bars=stopping_bars(10, Stop()))
+        train(sources(tmp_path / "world"), tmp_path / "run", small(), progress=stopping_bars(10, Stop()))
     draw(tmp_path / "world" / "photo" / "box" / "00a.png", 77, "ellipse", photo=True)
     run = copy_of(tmp_path / "run", tmp_path / "again")
     train(out=tmp_path / "run", resume=True)

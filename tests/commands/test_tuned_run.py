@@ -65,11 +65,11 @@ def is_equal(one: Path, other: Path) -> bool:
 def stopping_at(beginning: str) -> Callable[[str], None]:
     """Ctrl-C once a sentence is said that begins like this."""
 
-    def say(sentence: str) -> None:
+    def log(sentence: str) -> None:
         if sentence.startswith(beginning):
             raise KeyboardInterrupt
 
-    return say
+    return log
 
 
 def test_the_backbone_has_learned_and_sees_one_small_view(world: Path) -> None:
@@ -88,7 +88,7 @@ def test_the_backbone_has_learned_and_sees_one_small_view(world: Path) -> None:
 def test_the_loss_falls(world: Path, tmp_path: Path) -> None:
     said: list[str] = []
     wanted = settings(**{"tune.epochs": 6, "tune.batch_size": 4})
-    train([str(world / "photo"), str(world / "drawing")], tmp_path / "run", wanted, say=said.append, report=False)
+    train([str(world / "photo"), str(world / "drawing")], tmp_path / "run", wanted, log=said.append, report=False)
     losses = [float(sentence.split()[-1]) for sentence in said if sentence.startswith("tuning, epoch")]
     assert len(losses) == 6
     assert losses[-1] < 0.8 * losses[0], losses
@@ -99,7 +99,7 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(world: Path, tmp_path: 
     sources = [str(world / "photo"), str(world / "drawing")]
     stop = stopping_at(f"tuning, epoch {epochs}/" if epochs else "The domain")
     with pytest.raises(InterruptedRun, match="--resume"):
-        train(sources, tmp_path / "run", settings(), say=stop, report=False)
+        train(sources, tmp_path / "run", settings(), log=stop, report=False)
     assert (tmp_path / "run" / TUNING).is_file() == bool(epochs)
     assert not (tmp_path / "run" / "encoder").exists()
     train((), tmp_path / "run", resume=True, report=False)
@@ -111,9 +111,9 @@ def test_a_run_that_replaces_another_goes_on_from_its_last_epoch_too(world: Path
     shutil.copytree(world / "run", tmp_path / "run")
 
     with pytest.raises(InterruptedRun, match="--resume"):
-        train(sources, tmp_path / "run", settings(), overwrite=True, say=stopping_at("tuning, epoch 1/"), report=False)
+        train(sources, tmp_path / "run", settings(), overwrite=True, log=stopping_at("tuning, epoch 1/"), report=False)
     said: list[str] = []
-    train((), tmp_path / "run", resume=True, say=said.append, report=False)
+    train((), tmp_path / "run", resume=True, log=said.append, report=False)
     assert [sentence.split(":")[0] for sentence in said if sentence.startswith("tuning")] == ["tuning, epoch 2/2"]
     assert is_equal(world / "run", tmp_path / "run")
 
@@ -126,7 +126,7 @@ def test_images_that_came_while_a_run_was_stopped_are_left_out(world: Path, tmp_
     wanted = settings(**{"data.max_unreadable": 0.1})
     sources, stop = [str(tmp_path / "photo"), str(tmp_path / "drawing")], stopping_at("tuning, epoch 1/")
     with pytest.raises(InterruptedRun):
-        train(sources, tmp_path / "run", wanted, say=stop, report=False)
+        train(sources, tmp_path / "run", wanted, log=stop, report=False)
     shutil.copy(next((tmp_path / "drawing").rglob("*.png")), tmp_path / "photo" / "new.png")
     assert [Path(error.path).name for error in train((), tmp_path / "run", resume=True, report=False).skipped] == ["broken.jpg"]
     assert is_equal(world / "run", tmp_path / "run")
@@ -174,7 +174,7 @@ def test_without_groups_the_backbone_stays_as_it_is(world: Path, tmp_path: Path)
         for path in sorted((world / name).rglob("*.*g"))[:20]:
             shutil.copy(path, tmp_path / name / f"{path.parent.name}-{path.name}")
     said: list[str] = []
-    train([str(tmp_path / "photo"), str(tmp_path / "drawing")], tmp_path / "run", settings(), say=said.append, report=False)
+    train([str(tmp_path / "photo"), str(tmp_path / "drawing")], tmp_path / "run", settings(), log=said.append, report=False)
     assert any("nothing that the backbone could be tuned on" in sentence for sentence in said)
     assert Encoder.load(tmp_path / "run" / "encoder").config.rows == "centred"
 

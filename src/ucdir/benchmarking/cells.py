@@ -27,7 +27,7 @@ from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.run import carry_out, resolve
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder, in_plain_view
-from ucdir.progress import Bars, no_bars, no_words
+from ucdir.progress import Progress, no_log, no_progress
 from ucdir.report.benchmark_facts import BenchmarkRow, row_document, row_of
 from ucdir.report.benchmark_tables import CHANCE
 from ucdir.retrieval.expansion import hits_of
@@ -112,8 +112,8 @@ class Outcome:
 def run_cells(
     tasks: Sequence[Task],
     devices: Sequence[str],
-    bars: Bars,
-    say: Callable[[str], None],
+    progress: Progress,
+    log: Callable[[str], None],
     report: Callable[[Mapping[Cell, Rows]], None],
 ) -> Outcome:
     """Run all cells that are not finished. One that fails is told at once and the others go on.
@@ -124,7 +124,7 @@ def run_cells(
     waiting = [task for task in tasks if task.cell not in found]
     failures: dict[Cell, UcdirError] = {}
     if found:
-        say(f"{len(found)} of {len(tasks)} cells were finished before")
+        log(f"{len(found)} of {len(tasks)} cells were finished before")
     trained: list[float] = []  # seconds of each cell with a training; the others say nothing about what is left
 
     def done(task: Task, rows: Rows, seconds: float) -> None:
@@ -132,16 +132,16 @@ def run_cells(
         trained.extend([seconds] if task.cell.is_trained else [])
         rest = sum(cell.is_trained and cell not in found and cell not in failures for cell in (t.cell for t in waiting))
         left = time_left(trained, rest, len(devices))
-        say(f"cell {len(found)} of {len(tasks)}: {task.cell}: {_headline(rows)}{left}")
+        log(f"cell {len(found)} of {len(tasks)}: {task.cell}: {_headline(rows)}{left}")
         report(found)
 
     def failed(task: Task, error: Exception) -> None:
         failures[task.cell] = _told(task, error)
-        say(f"failed: {failures[task.cell]}")
+        log(f"failed: {failures[task.cell]}")
 
     try:
         if len(devices) == 1:
-            _run_in_turn(waiting, devices[0], bars, done, failed)
+            _run_in_turn(waiting, devices[0], progress, done, failed)
         else:
             _run_side_by_side(waiting, devices, done, failed)
     except (KeyboardInterrupt, InterruptedRun) as error:
@@ -171,11 +171,11 @@ Done = Callable[[Task, Rows, float], None]
 Failed = Callable[[Task, Exception], None]
 
 
-def _run_in_turn(tasks: Sequence[Task], device: str, bars: Bars, done: Done, failed: Failed) -> None:
+def _run_in_turn(tasks: Sequence[Task], device: str, progress: Progress, done: Done, failed: Failed) -> None:
     for task in tasks:
         started = time.monotonic()
         try:
-            rows = run_cell(task, device, bars)
+            rows = run_cell(task, device, progress)
         except InterruptedRun:
             raise
         except Exception as error:  # whatever ends one training, memory that is full or a file that is damaged
@@ -235,15 +235,15 @@ def _on_leash(leash: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_cell(task: Task, device: str = "auto", bars: Bars = no_bars) -> Rows:
+def run_cell(task: Task, device: str = "auto", progress: Progress = no_progress) -> Rows:
     """Train, or go on training, and score; the scores appear last and whole."""
     settings = task.settings.model_copy(update={"run": task.settings.run.model_copy(update={"device": device})})
     with locked(task.folder, "being run by another ucdir benchmark"):
         if task.cell.is_trained:
             begun = is_run_folder(task.folder)
             resolved = resolve([] if begun else task.sources, task.folder, settings, resume=begun)
-            carry_out(task.folder, resolved, resume=begun, bars=bars)
-        report = _score(task, settings, bars)
+            carry_out(task.folder, resolved, resume=begun, progress=progress)
+        report = _score(task, settings, progress)
         if not task.cell.is_trained:  # a training has refused them already
             _refuse_many_unreadable(report, settings.data.max_unreadable)
         rows = [_row(task.cell, report, name, *direction) for direction in report.directions for name in report.methods]
@@ -255,14 +255,14 @@ def run_cell(task: Task, device: str = "auto", bars: Bars = no_bars) -> Rows:
     return _wanted(task, rows)
 
 
-def _score(task: Task, settings: Settings, bars: Bars) -> EvaluationReport:
+def _score(task: Task, settings: Settings, progress: Progress) -> EvaluationReport:
     """Both directions: of the three training-free methods, or of the kept epochs of one that was trained."""
     split = TEST if task.cell.protocol == "held-out" else None
     domains = load_domains(task.sources, classes=settings.data.classes, split=split)
     check_classes(domains)
     device = choose_device(settings.run.device)
     precision = choose_precision(settings.run.precision, device)
-    cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
+    cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_log)
     encoders = _encoders(task, settings, [domain.name for domain in domains])
     return score_encoders(
         encoders,
@@ -272,7 +272,7 @@ def _score(task: Task, settings: Settings, bars: Bars) -> EvaluationReport:
         precision,
         workers=settings.data.workers,
         resamples=0,
-        bars=bars,
+        progress=progress,
         cache=cache,
         also_smoothed=[name for name in encoders if name == LABEL_FREE],
         expand={name: hits_of(encoder.config.rows) for name, encoder in encoders.items()},

@@ -78,14 +78,14 @@ def _digest(domain: Domain) -> str:
     return digest.hexdigest()
 
 
-def tell_rows_left_out(out: Path, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
+def tell_rows_left_out(out: Path, tasks: Sequence[Task], log: Callable[[str], None]) -> None:
     """Say when the tables that lie in `out` have rows that were not asked for now."""
     with suppress(UcdirError):
         asked = {(frozenset(task.cell.pair), task.cell.protocol, method) for task in tasks for method in task.methods}
         rows = read_benchmark(out).rows
         others = sum((frozenset((row.query, row.gallery)), row.protocol, row.method) not in asked for row in rows)
         if others:
-            say(f"{others} rows of the tables in '{out}' were not asked for now and go; their cells stay, for when they are")
+            log(f"{others} rows of the tables in '{out}' were not asked for now and go; their cells stay, for when they are")
 
 
 @dataclass(frozen=True)

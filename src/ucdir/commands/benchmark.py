@@ -21,7 +21,7 @@ from ucdir.learn.run import on_domains
 from ucdir.learn.trainer import check_sizes
 from ucdir.model.device import choose_device
 from ucdir.model.pretrained import WITHOUT_FILE, require_start
-from ucdir.progress import Bars, no_bars, no_words
+from ucdir.progress import Progress, no_log, no_progress
 from ucdir.report.benchmark_facts import BenchmarkFacts
 from ucdir.report.write import write_report
 from ucdir.scoring.encoders import check_classes
@@ -48,8 +48,8 @@ def benchmark(
     settings: Settings | None = None,
     devices: Sequence[str] = ("auto",),
     command: str = "",
-    bars: Bars = no_bars,
-    say: Callable[[str], None] = no_words,
+    progress: Progress = no_progress,
+    log: Callable[[str], None] = no_log,
     show: Callable[[BenchmarkFacts], None] = lambda facts: None,
 ) -> BenchmarkFacts:
     """Train and score every method on every pair of domains with every seed; what is finished is not run again.
@@ -105,21 +105,21 @@ def benchmark(
     with locked(out, "being written by another ucdir benchmark"):
         for task in _one_of_each_pair(tasks):
             refuse_other_images(task, [load(source, None) for source in task.sources], out)
-        tell_rows_left_out(out, tasks, say)
+        tell_rows_left_out(out, tasks, log)
         tables = Tables(out, tasks, cutoffs, prepared, command)
-        outcome = run_cells(tasks, workers, bars, say, lambda found: show(tables.write(found)))
+        outcome = run_cells(tasks, workers, progress, log, lambda found: show(tables.write(found)))
         outcome.refuse_nothing()
         facts = tables.write(outcome.found)
-        _report(out, say)
+        _report(out, log)
         outcome.refuse_failures()
         return facts
 
 
-def _report(out: Path, say: Callable[[str], None]) -> None:
+def _report(out: Path, log: Callable[[str], None]) -> None:
     try:
         write_report(out)
     except UcdirError as error:
-        say(f"no report: {error}")
+        log(f"no report: {error}")
 
 
 def _one_of_each_pair(tasks: Sequence[Task]) -> list[Task]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ucdir.errors import UcdirError
 from ucdir.images.check import CheckReport, check_domains
 from ucdir.images.domains import load_domains
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Progress, no_progress
 
 
 def check(
@@ -13,7 +13,7 @@ def check(
     classes: str = "auto",
     split: str | None = None,
     workers: int = 0,
-    bars: Bars = no_bars,
+    progress: Progress = no_progress,
 ) -> CheckReport:
     """Decode every image of the sources and report unreadable files, duplicates, odd sizes and classes.
 
@@ -21,13 +21,13 @@ def check(
     classes  auto, folders or none
     split    only this split of the folders or manifests
     workers  threads that decode, 0 = one per core
-    bars     show progress
+    progress   shows how far the work is
 
     Findings are not failures. Raises UsageError or UcdirError when a source itself cannot be used.
     """
     domains = load_domains(sources, classes, split)
-    with bars("reading images", sum(map(len, domains))) as progress:
-        return check_domains(domains, progress, workers)
+    with progress("reading images", sum(map(len, domains))) as advance:
+        return check_domains(domains, advance, workers)
 
 
 def refuse_without_images(report: CheckReport) -> None:

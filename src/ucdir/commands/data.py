@@ -9,7 +9,7 @@ from ucdir.datasets.downloads import Downloaded, arrived_of
 from ucdir.datasets.downloads import download as fetch
 from ucdir.datasets.prepare import Prepared, prepare_dataset, preparing
 from ucdir.errors import UcdirError, UsageError
-from ucdir.progress import Bars, no_bars, no_words
+from ucdir.progress import Progress, no_log, no_progress
 
 ARCHIVES = "archives"
 
@@ -21,8 +21,8 @@ def prepare(
     classes: str = "standard",
     download: bool = False,
     allow_differences: bool = False,
-    bars: Bars = no_bars,
-    say: Callable[[str], None] = no_words,
+    progress: Progress = no_progress,
+    log: Callable[[str], None] = no_log,
 ) -> Prepared:
     """Write manifests and a dataset.json for a public data set.
 
@@ -33,7 +33,7 @@ def prepare(
     classes             standard, or all: the 345 classes of DomainNet
     download            fetch the files first, where they can be had without a form
     allow_differences   go on when counts are not as known
-    bars, say           show progress; tell a line
+    progress, log   show how far the work is; print a line
     raises              UcdirError; nothing is then half-written
     """
     spec = dataset(name, classes)
@@ -49,8 +49,8 @@ def prepare(
     source = out / ARCHIVES if source is None else source
     with preparing(out):
         if download:
-            fetch_files(spec, source, bars, say)
-        return prepare_dataset(spec, source, out, allow_differences, bars)
+            fetch_files(spec, source, progress, log)
+        return prepare_dataset(spec, source, out, allow_differences, progress)
 
 
 def info(name: str | None = None) -> tuple[DatasetSpec, ...]:
@@ -59,20 +59,20 @@ def info(name: str | None = None) -> tuple[DatasetSpec, ...]:
 
 
 def fetch_files(
-    spec: DatasetSpec, folder: Path, bars: Bars = no_bars, say: Callable[[str], None] = no_words
+    spec: DatasetSpec, folder: Path, progress: Progress = no_progress, log: Callable[[str], None] = no_log
 ) -> tuple[Downloaded, ...]:
     """Fetch the files of a data set into a folder; those that are there already are kept."""
     lacking = [file for file in spec.files if not (folder / file.name).exists()]
     if lacking:
         require_space(folder, sum(_still_to_come(file, folder) for file in lacking), "fetching")
         files = f"{len(lacking)} file{'' if len(lacking) == 1 else 's'}"
-        say(f"Fetching {files}, {_how_much(lacking, folder)}, into {folder}. Terms of {spec.title}: {spec.licence}.")
+        log(f"Fetching {files}, {_how_much(lacking, folder)}, into {folder}. Terms of {spec.title}: {spec.licence}.")
     fetched: list[Downloaded] = []
     for file in sorted(spec.files, key=lambda file: file.size or 0):
         assert file.url is not None
-        got = fetch(file.url, folder / file.name, file.size, file.md5, bars)
+        got = fetch(file.url, folder / file.name, file.size, file.md5, progress)
         compared = f"{got.checked} as known" if got.checked else "nothing known to compare it with"
-        say(f"{got.path}: SHA-256 {got.sha256}, {compared}")
+        log(f"{got.path}: SHA-256 {got.sha256}, {compared}")
         fetched.append(got)
     return tuple(fetched)
 

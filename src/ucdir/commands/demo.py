@@ -13,7 +13,7 @@ from ucdir.commands.train import train
 from ucdir.drawing.collection import Drawn, draw_collections
 from ucdir.errors import UsageError
 from ucdir.gallery.search_result import SearchResult
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Progress, no_progress
 from ucdir.report.hit_grid import GridHit, GridRow, draw_hits_grid
 from ucdir.scoring.directions import EvaluationReport
 from ucdir.settings import load_settings
@@ -52,8 +52,8 @@ def demo(
     seed: int = 0,
     images_per_class: int = 60,
     epochs: int | None = None,
-    bars: Bars = no_bars,
-    say: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = no_progress,
+    log: Callable[[str], None] = lambda sentence: None,
 ) -> DemoResult:
     """Draw photographs and line drawings, train a small encoder from random weights on them, score it, search with it.
 
@@ -61,23 +61,23 @@ def demo(
     seed               of the drawn collections and of the training
     images_per_class   about how many photographs, and drawings, of each kind
     epochs             None = as the preset `demo` says
-    bars, say          show progress; tell a line
+    progress, log   show how far the work is; print a line
     raises             UsageError when `out` holds something else
 
     Training reads no class: the class folders serve the scores alone.
     """
     started = time.monotonic()
     _clear(out)
-    say("drawing two collections")
+    log("drawing two collections")
     drawn = draw_collections(out / "images", images_per_class, seed)
     sources = [str(drawn.photo), str(drawn.drawing)]
-    say("training a small encoder from random weights, without classes")
+    log("training a small encoder from random weights, without classes")
     run = out / "run"
     chosen = {"run.seed": seed} if epochs is None else {"run.seed": seed, "optimiser.epochs": epochs}
-    trained = train(sources, run, load_settings("demo", assignments=chosen), bars=bars)
-    scores = evaluate(run, sources, KS, classes="folders", resamples=0, bars=bars)
+    trained = train(sources, run, load_settings("demo", assignments=chosen), progress=progress)
+    scores = evaluate(run, sources, KS, classes="folders", resamples=0, progress=progress)
     gallery = out / "gallery"
-    index(run, [str(drawn.photo)], gallery, bars=bars)
+    index(run, [str(drawn.photo)], gallery, progress=progress)
     queries = _first_drawings(drawn)
     answers = [search(gallery, query, k=HITS) for query in queries]
     title = "Line drawings search photographs, learned without labels"

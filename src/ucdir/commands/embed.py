@@ -17,7 +17,7 @@ from ucdir.images.domains import load_domains
 from ucdir.model.encoder import Encoder
 from ucdir.model.encoder_folder import chosen_encoder
 from ucdir.model.processes import joined
-from ucdir.progress import Bars, no_bars, no_words
+from ucdir.progress import Progress, no_log, no_progress
 from ucdir.storage import atomic_file, clear_write_errors
 
 
@@ -43,8 +43,8 @@ def embed(
     batch_size: int = 64,
     workers: int = 0,
     overwrite: bool = False,
-    bars: Bars = no_bars,
-    say: Callable[[str], None] = no_words,
+    progress: Progress = no_progress,
+    log: Callable[[str], None] = no_log,
     as_domain: str | None = None,
     views: int | None = None,
     rows: str | None = None,
@@ -57,14 +57,14 @@ def embed(
     """
     with joined() as processes:
         if not processes.is_first:
-            bars = no_bars
-        model = processes.first(lambda: Encoder.load(chosen_encoder(encoder, rows, say)))
+            progress = no_progress
+        model = processes.first(lambda: Encoder.load(chosen_encoder(encoder, rows, log)))
         looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
-        return with_helpers(looker, lambda: _embed(sources, out, classes, split, looker, overwrite, bars))
+        return with_helpers(looker, lambda: _embed(sources, out, classes, split, looker, overwrite, progress))
 
 
 def _embed(
-    sources: Sequence[str], out: Path, classes: str, split: str | None, looker: Looker, overwrite: bool, bars: Bars
+    sources: Sequence[str], out: Path, classes: str, split: str | None, looker: Looker, overwrite: bool, progress: Progress
 ) -> EmbedResult:
     array, table = (out.with_name(f"{out.name}{suffix}") for suffix in (".npy", ".parquet"))
     for file in (array, table):
@@ -77,8 +77,8 @@ def _embed(
         scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
     try:
         journal = Journal(scratch / "journal", model.fingerprint(), model.config.length)
-        with bars("embedding", sum(len(domain) for domain in domains)) as advance:
-            updated = update(domains, Before.nothing(), journal, looker, progress=advance)
+        with progress("embedding", sum(len(domain) for domain in domains)) as advance:
+            updated = update(domains, Before.nothing(), journal, looker, advance=advance)
         refuse_empty(updated, domains)
         count = updated.images.num_rows
         with atomic_file(array) as array_draft, atomic_file(table) as table_draft:

@@ -9,7 +9,7 @@ from ucdir.images.pixel_cache import PixelCache, open_cache
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.model.encoder_folder import last_encoder_folder
-from ucdir.progress import Bars, no_bars, no_words
+from ucdir.progress import Progress, no_log, no_progress
 from ucdir.retrieval.expansion import hits_of
 from ucdir.run_folder import ALIGNED, CHOSEN, is_run_folder
 from ucdir.run_folder import FROZEN as FROZEN_ENCODER
@@ -43,7 +43,7 @@ def evaluate(
     workers: int = 0,
     resamples: int = 1000,
     seed: int = 0,
-    bars: Bars = no_bars,
+    progress: Progress = no_progress,
     expand: int | None = None,
     cache_dir: str | None = None,
 ) -> EvaluationReport:
@@ -56,7 +56,7 @@ def evaluate(
     classes     auto, folders or none; None = as the run was set, or auto
     split       rows of a manifest; None = as the run was set, or all
     resamples   bootstrap resamples over queries for the 95 % intervals, drawn from `seed`
-    bars        show progress
+    progress   shows how far the work is
     expand      hits that queries move toward in the rows called `+ expanded`; 0 = no such rows; None = what is best for each
                 encoder, as in `search`
     cache_dir   where decoded views are kept, so that several encoders need an image decoded once: a folder, auto or none;
@@ -77,7 +77,7 @@ def evaluate(
     hits = {name: hits_of(each.config.rows, expand if name == last else None) for name, each in encoders.items()}
     cache = _cache(encoder, cache_dir)
     return score_encoders(
-        encoders, domains, ks, place, exactness, batch_size, workers, resamples, seed, bars, cache=cache, expand=hits
+        encoders, domains, ks, place, exactness, batch_size, workers, resamples, seed, progress, cache=cache, expand=hits
     )
 
 
@@ -102,7 +102,7 @@ def _run_data(encoder: Path | None) -> DataSettings | None:
 def _cache(encoder: Path | None, folder: str | None) -> PixelCache | None:
     """Where views and features are kept: in `folder`, where the run kept them, or in the user's cache."""
     data = _run_data(encoder) or DataSettings()
-    return open_cache(folder or data.cache_dir, data.cache_gb, no_words)
+    return open_cache(folder or data.cache_dir, data.cache_gb, no_log)
 
 
 def _encoders(

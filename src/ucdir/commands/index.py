@@ -20,7 +20,7 @@ from ucdir.model.encoder_folder import chosen_encoder
 from ucdir.model.export import can_export, export_onnx
 from ucdir.model.processes import joined
 from ucdir.model.runtime import is_exported
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Progress, no_progress
 from ucdir.scoring.collapse import collapse_sentence, is_collapsed
 from ucdir.scoring.picks import evenly_spread
 
@@ -41,8 +41,8 @@ def index(
     drop: Sequence[str] = (),
     engine: str = "folder",
     export: bool = True,
-    bars: Bars = no_bars,
-    say: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = no_progress,
+    log: Callable[[str], None] = lambda sentence: None,
     as_domain: str | None = None,
     views: int | None = None,
     rows: str | None = None,
@@ -59,7 +59,7 @@ def index(
     drop       domains to remove from the gallery
     engine     folder, or milvus:URI
     export     also export the encoder, once, where the extra `onnx` is installed: searching then starts without torch
-    bars, say  show progress; tell a line
+    progress, log   show how far the work is; print a line
     as_domain  the domain, among those that the encoder has learned from, to which all images belong; None = the one with the
                name of theirs
     views      how many of its views the encoder is shown of each new image; None = all
@@ -71,18 +71,18 @@ def index(
     """
     with joined() as processes:
         if not processes.is_first:
-            bars = no_bars
-        folder = processes.first(lambda: chosen_encoder(encoder, rows, say))
+            progress = no_progress
+        folder = processes.first(lambda: chosen_encoder(encoder, rows, log))
         model = processes.first(lambda: Encoder.load(folder))
         looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
 
         def work() -> IndexResult:
             wanted = _Wanted(folder, sources, classes, split, drop, str(out), engine_flag(engine))
-            return _bring_up_to_date(place_of(out, engine, overwrite), wanted, looker, bars, say)
+            return _bring_up_to_date(place_of(out, engine, overwrite), wanted, looker, progress, log)
 
         result = with_helpers(looker, work)
         if export and processes.is_first:
-            _export(folder, say)
+            _export(folder, log)
     return result
 
 
@@ -99,7 +99,9 @@ class _Wanted:
     flag: str
 
 
-def _bring_up_to_date(place: Place, wanted: _Wanted, looker: Looker, bars: Bars, say: Callable[[str], None]) -> IndexResult:
+def _bring_up_to_date(
+    place: Place, wanted: _Wanted, looker: Looker, progress: Progress, log: Callable[[str], None]
+) -> IndexResult:
     place.check()
     model, drop = looker.encoder, wanted.drop
     fingerprint = model.fingerprint()
@@ -116,10 +118,10 @@ def _bring_up_to_date(place: Place, wanted: _Wanted, looker: Looker, bars: Bars,
         before = Before.nothing() if there is None else Before(there[1], there[2])
         made_with = " ".join([fingerprint, looker.precision, *(f"{name} {how}" for name, how in sorted(seen_as.items()))])
         journal = Journal(place.journal, made_with, model.config.length)
-        with bars("embedding", sum(len(domain) for domain in domains)) as advance:
+        with progress("embedding", sum(len(domain) for domain in domains)) as advance:
             updated = update(domains, before, journal, looker, kept, advance)
         refuse_empty(updated, domains)
-        _warn_of_collapse(updated, say)
+        _warn_of_collapse(updated, log)
         named = _named(domains, kept, info)
         if not updated.images.equals(before.images) or info is None or named != info.sources:
             made = _info(
@@ -130,14 +132,14 @@ def _bring_up_to_date(place: Place, wanted: _Wanted, looker: Looker, bars: Bars,
     return _result(wanted.out, updated)
 
 
-def _export(folder: Path, say: Callable[[str], None]) -> None:
+def _export(folder: Path, log: Callable[[str], None]) -> None:
     """Export the encoder unless that is done or cannot be done; the gallery is as good without."""
     if not can_export() or is_exported(folder):
         return
     try:
         export_onnx(folder)
     except UcdirError as error:
-        say(f"Not exported: {error}")
+        log(f"Not exported: {error}")
 
 
 def _sources(given: Sequence[str], info: GalleryInfo | None, drop: Sequence[str]) -> list[str]:
@@ -185,13 +187,13 @@ def _named(domains: Sequence[Domain], kept: Sequence[str], info: GalleryInfo | N
     return stay | {domain.name: str(domain.source.absolute()) for domain in domains}
 
 
-def _warn_of_collapse(updated: Updated, say: Callable[[str], None]) -> None:
+def _warn_of_collapse(updated: Updated, log: Callable[[str], None]) -> None:
     """Say which domains have embeddings that cannot be told apart; SAMPLED images of each are looked at."""
     of_image = updated.images["domain"].to_numpy(zero_copy_only=False)
     for name in dict.fromkeys(of_image.tolist()):
         own = np.flatnonzero(of_image == name)
         if is_collapsed(torch.from_numpy(updated.rows(own[evenly_spread(len(own), SAMPLED)]))):
-            say(f"warning: {collapse_sentence([name])}: any of them may be found first. Use another encoder.")
+            log(f"warning: {collapse_sentence([name])}: any of them may be found first. Use another encoder.")
 
 
 def _info(

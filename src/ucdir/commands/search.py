@@ -16,7 +16,7 @@ from ucdir.images.evaluation_view import Viewing
 from ucdir.images.reading import read_seen
 from ucdir.model.confidence import Confidence
 from ucdir.model.runtime import Encoded, QueryEncoder, joined
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Progress, no_progress
 from ucdir.retrieval.expansion import hits_of
 
 
@@ -33,7 +33,7 @@ def search(
     workers: int = 0,
     runtime: str = "auto",
     engine: str = FOLDER,
-    bars: Bars = no_bars,
+    progress: Progress = no_progress,
     as_domain: str | None = None,
     expand: int | None = None,
     min_confidence: float = 0.0,
@@ -60,7 +60,7 @@ def search(
     opened = open_engine(gallery, engine)
     paths = _query_paths(query)
     encode = gallery_encoder(opened.info, str(gallery), encoder, device, precision, runtime, engine)
-    with bars("embedding", len(paths)) as advance:
+    with progress("embedding", len(paths)) as advance:
         encoded, image_ids, unreadable = _embed(encode, paths, as_domain, batch_size, workers, advance)
     if not image_ids:
         raise unreadable[0] if len(paths) == 1 else _no_query(query, unreadable)

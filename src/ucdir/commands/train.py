@@ -7,7 +7,7 @@ from pathlib import Path
 from ucdir.errors import UcdirError
 from ucdir.learn.run import TrainResult, carry_out, resolve
 from ucdir.model.processes import joined, own_device
-from ucdir.progress import Bars, no_bars, no_words
+from ucdir.progress import Progress, no_log, no_progress
 from ucdir.report.write import write_report
 from ucdir.settings import Settings
 
@@ -18,8 +18,8 @@ def train(
     settings: Settings | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    bars: Bars = no_bars,
-    say: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = no_progress,
+    log: Callable[[str], None] = lambda sentence: None,
     report: bool = True,
 ) -> TrainResult:
     """Learn an encoder from the images of two or more domains, without reading a label.
@@ -30,23 +30,23 @@ def train(
     resume      go on exactly where the run in `out` stopped, with its settings; another cache or device is allowed. One that
                 is finished stays as it is, but for a report that is not there
     overwrite   throw an existing run away first
-    bars, say   show progress; tell a line
+    progress, log   show how far the work is; print a line
     report      write report.html at the end; the run is done even where that fails
     raises      UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
     """
     out = Path(out)
     with joined() as processes:
         if not processes.is_first:
-            bars, say = no_bars, no_words
+            progress, log = no_progress, no_log
         resolved = processes.first(lambda: resolve(sources, out, settings, resume, overwrite))
-        result = carry_out(out, resolved, processes, resume, overwrite, bars, say)
+        result = carry_out(out, resolved, processes, resume, overwrite, progress, log)
         device = str(own_device(resolved.run.device, processes))
     if not report or not processes.is_first or result.report is not None:
         return result
     try:
         run = resolved.run
-        page = write_report(out, None, None, device, run.precision, resolved.data.workers, run.seed, bars).page
+        page = write_report(out, None, None, device, run.precision, resolved.data.workers, run.seed, progress).page
     except UcdirError as error:
-        say(f"no report: {error}")
+        log(f"no report: {error}")
         return result
     return replace(result, report=page)

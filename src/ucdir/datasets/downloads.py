@@ -14,7 +14,7 @@ from pathlib import Path
 from ucdir import __version__
 from ucdir.datasets.archives import is_archive, is_web_page
 from ucdir.errors import UcdirError
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Progress, no_progress
 from ucdir.storage import clear_write_errors, locked, write_text
 
 CHUNK = 1 << 20
@@ -36,7 +36,7 @@ class Downloaded:
 
 
 def download(
-    url: str, path: Path, size: int | None = None, md5: str | None = None, bars: Bars = no_bars, pause: float = 1.0
+    url: str, path: Path, size: int | None = None, md5: str | None = None, progress: Progress = no_progress, pause: float = 1.0
 ) -> Downloaded:
     """Fetch `url` into `path`. A file that is already there is taken as it is, if its size is right.
 
@@ -50,7 +50,7 @@ def download(
     """
     with locked(path, "being fetched by another ucdir data prepare"):
         if not path.exists():
-            return _fetch(_Fetch(url, path, size, md5), bars, pause)
+            return _fetch(_Fetch(url, path, size, md5), progress, pause)
         found = path.stat().st_size
         if size is not None and found != size:
             raise UcdirError(f"'{path}' has {found:,} bytes, expected {size:,}. Delete it and run again.")
@@ -92,12 +92,12 @@ class _ConnectionLostError(Exception):
     """The network failed; trying again may help."""
 
 
-def _fetch(fetch: _Fetch, bars: Bars, pause: float) -> Downloaded:
+def _fetch(fetch: _Fetch, progress: Progress, pause: float) -> Downloaded:
     failures = 0
     while True:
         before = fetch.arrived
         try:
-            if _fetch_once(fetch, bars):
+            if _fetch_once(fetch, progress):
                 break
         except _ConnectionLostError as error:
             failures = 1 if fetch.arrived > before else failures + 1
@@ -112,7 +112,7 @@ def _fetch(fetch: _Fetch, bars: Bars, pause: float) -> Downloaded:
     return Downloaded(fetch.path, sha256, "MD5" if fetch.md5 else "size" if fetch.size else "")
 
 
-def _fetch_once(fetch: _Fetch, bars: Bars) -> bool:
+def _fetch_once(fetch: _Fetch, progress: Progress) -> bool:
     """Fetch what is missing. False: what had arrived is of another file and was dropped; begin anew."""
     start = fetch.arrived
     if start and start == fetch.size:
@@ -131,7 +131,7 @@ def _fetch_once(fetch: _Fetch, bars: Bars) -> bool:
         if not goes_on:
             fetch.part.unlink(missing_ok=True)  # before the tag: old bytes never lie under a new one
         _remember_tag(fetch, answer)
-        with bars(f"fetching {fetch.path.name}", total or 0) as advance:
+        with progress(f"fetching {fetch.path.name}", total or 0) as advance:
             advance(start if goes_on else 0)
             _receive(answer, fetch.part, "ab" if goes_on else "wb", advance)
     if total is not None and fetch.arrived < total:

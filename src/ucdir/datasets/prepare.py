@@ -27,7 +27,7 @@ from ucdir.datasets.matching import (
 )
 from ucdir.datasets.source_files import Entry, Listing, list_archives, list_source
 from ucdir.errors import UcdirError, UsageError
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Progress, no_progress
 from ucdir.storage import atomic_folder, clear_write_errors, locked, restore_folder, write_text
 
 IMAGES = "images"
@@ -69,7 +69,7 @@ def preparing(out: Path) -> Iterator[None]:
 
 
 def prepare_dataset(
-    spec: DatasetSpec, source: Path, out: Path, allow_differences: bool = False, bars: Bars = no_bars
+    spec: DatasetSpec, source: Path, out: Path, allow_differences: bool = False, progress: Progress = no_progress
 ) -> Prepared:
     """Write OUT/<domain>.csv for each domain and, last, OUT/dataset.json. Call it within `preparing(out)`.
 
@@ -87,7 +87,7 @@ def prepare_dataset(
         differing = differences(found.domains, spec)
         if differing and not allow_differences:
             raise UcdirError(_listing_of(differing, found.unread, spec))
-        return _write(spec, [domain for domain in found.domains if domain.pictures], differing, out, bars)
+        return _write(spec, [domain for domain in found.domains if domain.pictures], differing, out, progress)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -229,7 +229,7 @@ def _total_of(differing: Sequence[Difference]) -> str:
 
 
 def _write(
-    spec: DatasetSpec, found: Sequence[FoundDomain], differing: tuple[Difference, ...], out: Path, bars: Bars
+    spec: DatasetSpec, found: Sequence[FoundDomain], differing: tuple[Difference, ...], out: Path, progress: Progress
 ) -> Prepared:
     packed = [(domain, picture) for domain in found for picture in domain.pictures if picture.entry.archive is not None]
     require_space(out, sum(picture.entry.size for _, picture in packed))
@@ -237,7 +237,7 @@ def _write(
     write_text(out / MARK, f"{spec.name}\n")
     try:
         if packed:
-            _unpack(packed, out, bars)
+            _unpack(packed, out, progress)
     except BaseException:
         if is_new:
             shutil.rmtree(out, ignore_errors=True)
@@ -251,9 +251,9 @@ def _write(
     return prepared
 
 
-def _unpack(packed: Sequence[tuple[FoundDomain, Picture]], out: Path, bars: Bars) -> None:
+def _unpack(packed: Sequence[tuple[FoundDomain, Picture]], out: Path, progress: Progress) -> None:
     """Unpack images into OUT/images/<domain>/<class>/, which changes as a whole."""
-    with atomic_folder(out / IMAGES) as draft, bars("unpacking", len(packed)) as advance:
+    with atomic_folder(out / IMAGES) as draft, progress("unpacking", len(packed)) as advance:
         targets: dict[Archive, dict[str, Path]] = {}
         for domain, picture in packed:
             assert picture.entry.archive is not None

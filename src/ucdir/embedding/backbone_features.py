@@ -28,7 +28,7 @@ SHARE = 4  # of the limit of the cache, at most
 BEGINNING = 1024  # bytes, at most, that stand before the numbers in a file
 UNREADABLE = b"unreadable"  # what counts as the content of a file that cannot be read
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]
 
 
 def backbone_features(
@@ -38,7 +38,7 @@ def backbone_features(
     precision: str,
     batch_size: int = 64,
     workers: int = 0,
-    progress: Progress | None = None,
+    advance: Advance | None = None,
     cache: PixelCache | None = None,
 ) -> Embeddings:
     """What the backbone of `encoder` makes of the evaluation views: rows (M, feature_dim), not of unit length.
@@ -50,10 +50,10 @@ def backbone_features(
     file = place()
     kept = _taken(file, paths)
     if kept is not None:
-        if progress is not None:
-            progress(len(paths))
+        if advance is not None:
+            advance(len(paths))
         return kept
-    found = embed(encoder, paths, device, precision, batch_size, workers, progress, cache, features=True)
+    found = embed(encoder, paths, device, precision, batch_size, workers, advance, cache, features=True)
     if place() == file:
         keep(file, {"rows": found.rows, "image_ids": found.image_ids}, cache)
     return found
@@ -66,7 +66,7 @@ def embed_with(
     precision: str,
     batch_size: int = 64,
     workers: int = 0,
-    progress: Progress | None = None,
+    advance: Advance | None = None,
     cache: PixelCache | None = None,
     domain: str = "",
 ) -> dict[str, Embeddings]:
@@ -74,17 +74,17 @@ def embed_with(
 
     A backbone that several have, or that has no head, is run once and kept; equal encoders are one.
 
-    progress    is called with a number of images for each encoder
+    advance     called with a number of images for each encoder
     domain      to which the files belong, for encoders that know domains
     """
     aware = {name: encoder for name, encoder in encoders.items() if encoder.config.domains}
     if aware:
         placed = {
-            name: embed_members(Members.of(encoder, domain), paths, device, precision, workers, progress or _nothing, cache)
+            name: embed_members(Members.of(encoder, domain), paths, device, precision, workers, advance or _nothing, cache)
             for name, encoder in aware.items()
         }
         others = {name: encoder for name, encoder in encoders.items() if name not in aware}
-        found = embed_with(others, paths, device, precision, batch_size, workers, progress, cache)
+        found = embed_with(others, paths, device, precision, batch_size, workers, advance, cache)
         return _of_the_same_images({name: placed.get(name) or found[name] for name in encoders}, paths)
     prints = {name: encoder.fingerprint() for name, encoder in encoders.items()}
     alike = {mark: [name for name in encoders if prints[name] == mark] for mark in prints.values()}
@@ -94,7 +94,7 @@ def embed_with(
     found = {}
     for marks in groups.values():
         first = encoders[alike[marks[0]][0]]
-        every = None if progress is None else _times(progress, sum(len(alike[mark]) for mark in marks))
+        every = None if advance is None else _times(advance, sum(len(alike[mark]) for mark in marks))
         if len(marks) == 1 and first.head is not None:
             found[marks[0]] = embed(first, paths, device, precision, batch_size, workers, every, cache)
             continue
@@ -121,8 +121,8 @@ def _nothing(count: int) -> None:
     """Progress that nobody watches."""
 
 
-def _times(progress: Progress, factor: int) -> Progress:
-    return lambda count: progress(count * factor)
+def _times(advance: Advance, factor: int) -> Advance:
+    return lambda count: advance(count * factor)
 
 
 def _through_head(encoder: Encoder, features: Embeddings, device: torch.device, precision: str) -> Embeddings:

@@ -70,7 +70,7 @@ def embed_members(
     device: torch.device,
     precision: str,
     workers: int = 0,
-    progress: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int], None] = lambda count: None,
     cache: PixelCache | None = None,
     views: int | None = None,
 ) -> Embeddings:
@@ -85,11 +85,11 @@ def embed_members(
         learned = None if isinstance(content, ImageError) else members.remembered(content)
         if learned is not None:
             found[position] = learned
-    progress(len(found))
+    advance(len(found))
     new = [position for position in range(len(paths)) if position not in found]
     wanted = members.encoder.config.views[:views]
     files, known = [paths[position] for position in new], [contents[position] for position in new]
-    seen = view_features(members.encoder, files, wanted, device, precision, workers, progress, cache, contents=known)
+    seen = view_features(members.encoder, files, wanted, device, precision, workers, advance, cache, contents=known)
     for row, place in zip(members.placed(seen.values, device), seen.image_ids.tolist(), strict=True):
         found[new[place]] = row
     positions = sorted(found)

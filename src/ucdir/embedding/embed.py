@@ -37,7 +37,7 @@ def embed(
     precision: str,
     batch_size: int = 64,
     workers: int = 0,
-    progress: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] | None = None,
     cache: PixelCache | None = None,
     features: bool = False,
 ) -> Embeddings:
@@ -45,7 +45,7 @@ def embed(
 
     encoder     is moved to `device`; its mode is put back afterwards
     features    give what the backbone makes of them instead: rows (M, feature_dim), not of unit length
-    progress    is called with the number of images just finished
+    advance     called with the number of images just finished
     cache       where views are looked for before a file is decoded
     """
     rows: list[Tensor] = []
@@ -57,8 +57,8 @@ def embed(
                 rows.append(encode(encoder.features if features else encoder, views.pixels, device, precision))
             image_ids += views.image_ids
             unreadable += views.unreadable
-            if progress is not None:
-                progress(len(views))
+            if advance is not None:
+                advance(len(views))
     width = encoder.config.feature_dim if features else encoder.config.length
     gathered = torch.cat(rows) if rows else torch.empty(0, width)
     return Embeddings(gathered, torch.tensor(image_ids, dtype=torch.int64), tuple(unreadable))

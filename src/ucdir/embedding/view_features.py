@@ -50,7 +50,7 @@ def view_features(
     device: torch.device,
     precision: str,
     workers: int = 0,
-    progress: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int], None] = lambda count: None,
     cache: PixelCache | None = None,
     draw: int = 0,
     folder: Path | None = None,
@@ -59,7 +59,7 @@ def view_features(
     """Run the backbone of `encoder` over the `views` of each image. An image is a batch of its own: no other changes a bit.
 
     views     names from `style_views.VIEWS`
-    progress  is called with the number of images just finished
+    advance   called with the number of images just finished
     cache     where features are looked for and kept, by content
     draw      another number gives other crops
     folder    on a disk with room for large features; None = where temporary files go
@@ -73,7 +73,7 @@ def view_features(
     store = _Store(backbone, tuple(views), draw, cache, what)
     values = _room((len(order), len(views), encoder.config.feature_dim), folder)
     kept: list[tuple[bytes, int]] = []
-    progress(len(unreadable))
+    advance(len(unreadable))
     with evaluating(backbone.encoder, device):
         reading = chain.from_iterable(read_ahead([(paths[row], content) for content, row in order], store.read, AHEAD, workers))
         for image, found in zip(order, reading, strict=True):
@@ -82,7 +82,7 @@ def view_features(
             else:
                 values[len(kept)] = found if found.dtype == np.float16 else store.compute(image[0], found)
                 kept.append(image)
-            progress(1)
+            advance(1)
     joined = np.frombuffer(b"".join(content for content, _ in kept), np.uint8).reshape(len(kept), 32)
     return ViewFeatures(values[: len(kept)], np.array([row for _, row in kept], np.int64), joined, tuple(unreadable))
 

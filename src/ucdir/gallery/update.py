@@ -74,7 +74,7 @@ def update(
     journal: Journal,
     looker: Looker,
     kept: Sequence[str] = (),
-    progress: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Updated:
     """Look at every file of `domains`, embed those whose content is not known yet, and lay out the new gallery.
 
@@ -94,7 +94,7 @@ def update(
             parts.append(image_table([result.image for result in good]))
             found = [result.source if isinstance(result, Known) else ~next(at) for result in good]
             sources.append(np.array(found, np.int64))
-            progress(len(results))
+            advance(len(results))
     finally:
         journal.flush()
     images, source = pa.concat_tables(parts).combine_chunks(), np.concatenate(sources)

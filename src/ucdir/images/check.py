@@ -162,15 +162,15 @@ class Glance:
     thumbnail: bytes  # 32 x 32 grey
 
 
-def check_domains(domains: Sequence[Domain], progress: Callable[[int], None] | None = None, workers: int = 0) -> CheckReport:
+def check_domains(domains: Sequence[Domain], advance: Callable[[int], None] | None = None, workers: int = 0) -> CheckReport:
     """Decode every image of the domains once and report what is odd about them; nothing is changed.
 
-    progress  called with the number of images just finished
+    advance   called with the number of images just finished
     workers   threads that decode, 0 = one per core
 
     Near duplicates are copies of the whole picture. A mirrored or noticeably cropped copy is not found.
     """
-    glances = [list(_look(domain.paths, progress, workers)) for domain in domains]
+    glances = [list(_look(domain.paths, advance, workers)) for domain in domains]
     members, readable = [], []
     for domain, seen in zip(domains, glances, strict=True):
         for path, glance in zip(domain.paths, seen, strict=True):
@@ -211,12 +211,12 @@ def _loose(name: str) -> str:
 # One domain
 
 
-def _look(paths: Sequence[Path], progress: Callable[[int], None] | None, workers: int) -> Iterator[Glance | ImageError]:
+def _look(paths: Sequence[Path], advance: Callable[[int], None] | None, workers: int) -> Iterator[Glance | ImageError]:
     with ThreadPoolExecutor(workers or _num_cores()) as pool:
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             for glance in pool.map(_glance, paths[start : start + IMAGES_AT_ONCE]):
-                if progress:
-                    progress(1)
+                if advance:
+                    advance(1)
                 yield glance
 
 

@@ -45,7 +45,7 @@ def default_folder() -> Path:
     return (home if home.is_absolute() else Path.home() / ".cache") / "ucdir" / "pixels"
 
 
-def open_cache(setting: str, limit_gb: float, say: Callable[[str], None]) -> "PixelCache | None":
+def open_cache(setting: str, limit_gb: float, log: Callable[[str], None]) -> "PixelCache | None":
     """The cache that `setting` asks for, and a sentence about it; None where there is to be none.
 
     setting     auto, none or a folder
@@ -57,22 +57,22 @@ def open_cache(setting: str, limit_gb: float, say: Callable[[str], None]) -> "Pi
     wanted = int(limit_gb * GIGABYTE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        cache = PixelCache(folder, wanted, say)
+        cache = PixelCache(folder, wanted, log)
         share = (shutil.disk_usage(folder).free + cache.held) // SHARE
     except OSError as error:
-        say(f"no pixel cache: '{folder}' cannot be used ({error.strerror or error}); images are decoded anew each time.")
+        log(f"no pixel cache: '{folder}' cannot be used ({error.strerror or error}); images are decoded anew each time.")
         return None
     limit = min(wanted, share)
     if limit < SMALLEST:
         reason = (
             "data.cache_gb is below 1" if wanted < SMALLEST else f"a quarter of the free space is {share / GIGABYTE:.1f} GB"
         )
-        say(f"no pixel cache in '{folder}': {reason}, at least 1 GB is needed; images are decoded anew each time.")
+        log(f"no pixel cache in '{folder}': {reason}, at least 1 GB is needed; images are decoded anew each time.")
         return None
     cache.limit = limit
     cache.make_room(0)
     lowered = " (a quarter of the free space)" if limit < wanted else ""
-    say(f"pixel cache: '{folder}', at most {limit / GIGABYTE:.1f} GB{lowered}")
+    log(f"pixel cache: '{folder}', at most {limit / GIGABYTE:.1f} GB{lowered}")
     return cache
 
 
@@ -82,13 +82,13 @@ class PixelCache:
     folder    exists
     limit     bytes; entries that nobody has used since this object was made go, those used longest ago first, to make
               room for new ones. When only used ones are left, nothing is added any more.
-    say       told once when writing fails; the run goes on, nothing more is added
+    log       called once when writing fails; the run goes on, nothing more is added
     """
 
-    def __init__(self, folder: Path, limit: int, say: Callable[[str], None] = lambda sentence: None) -> None:
+    def __init__(self, folder: Path, limit: int, log: Callable[[str], None] = lambda sentence: None) -> None:
         self.folder = folder
         self.limit = limit
-        self.say = say
+        self.log = log
         self.adding = True
         self._opened = time.time() - 1  # clocks of file systems are coarse
         self._lock = threading.Lock()
@@ -191,7 +191,7 @@ class PixelCache:
             told, self.adding = not self.adding, False
         if not told:
             reason = error.strerror or str(error)
-            self.say(f"pixel cache: '{self.folder}' could not be written ({reason}); nothing more is added in this run.")
+            self.log(f"pixel cache: '{self.folder}' could not be written ({reason}); nothing more is added in this run.")
 
 
 def _entries(folder: Path, now: float) -> Iterator[tuple[float, int, Path]]:

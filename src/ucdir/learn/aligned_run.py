@@ -24,7 +24,7 @@ from ucdir.learn.run_log import write_images
 from ucdir.learn.tuning import Lesson, tuned
 from ucdir.model.alignment import Alignment, DomainMemory, Recogniser
 from ucdir.model.encoder import Encoder
-from ucdir.progress import Bars
+from ucdir.progress import Progress
 from ucdir.retrieval.expansion import hits_of
 from ucdir.run_folder import ALIGNED, CENTRED, ENCODER, FROZEN, SMOOTHED, TUNING
 from ucdir.scoring.collapse import is_collapsed
@@ -49,8 +49,8 @@ class AlignedRun:
     domains: Sequence[Domain]
     frozen: Encoder
     compute: Compute
-    bars: Bars
-    say: Callable[[str], None]
+    progress: Progress
+    log: Callable[[str], None]
 
 
 def learn_aligned(run: AlignedRun, begin: Callable[[], None] = lambda: None) -> tuple[ImageError, ...]:
@@ -61,7 +61,7 @@ def learn_aligned(run: AlignedRun, begin: Callable[[], None] = lambda: None) -> 
     seen = look(run, run.frozen)
     skipped = tuple(error for part in seen for error in part.unreadable)
     for error in skipped:
-        run.say(f"skipped: {error}")
+        run.log(f"skipped: {error}")
     for domain, part in zip(run.domains, seen, strict=True):
         refuse_many_unreadable(domain.name, len(part.values), part.unreadable, run.settings.data.max_unreadable)
     begin()
@@ -71,7 +71,7 @@ def learn_aligned(run: AlignedRun, begin: Callable[[], None] = lambda: None) -> 
     for kind, folder in (("frozen", FROZEN), ("centred", CENTRED), ("smoothed", SMOOTHED)):
         card = f"The backbone as it came, rows {kind}: nothing is learned, to compare with."
         plain.encoder(kind).save(run.out / folder, card)
-    encoder = bring_together(run.settings, plain, seen, run.say)
+    encoder = bring_together(run.settings, plain, seen, run.log)
     if run.settings.method.name == "tune":
         encoder, plain = tune(run, plain, seen, encoder)
     encoder.save(run.out / ENCODER, _card(plain, encoder))
@@ -95,16 +95,16 @@ def tune(run: AlignedRun, plain: "_Plain", seen: Sequence[ViewFeatures], encoder
     `encoder` and `plain` come back where nothing was learned, or where the tuned backbone tells hardly any image from another.
     """
     if encoder.config.rows != "aligned":
-        run.say("so there is nothing that the backbone could be tuned on: it stays as it was")
+        run.log("so there is nothing that the backbone could be tuned on: it stays as it was")
         return encoder, plain
     encoder.save(run.out / ALIGNED, _card(plain, encoder))
     lessons = _lessons(run.domains, plain, seen, encoder)
-    learned = tuned(run.frozen, lessons, run.settings, run.compute, run.out / TUNING, run.bars, run.say)
+    learned = tuned(run.frozen, lessons, run.settings, run.compute, run.out / TUNING, run.progress, run.log)
     tuned_plain = _Plain.of(run, look(run, learned.encoder, PLAIN), learned.encoder)
-    run.say(tuned_plain.recognition)
+    run.log(tuned_plain.recognition)
     described = [F.normalize(rows @ learned.projection, dim=1) for rows in tuned_plain.features]
     if any(map(is_collapsed, described)):
-        run.say("the tuned backbone tells hardly any image from another, so the encoder is the one from before")
+        run.log("the tuned backbone tells hardly any image from another, so the encoder is the one from before")
         return encoder, plain
     rows = [centred(part) for part in described]
     embeddings = [averaged(part, run.settings.align.neighbours, rounds=1) for part in rows]
@@ -135,7 +135,7 @@ def by_content(seen: Sequence[ViewFeatures]) -> list[int]:
 def look(run: AlignedRun, encoder: Encoder, views: tuple[str, ...] = DEFAULT_VIEWS) -> list[ViewFeatures]:
     """Features of views of all images."""
     compute, settings = run.compute, run.settings
-    with run.bars("features", sum(map(len, run.domains))) as advance:
+    with run.progress("features", sum(map(len, run.domains))) as advance:
         return [
             view_features(
                 encoder,
@@ -200,28 +200,28 @@ def _unlearned(kind: str, features: Tensor, contents: Tensor) -> DomainMemory:
     return DomainMemory(centre, centred(features).half(), smoothed(features).half(), contents)
 
 
-def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures], say: Callable[[str], None]) -> Encoder:
+def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures], log: Callable[[str], None]) -> Encoder:
     """The encoder that knows the domains; with training-free rows, and said, where nothing speaks for more.
 
     What is learned depends on the images alone: domains come in the order of their contents, whatever their names.
     """
-    say(plain.recognition)
+    log(plain.recognition)
     fewest = min(map(len, plain.features))
     free = "smoothed" if fewest >= FEWEST_SMOOTHED else "centred"
     if fewest < FEWEST:
-        say(f"a domain has {fewest} images, and {FEWEST} are needed to find groups: rows are {free}, nothing is learned")
+        log(f"a domain has {fewest} images, and {FEWEST} are needed to find groups: rows are {free}, nothing is learned")
         return plain.encoder(free)
     device = plain.features[0].device
     order = by_content(seen)
     parts = [Seen(plain.names[number], seen[number].values, device) for number in order]
     found = align(parts, [name in KEEPING_STYLE for name in DEFAULT_VIEWS], settings.align, settings.run.seed)
     if found.agreement < LEAST_AGREEMENT:
-        say(
+        log(
             f"the domains seem to share nothing: the mean cosine of an image to its nearest ones of another domain is "
             f"{found.agreement:.3f}, and {LEAST_AGREEMENT} is the least. Rows are {free}, nothing is learned"
         )
         return plain.encoder(free)
-    say(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before any are paired")
+    log(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before any are paired")
     placed = [found.domains[int(place)] for place in np.argsort(order)]
     memories = [_memory(*parts) for parts in zip(placed, plain.contents, strict=True)]
     alignment = Alignment(found.map.weights, found.map.projection, memories, plain.recogniser)

@@ -19,11 +19,11 @@ from ucdir.errors import ImageError
 from ucdir.images.domains import Domain
 from ucdir.images.epoch_plan import StepPlan
 from ucdir.images.step_batches import StepBatch, step_batch
-from ucdir.learn.inputs import Pictures, Progress, plan_steps, refuse_many_unreadable
+from ucdir.learn.inputs import Advance, Pictures, plan_steps, refuse_many_unreadable
 from ucdir.model.device import autocast
 from ucdir.model.encoder import Encoder
 from ucdir.model.processes import ALONE, Processes
-from ucdir.progress import Bars
+from ucdir.progress import Progress
 from ucdir.settings import Settings
 
 CHUNK = 64
@@ -57,7 +57,7 @@ class Features:
         for step in plan_steps(self.settings, self.domains, epoch, self.processes):
             yield [self._part(plan, rng) for plan in step]
 
-    def embed(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+    def embed(self, encoder: Encoder, advance: Advance) -> list[Embeddings]:
         """The plain view of each image through the head of `encoder`."""
         device = next(encoder.parameters()).device
         found = []
@@ -66,13 +66,13 @@ class Features:
                 starts = range(0, len(table.plain), LARGE)
                 rows = torch.cat([encoder(table.plain[start : start + LARGE].to(device)).cpu() for start in starts])
                 found.append(Embeddings(rows, torch.arange(len(rows)), unreadable))
-                progress(len(rows))
+                advance(len(rows))
         return found
 
-    def features(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+    def features(self, encoder: Encoder, advance: Advance) -> list[Embeddings]:
         """See `Inputs`: the table, whatever `encoder` is, for no backbone learns here."""
         found = [Embeddings(t.plain, torch.arange(len(t.plain)), u) for t, u in zip(self.tables, self.unreadable, strict=True)]
-        progress(sum(len(table.plain) for table in self.tables))
+        advance(sum(len(table.plain) for table in self.tables))
         return found
 
     def only(self, image_ids: Sequence[Sequence[int]]) -> "Features":
@@ -98,7 +98,7 @@ class Features:
         return step_batch(plan, taken(first, plan.query_places), taken(second, plan.key_places))
 
 
-def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars) -> Features:
+def compute_features(pictures: Pictures, encoder: Encoder, progress: Progress) -> Features:
     """Run the backbone of `encoder` over all images once; what an earlier run left for the same images is taken.
 
     It is kept in the folder `features` of the pixel cache, where there is one (`embedding/backbone_features.py`). An image
@@ -106,7 +106,7 @@ def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars) -> Featur
     """
     views, left_out = pictures.settings.data.augmented_views, -1
     while True:
-        with bars("backbone, once", sum(len(domain) for domain in pictures.domains) * (views + 1)) as advance:
+        with progress("backbone, once", sum(len(domain) for domain in pictures.domains) * (views + 1)) as advance:
             plain = pictures.features(encoder, advance)
             for domain, found in zip(pictures.domains, plain, strict=True):
                 refuse_many_unreadable(domain.name, len(found.rows), found.unreadable, pictures.settings.data.max_unreadable)
@@ -119,7 +119,7 @@ def compute_features(pictures: Pictures, encoder: Encoder, bars: Bars) -> Featur
                 left_out = unreadable
 
 
-def _with_views(pictures: Pictures, encoder: Encoder, plain: Sequence[Embeddings], progress: Progress) -> Features:
+def _with_views(pictures: Pictures, encoder: Encoder, plain: Sequence[Embeddings], advance: Advance) -> Features:
     """The tables of the images that `plain` has; ImageError, in all processes, when one of them cannot be read any more."""
     settings, processes, views = pictures.settings, pictures.processes, pictures.settings.data.augmented_views
     readable = pictures.only([found.image_ids.tolist() for found in plain])
@@ -129,20 +129,20 @@ def _with_views(pictures: Pictures, encoder: Encoder, plain: Sequence[Embeddings
         file = processes.first(partial(_file, one, encoder))
         made = processes.first(partial(_kept, file))
         if made is None:
-            made = _views(one, encoder, progress)
+            made = _views(one, encoder, advance)
             if processes.is_first and _file(one, encoder) == file:
                 keep(file, {"views": made}, pictures.cache)
         else:
-            progress(len(domain) * views)
+            advance(len(domain) * views)
         tables.append(Table(found.rows, made))
     return Features(readable.domains, settings, tuple(tables), tuple(found.unreadable for found in plain), processes)
 
 
-def _views(pictures: Pictures, encoder: Encoder, progress: Progress) -> Tensor:
+def _views(pictures: Pictures, encoder: Encoder, advance: Advance) -> Tensor:
     """(V, M, F) float16 of one domain: each process runs its share of the chunks. ImageError, in all processes."""
     settings, processes, (domain,) = pictures.settings, pictures.processes, pictures.domains
     gathered = torch.empty(settings.data.augmented_views, len(domain), encoder.config.feature_dim, dtype=torch.float16)
-    for share in processes.each(_share(pictures, encoder, progress)):
+    for share in processes.each(_share(pictures, encoder, advance)):
         if isinstance(share, ImageError):
             raise share
         for turn, start, rows in share:
@@ -150,7 +150,7 @@ def _views(pictures: Pictures, encoder: Encoder, progress: Progress) -> Tensor:
     return gathered
 
 
-def _share(pictures: Pictures, encoder: Encoder, progress: Progress) -> list[tuple[int, int, Tensor]] | ImageError:
+def _share(pictures: Pictures, encoder: Encoder, advance: Advance) -> list[tuple[int, int, Tensor]] | ImageError:
     """The chunks of this process: which pair of views, first image, rows (2 n, F) of both views. Or why there are none."""
     settings, processes, (domain,) = pictures.settings, pictures.processes, pictures.domains
     starts = list(range(0, len(domain), CHUNK))
@@ -167,7 +167,7 @@ def _share(pictures: Pictures, encoder: Encoder, progress: Progress) -> list[tup
                 with autocast(pictures.device, pictures.precision):
                     rows = encoder.features(both)
                 found.append((plan.step, plan.first, rows.half().cpu()))
-                progress(2 * len(part.query_views) * processes.count)
+                advance(2 * len(part.query_views) * processes.count)
     except ImageError as error:
         return error
     return found

@@ -17,7 +17,7 @@ from ucdir.model.encoder import Encoder
 from ucdir.model.processes import ALONE, Processes
 from ucdir.settings import Settings
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]
 
 
 class Inputs(Protocol):
@@ -30,10 +30,10 @@ class Inputs(Protocol):
     def steps(self, epoch: int) -> Iterator[list[StepBatch]]:
         """The steps of an epoch for this process, each as a list of its parts."""
 
-    def embed(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+    def embed(self, encoder: Encoder, advance: Advance) -> list[Embeddings]:
         """Embed every image of every domain; the processes share the work and all get the result."""
 
-    def features(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+    def features(self, encoder: Encoder, advance: Advance) -> list[Embeddings]:
         """What the backbone gives for every image of every domain: rows (M, feature_dim)."""
 
     def only(self, image_ids: Sequence[Sequence[int]]) -> "Inputs":
@@ -73,19 +73,19 @@ class Pictures:
         place = self.device if views_on_device(data.views, self.device) else None
         return batches(self.domains, plans, size, seed, data.workers, data.max_blur_sigma, self.cache, place)
 
-    def embed(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+    def embed(self, encoder: Encoder, advance: Advance) -> list[Embeddings]:
         """See `Inputs`."""
-        return [self._embed(encoder, domain, progress, embed) for domain in self.domains]
+        return [self._embed(encoder, domain, advance, embed) for domain in self.domains]
 
-    def features(self, encoder: Encoder, progress: Progress) -> list[Embeddings]:
+    def features(self, encoder: Encoder, advance: Advance) -> list[Embeddings]:
         """See `Inputs`."""
-        return [self._embed(encoder, domain, progress, backbone_features) for domain in self.domains]
+        return [self._embed(encoder, domain, advance, backbone_features) for domain in self.domains]
 
     def only(self, image_ids: Sequence[Sequence[int]]) -> "Pictures":
         """See `Inputs`."""
         return replace(self, domains=tuple(d.subset(ids) for d, ids in zip(self.domains, image_ids, strict=True)))
 
-    def _embed(self, encoder: Encoder, domain: Domain, progress: Progress, run: Callable[..., Embeddings]) -> Embeddings:
+    def _embed(self, encoder: Encoder, domain: Domain, advance: Advance, run: Callable[..., Embeddings]) -> Embeddings:
         share = self.processes.share(len(domain))
         mine = run(
             encoder,
@@ -93,7 +93,7 @@ class Pictures:
             self.device,
             self.precision,
             workers=self.settings.data.workers,
-            progress=lambda count: progress(count * self.processes.count),
+            advance=lambda count: advance(count * self.processes.count),
             cache=self.cache,
         )
         return together(self.processes.each(mine))

@@ -36,7 +36,7 @@ from ucdir.model.encoder import Encoder, build_encoder, with_start
 from ucdir.model.encoder_folder import CONFIG
 from ucdir.model.pretrained import require_start
 from ucdir.model.processes import ALONE, Processes, own_device
-from ucdir.progress import Bars, no_bars, no_words
+from ucdir.progress import Progress, no_log, no_progress
 from ucdir.run_folder import (
     CHECKPOINT,
     CHOSEN,
@@ -150,15 +150,17 @@ def carry_out(
     processes: Processes = ALONE,
     resume: bool = False,
     overwrite: bool = False,
-    bars: Bars = no_bars,
-    say: Callable[[str], None] = no_words,
+    progress: Progress = no_progress,
+    log: Callable[[str], None] = no_log,
 ) -> TrainResult:
     """Do what is left to do of the run in `out`. settings: what `resolve` gave; the rest as in `ucdir train`."""
     if settings.brings_together and processes.count > 1:
         raise UsageError(f"method {settings.method.name} runs in one process. Start it without torchrun.")
     result = processes.first(lambda: _finished(out, settings) if resume else None)
     if result is None:
-        begun = _Begun(out, settings, processes, open_cache(settings.data.cache_dir, settings.data.cache_gb, say), bars, say)
+        begun = _Begun(
+            out, settings, processes, open_cache(settings.data.cache_dir, settings.data.cache_gb, log), progress, log
+        )
         if settings.brings_together:
             result = _aligned(begun, overwrite)
         elif processes.first(lambda: resume and (out / CHECKPOINT).is_file()):
@@ -193,14 +195,14 @@ def _finished(out: Path, settings: Settings) -> TrainResult | None:
 
 @dataclass(frozen=True)
 class _Begun:
-    """What is known of a run before its first step. Only the first process has bars and words."""
+    """What is known of a run before its first step. Only the first process shows progress and logs."""
 
     out: Path
     settings: Settings
     processes: Processes
     cache: PixelCache | None
-    bars: Bars
-    say: Callable[[str], None]
+    progress: Progress
+    log: Callable[[str], None]
 
     def domains(self) -> tuple[Domain, ...]:
         """The domains as they lie on disk now."""
@@ -215,7 +217,7 @@ class _Begun:
         pictures = Pictures(domains, self.settings, device, precision, self.cache, self.processes)
         inputs: Inputs = pictures
         if self.settings.optimiser.train == "head":
-            inputs = compute_features(pictures, encoder, self.bars)
+            inputs = compute_features(pictures, encoder, self.progress)
         return build_trainer(self.settings, inputs, encoder, device, precision, self.processes)
 
 
@@ -223,17 +225,17 @@ def _started(begun: _Begun, overwrite: bool) -> TrainResult:
     out, settings, processes = begun.out, begun.settings, begun.processes
     domains = begun.domains()
     processes.first(lambda: check_sizes(settings, domains, processes))
-    begun.say(f"settings of '{out}'\n\n{settings.to_toml()}")
+    begun.log(f"settings of '{out}'\n\n{settings.to_toml()}")
     torch.manual_seed(settings.run.seed)
     encoder = processes.first(lambda: _start_encoder(settings))
-    begun.say(f"started from {encoder.config.start}")
+    begun.log(f"started from {encoder.config.start}")
     if processes.count > 1:
-        begun.say(_together(settings, processes))
+        begun.log(_together(settings, processes))
     trainer = begun.trainer(domains, encoder)
-    found = fill_banks(trainer, begun.bars)
+    found = fill_banks(trainer, begun.progress)
     skipped = tuple(error for embeddings in found for error in embeddings.unreadable)
     for error in skipped:
-        begun.say(f"skipped: {error}")
+        begun.log(f"skipped: {error}")
     if processes.is_first:
         if overwrite and out.exists():
             shutil.rmtree(out)
@@ -255,11 +257,11 @@ def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
     refuse_too_few(domains)
     if settings.method.name == "tune":
         require_sizes(settings.encoder, settings.tune)
-    begun.say(f"settings of '{out}'\n\n{settings.to_toml()}")
+    begun.log(f"settings of '{out}'\n\n{settings.to_toml()}")
     torch.manual_seed(settings.run.seed)  # of weights that are random numbers
     wanted = settings.encoder
     frozen = build_encoder(wanted.backbone, wanted.weights, wanted.image_size)
-    begun.say(f"started from {frozen.config.start}")
+    begun.log(f"started from {frozen.config.start}")
     is_theirs = overwrite and out.exists()
 
     def begin() -> None:
@@ -277,7 +279,7 @@ def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
     device = own_device(settings.run.device, begun.processes)
     compute = Compute(device, choose_precision(settings.run.precision, device), begun.cache)
     try:
-        run = AlignedRun(out, settings, domains, frozen, compute, begun.bars, begun.say)
+        run = AlignedRun(out, settings, domains, frozen, compute, begun.progress, begun.log)
         skipped = learn_aligned(run, begin if is_theirs else lambda: None)
     except KeyboardInterrupt as error:
         again = "the same command" if is_theirs else f"ucdir train --out {out} --resume"
@@ -305,11 +307,11 @@ def _resumed(begun: _Begun) -> TrainResult:
     if [len(domain) for domain in trainer.domains] != [len(rows) for rows in state.banks]:
         raise UcdirError(f"'{out / IMAGES}' lists other images than the checkpoint holds. Start again with --overwrite.")
     if state.reference is None:  # of a checkpoint from before there was one; the backbone is still the frozen one
-        trainer.reference = reference_of(trainer, begun.bars)
+        trainer.reference = reference_of(trainer, begun.progress)
     restore(trainer, state)
     if state.reference is None:
         trainer.best.pop("label-free", None)  # chosen by another score
-    begun.say(f"resumed after epoch {trainer.epoch} of {begun.settings.optimiser.epochs}")
+    begun.log(f"resumed after epoch {trainer.epoch} of {begun.settings.optimiser.epochs}")
     return _run(begun, trainer, skipped_images(out))
 
 
@@ -317,30 +319,30 @@ def _run(begun: _Begun, trainer: Trainer, skipped: tuple[ImageError, ...]) -> Tr
     out, epochs, safe = begun.out, trainer.settings.optimiser.epochs, trainer.epoch
     rising: tuple[str, ...] = ()
     try:
-        with RunLog(out, trainer.epoch) if begun.processes.is_first else nullcontext() as log:
-            if log is not None:
+        with RunLog(out, trainer.epoch) if begun.processes.is_first else nullcontext() as run_log:
+            if run_log is not None:
                 for error in skipped:
-                    log.say(f"skipped: {error}")
+                    run_log.line(f"skipped: {error}")
             while trainer.epoch < epochs:
-                report = run_epoch(trainer, begun.bars)
-                if log is not None:
+                report = run_epoch(trainer, begun.progress)
+                if run_log is not None:
                     oracle = oracle_scores(report, trainer.domains) if trainer.settings.run.oracle else None
-                    log.epoch(report, oracle)  # before the checkpoint: a resumed run drops a line too many, none is lost
+                    run_log.epoch(report, oracle)  # before the checkpoint: a resumed run drops a line too many, none is lost
                     _keep(out, trainer, report, oracle)
                 safe = trainer.epoch
                 lines = [*epoch_lines(report, epochs), *rising_lines(report.rising, rising)]
                 rising = report.rising
                 for line in lines:
-                    if log is not None:
-                        log.say(line)
-                    begun.say(line)
+                    if run_log is not None:
+                        run_log.line(line)
+                    begun.log(line)
     except KeyboardInterrupt as error:
         raise InterruptedRun(
             f"stopped after epoch {safe} of {epochs}; what was learned is in '{out}'. "
             f"Go on with: ucdir train --out {out} --resume"
         ) from error
     if not trainer.best:
-        begun.say(NONE_CHOSEN)
+        begun.log(NONE_CHOSEN)
     chosen = {kind: best.epoch for kind, best in trainer.best.items()}
     return TrainResult(out, out / ENCODER, epochs, chosen, skipped, trainer.seconds)
 

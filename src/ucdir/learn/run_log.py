@@ -100,7 +100,7 @@ class RunLog:
         if self.board is not None:
             self.board.close()
 
-    def say(self, sentence: str) -> None:
+    def line(self, sentence: str) -> None:
         """Add a line with the time to train.log."""
         file = self.folder / LOG
         with clear_write_errors(file), file.open("a", encoding="utf-8", errors="surrogateescape") as opened:

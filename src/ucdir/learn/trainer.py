@@ -28,7 +28,7 @@ from ucdir.model.device import avoid_slow_kernels, reuse_buffers
 from ucdir.model.encoder import Encoder
 from ucdir.model.momentum_encoder import MomentumEncoder
 from ucdir.model.processes import ALONE, Processes
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Progress, no_progress
 from ucdir.scoring.collapse import is_collapsed
 from ucdir.settings import OptimiserSettings, Settings
 
@@ -182,20 +182,20 @@ def _check_shares(optimiser: OptimiserSettings, splits: int, domains: int, proce
         )
 
 
-def fill_banks(trainer: Trainer, bars: Bars = no_bars) -> list[Embeddings]:
+def fill_banks(trainer: Trainer, progress: Progress = no_progress) -> list[Embeddings]:
     """Embed every image once, leave unreadable ones out of their domains, and start the banks from the rest."""
-    embedded = embed_all(trainer, bars)
+    embedded = embed_all(trainer, progress)
     for domain, found in zip(trainer.domains, embedded, strict=True):
         refuse_many_unreadable(domain.name, len(found.rows), found.unreadable, trainer.settings.data.max_unreadable)
     trainer.inputs = trainer.inputs.only([found.image_ids.tolist() for found in embedded])
     trainer.banks = [MemoryBank(found.rows.to(trainer.device)) for found in embedded]
     check_sizes(trainer.settings, trainer.domains, trainer.processes)
     trainer.clusterings = cluster_domains(trainer, [found.rows for found in embedded], epoch=0)
-    trainer.reference = reference_of(trainer, bars)
+    trainer.reference = reference_of(trainer, progress)
     return embedded
 
 
-def reference_of(trainer: Trainer, bars: Bars = no_bars) -> Reference:
+def reference_of(trainer: Trainer, progress: Progress = no_progress) -> Reference:
     """What is found without training, with the backbone as it is before the first epoch."""
     seed = trainer.settings.run.seed
     ids = [
@@ -203,7 +203,7 @@ def reference_of(trainer: Trainer, bars: Bars = no_bars) -> Reference:
         for number, domain in enumerate(trainer.domains)
     ]
     few = trainer.inputs.only([found.tolist() for found in ids])
-    with bars("what the backbone finds", sum(map(len, ids))) as advance:
+    with progress("what the backbone finds", sum(map(len, ids))) as advance:
         features = few.features(trainer.searcher, advance)
     for found in features:
         if found.unreadable:
@@ -211,7 +211,7 @@ def reference_of(trainer: Trainer, bars: Bars = no_bars) -> Reference:
     return trainer.processes.first(lambda: make_reference([found.rows for found in features], ids))
 
 
-def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
+def run_epoch(trainer: Trainer, progress: Progress = no_progress) -> EpochReport:
     """Train one epoch, embed every image, cluster for the next one. A function of the trainer's state and the seed only."""
     settings, epoch = trainer.settings, trainer.epoch
     epochs, seed = settings.optimiser.epochs, settings.run.seed
@@ -230,7 +230,7 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
     exactness = torch.float64 if trainer.device.type == "cpu" else torch.float32
     sums = torch.zeros(1 + len(weights), device=trainer.device, dtype=exactness)
     steps = count_steps([len(domain) for domain in trainer.domains], settings.optimiser.batch_size)
-    with bars(f"epoch {epoch + 1}/{epochs}", steps) as advance:
+    with progress(f"epoch {epoch + 1}/{epochs}", steps) as advance:
         for parts in trainer.inputs.steps(epoch):
             terms = training_step(
                 trainer.network,
@@ -252,7 +252,7 @@ def run_epoch(trainer: Trainer, bars: Bars = no_bars) -> EpochReport:
     means = dict(zip(("total", *weights), (sums / steps).tolist(), strict=True))
     trained = time.perf_counter()
 
-    embeddings = [found.rows for found in embed_all(trainer, bars, same=True)]
+    embeddings = [found.rows for found in embed_all(trainer, progress, same=True)]
     previous = [clusters[0] for clusters in trainer.clusterings]
     trainer.clusterings = cluster_domains(trainer, embeddings, epoch + 1)
     now = [clusters[0].to("cpu") for clusters in trainer.clusterings]
@@ -286,12 +286,12 @@ def _rising(objective: Objective, epoch: int) -> tuple[str, ...]:
     return tuple(name for name, weight in objective.weights(epoch).items() if weight > before[name])
 
 
-def embed_all(trainer: Trainer, bars: Bars, same: bool = False) -> list[Embeddings]:
+def embed_all(trainer: Trainer, progress: Progress, same: bool = False) -> list[Embeddings]:
     """Embed every image of every domain with the momentum encoder.
 
     same    an image that could be read before and cannot now ends the run
     """
-    with bars("embedding", sum(len(domain) for domain in trainer.domains)) as advance:
+    with progress("embedding", sum(len(domain) for domain in trainer.domains)) as advance:
         embedded = trainer.inputs.embed(trainer.searcher, advance)
     for found in embedded:
         if same and found.unreadable:

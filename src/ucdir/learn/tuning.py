@@ -26,7 +26,7 @@ from ucdir.learn.schedules import cosine
 from ucdir.model.backbones import build_backbone
 from ucdir.model.device import autocast, reuse_buffers
 from ucdir.model.encoder import Encoder
-from ucdir.progress import Bars
+from ucdir.progress import Progress
 from ucdir.settings import EncoderSettings, Settings, TuneSettings
 
 SHRINKAGE = 0.02  # of the regression that the linear layer starts as
@@ -78,8 +78,8 @@ def tuned(
     settings: Settings,
     compute: Compute,
     state_file: Path,
-    bars: Bars,
-    say: Callable[[str], None],
+    progress: Progress,
+    log: Callable[[str], None],
 ) -> Tuned:
     """A backbone like `frozen` that has learned its lessons.
 
@@ -92,7 +92,7 @@ def tuned(
     learner = _Learner.start(frozen, lessons, settings, compute)
     done = learner.resume(state_file) if state_file.is_file() else 0
     images = learner.steps * wanted.batch_size * len(lessons)
-    with bars("tuning", wanted.epochs * images) as advance:
+    with progress("tuning", wanted.epochs * images) as advance:
         advance(done * images)
         for epoch in range(done, wanted.epochs):
             targets = [lesson.targets for lesson in lessons] if epoch < wanted.taught else learner.found(lessons)
@@ -100,7 +100,7 @@ def tuned(
             made = enumerate(learner.views(lessons, epoch, advance))
             losses = [learner.step(batch, aim, epoch, step) for step, batch in made]
             learner.keep(state_file, epoch + 1)
-            say(f"tuning, epoch {epoch + 1}/{wanted.epochs}: loss {np.mean(losses):.3f}")
+            log(f"tuning, epoch {epoch + 1}/{wanted.epochs}: loss {np.mean(losses):.3f}")
     return Tuned(learner.encoder, learner.layer.weight.detach().T.contiguous())
 
 

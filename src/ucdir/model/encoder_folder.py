@@ -61,13 +61,13 @@ def encoder_folder(path: Path) -> Path:
     return chosen if not (path / WEIGHTS).is_file() and (chosen / WEIGHTS).is_file() else last_encoder_folder(path)
 
 
-def chosen_encoder(encoder: Path, rows: str | None, say: Callable[[str], None]) -> Path:
+def chosen_encoder(encoder: Path, rows: str | None, log: Callable[[str], None]) -> Path:
     """The encoder folder, said where it is one of several of a run. rows: one of ROWS, or None = as `encoder_folder`."""
     if rows is not None:
         return rows_folder(encoder, rows)
     folder = encoder_folder(encoder)
     if folder.name == LABEL_FREE != encoder.name:
-        say(f"encoder: {folder}, the epoch chosen without labels ({encoder / ENCODER} is the last)")
+        log(f"encoder: {folder}, the epoch chosen without labels ({encoder / ENCODER} is the last)")
     return folder
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.pixel_cache import open_cache
 from ucdir.images.training_views import useful_side
-from ucdir.progress import Bars, no_bars, no_words
+from ucdir.progress import Progress, no_log, no_progress
 from ucdir.report.benchmark_facts import RESULTS, read_benchmark
 from ucdir.report.gather.run import gather_run, make_asked
 from ucdir.report.match_tables import GROUPS, PAIRS, write_groups, write_pairs
@@ -52,7 +52,7 @@ def write_report(
     precision: str = "auto",
     workers: int = 0,
     seed: int = 0,
-    bars: Bars = no_bars,
+    progress: Progress = no_progress,
 ) -> ReportResult:
     """Write one self-contained page about a run or a benchmark.
 
@@ -67,19 +67,21 @@ def write_report(
         benchmark = read_benchmark(folder)
         html, drawings = benchmark_page(benchmark), list(benchmark_drawings(benchmark))
     else:
-        html, drawings = _of_run(folder, device, precision, workers, seed, bars)
+        html, drawings = _of_run(folder, device, precision, workers, seed, progress)
     page = folder / REPORT if out is None else out
     write_text(page, html)
     written, no_png = ((), "") if plots is None else _write_plots(drawings, plots)
     return ReportResult(page, written, no_png, time.monotonic() - started)
 
 
-def _of_run(folder: Path, device: str, precision: str, workers: int, seed: int, bars: Bars) -> tuple[str, list[Drawing]]:
+def _of_run(
+    folder: Path, device: str, precision: str, workers: int, seed: int, progress: Progress
+) -> tuple[str, list[Drawing]]:
     if not is_run_folder(folder):
         raise _neither(folder)
     settings = stored_settings(folder)
-    cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_words)
-    facts = gather_run(folder, make_asked(device, precision, workers, seed, cache, bars))
+    cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_log)
+    facts = gather_run(folder, make_asked(device, precision, workers, seed, cache, progress))
     write_groups(folder / GROUPS, facts.groups)
     write_pairs(folder / PAIRS, facts.pairs)
     size = settings.encoder.image_size

@@ -126,14 +126,14 @@ def evaluate_methods(
     ks: Sequence[int] = DEFAULT_KS,
     resamples: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] | None = None,
     expand: Mapping[str, int] | None = None,
 ) -> EvaluationReport:
     """Score every method in both directions of every pair of the S domains.
 
     methods   name -> its S embedded domains, the same domains in the same order for each
     counts    what is said about each domain
-    progress  is called with 1 after each direction of each method
+    advance   called with 1 after each direction of each method
     expand    method -> number of hits: it is scored again, as `METHOD + expanded`, with queries moved toward so many hits
     """
     hits = dict.fromkeys(methods, 0) | {f"{name} + {EXPANDED}": count for name, count in (expand or {}).items()}
@@ -143,8 +143,8 @@ def evaluate_methods(
         for query, gallery in permutations(domains, 2):
             scores = evaluate_pair(expanded_domain(query, gallery, hits[name]), gallery, ks, resamples, seed)
             results.append(DirectionScores(name, query.name, gallery.name, scores))
-            if progress is not None:
-                progress(1)
+            if advance is not None:
+                advance(1)
     pairs = list(combinations([count.name for count in counts], 2))
     directions = tuple(direction for pair in pairs for direction in (pair, pair[::-1]))
     return EvaluationReport(

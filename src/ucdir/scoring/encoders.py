@@ -12,7 +12,7 @@ from ucdir.errors import UcdirError
 from ucdir.images.domains import Domain, class_ids
 from ucdir.images.pixel_cache import PixelCache
 from ucdir.model.encoder import Encoder
-from ucdir.progress import Bars, no_bars
+from ucdir.progress import Progress, no_progress
 from ucdir.scoring.directions import (
     DomainCount,
     EmbeddedDomain,
@@ -35,7 +35,7 @@ def score_encoders(
     workers: int = 0,
     resamples: int = 1000,
     seed: int = 0,
-    bars: Bars = no_bars,
+    progress: Progress = no_progress,
     cache: PixelCache | None = None,
     also_smoothed: Sequence[str] = (),
     expand: Mapping[str, int] | None = None,
@@ -48,7 +48,7 @@ def score_encoders(
     cache           where views and what backbones give are looked for and kept
     """
     class_names, labels = class_ids(domains)
-    with bars("embedding", len(encoders) * sum(len(domain) for domain in domains)) as advance:
+    with progress("embedding", len(encoders) * sum(len(domain) for domain in domains)) as advance:
         embedded = [
             embed_with(encoders, domain.paths, device, precision, batch_size, workers, advance, cache, domain.name)
             for domain in domains
@@ -59,7 +59,7 @@ def score_encoders(
     methods = (training_free(frozen) if frozen is not None else {}) | named
     methods |= {f"{name} + {SMOOTHED}": smoothed_domains(named[name]) for name in also_smoothed}
     moving = {name: hits for name, hits in (expand or {}).items() if hits}
-    with bars("scoring", (len(methods) + len(moving)) * len(domains) * (len(domains) - 1)) as advance:
+    with progress("scoring", (len(methods) + len(moving)) * len(domains) * (len(domains) - 1)) as advance:
         return evaluate_methods(methods, class_names, counts, ks, resamples, seed, advance, moving)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ucdir.errors import UcdirError
 from ucdir.images.domains import Domain
-from ucdir.progress import Bars
+from ucdir.progress import Progress
 from ucdir.report.facts import DirectionFacts, EncoderFact, FoundHit, Pick, ShownQuery
 from ucdir.retrieval.exact_search import Neighbours, nearest
 from ucdir.scoring.confusion import Confusion, confusion
@@ -46,7 +46,7 @@ class Taken:
 
 
 def run_scores(
-    taken: Sequence[Taken], class_names: tuple[str, ...], facts: Sequence[EncoderFact], bars: Bars
+    taken: Sequence[Taken], class_names: tuple[str, ...], facts: Sequence[EncoderFact], progress: Progress
 ) -> tuple[EvaluationReport | None, str]:
     """The table of `ucdir evaluate`, or None and the reason why there is none."""
     if len(taken) < 2 or any(not len(part.domain) for part in taken):
@@ -60,7 +60,7 @@ def run_scores(
     wanted = {name: kind for kind, name in METHODS.items() if kind in kinds}
     rows |= {name: tuple(part.embedded(kind) for part in taken) for name, kind in wanted.items() if name not in copies}
     counts = [DomainCount(part.domain.name, len(part.domain), int((part.labels >= 0).sum()), ()) for part in taken]
-    with bars("scoring", len(rows) * len(taken) * (len(taken) - 1)) as advance:
+    with progress("scoring", len(rows) * len(taken) * (len(taken) - 1)) as advance:
         report = evaluate_methods(rows, class_names, counts, KS, RESAMPLES, 0, advance)
     return _with_copies(report, copies, tuple(wanted)), ""
 

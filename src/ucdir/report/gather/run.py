@@ -15,7 +15,7 @@ from ucdir.images.pixel_cache import PixelCache
 from ucdir.learn.run_log import ListedImage, listed_images
 from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
-from ucdir.progress import Bars
+from ucdir.progress import Progress
 from ucdir.report.facts import DomainFacts, MapFacts, MapPoint, RunFacts
 from ucdir.report.gather.hits import SHOWN, Taken, run_directions, run_scores
 from ucdir.report.gather.matches import find_matches
@@ -36,7 +36,7 @@ class Asked:
     workers: int
     seed: int
     cache: PixelCache | None
-    bars: Bars
+    progress: Progress
 
 
 def gather_run(folder: Path, asked: Asked) -> RunFacts:
@@ -50,7 +50,7 @@ def gather_run(folder: Path, asked: Asked) -> RunFacts:
     present, notes = _present(images, asked.seed)
     taken, domains = _embed_all(images, present, distinct, {fact.kind: fact.same_as or fact.kind for fact in facts}, asked)
     class_names, _ = class_ids([part.domain for part in taken])
-    scores, unscored = run_scores(taken, class_names, facts, asked.bars)
+    scores, unscored = run_scores(taken, class_names, facts, asked.progress)
     usable = len(taken) > 1 and all(len(part.domain) for part in taken)
     groups, pairs = find_matches([part.domain for part in taken], [part.rows["last"] for part in taken]) if usable else ((), ())
     return RunFacts(
@@ -113,7 +113,7 @@ def _embed_all(
     asked: Asked,
 ) -> tuple[tuple[Taken, ...], tuple[DomainFacts, ...]]:
     """Each image once with each distinct encoder; images that cannot be read now are left out everywhere."""
-    with asked.bars("embedding", len(encoders) * sum(map(len, present))) as advance:
+    with asked.progress("embedding", len(encoders) * sum(map(len, present))) as advance:
         found = [
             embed_with(
                 encoders, domain.paths, asked.device, asked.precision, 64, asked.workers, advance, asked.cache, domain.name
@@ -180,7 +180,7 @@ def _map(taken: Sequence[Taken], seed: int) -> MapFacts:
     return MapFacts(points, planes)
 
 
-def make_asked(device: str, precision: str, workers: int, seed: int, cache: PixelCache | None, bars: Bars) -> Asked:
+def make_asked(device: str, precision: str, workers: int, seed: int, cache: PixelCache | None, progress: Progress) -> Asked:
     """Resolve `auto`."""
     place = choose_device(device)
-    return Asked(place, choose_precision(precision, place), workers, seed, cache, bars)
+    return Asked(place, choose_precision(precision, place), workers, seed, cache, progress)
