@@ -67,7 +67,7 @@ def test_they_run_one_after_the_other(folder: Path) -> None:
         if shutil.which("curl"):
             assert len(json.loads(asked_by_curl(address, folder))["hits"]) == 5
         process.terminate()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=600) == 0
     finally:
         process.kill()
         process.wait()
@@ -86,7 +86,7 @@ def test_the_same_in_milvus(folder: Path) -> None:
     """After the commands above."""
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip install 'ucdir[milvus]'")
     for command in commands(names_an_engine=True)[:2]:
-        finished = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=240)
+        finished = subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=600)
         assert finished.returncode == 0, finished.stderr
 
 

@@ -230,7 +230,7 @@ def test_two_writers_never_hold_the_lock_together(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", CONTENDER, tmp_path / "place", tmp_path / "marker", "2"]
     contenders = [subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     for contender in contenders:
-        held, errors = contender.communicate(timeout=120)
+        held, errors = contender.communicate(timeout=600)
         assert contender.returncode == 0, errors
         assert int(held) > 0
 

@@ -46,7 +46,7 @@ SETTINGS = {
 
 def ucdir(*arguments: object, fails: bool = False) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "ucdir", *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert (ended.returncode != 0) == fails, ended.stderr
     return ended
 

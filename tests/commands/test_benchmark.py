@@ -495,7 +495,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, end: str) -> None:
         else:
             parent.stdin.write("\n")
             parent.stdin.flush()
-            assert parent.wait(timeout=60) == 7
+            assert parent.wait(timeout=600) == 7
     for _ in range(300):
         if not is_running(worker):
             break

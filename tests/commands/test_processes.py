@@ -50,7 +50,7 @@ def ucdir(count: int, *command: str) -> "subprocess.CompletedProcess[str]":
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     python = [*start, "-m", "ucdir"] if start else [sys.executable, "-m", "ucdir"]
-    return subprocess.run([*python, *command], capture_output=True, text=True, env=environment, timeout=240)
+    return subprocess.run([*python, *command], capture_output=True, text=True, env=environment, timeout=600)
 
 
 def train(count: int, out: Path, *more: str) -> "subprocess.CompletedProcess[str]":
@@ -126,7 +126,7 @@ def test_a_run_goes_on_with_another_number_of_processes(sources: list[str], alon
     script.write_text(stopping, encoding="utf-8")
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), "train"]
     command = [*start, *sources, *START, "--epochs", "2", "--set", "data.max_unreadable=0.1", "--out", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240)
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600)
     assert ended.returncode != 0
     assert len(figures(out)) == 1
     train(1, out, "--resume", "--no-report")

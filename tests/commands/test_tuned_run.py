@@ -39,7 +39,7 @@ def settings(**more: object) -> Settings:
 
 def ucdir(*arguments: object) -> str:
     command = [sys.executable, "-m", "ucdir", *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 

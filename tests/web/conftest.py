@@ -37,7 +37,7 @@ class Running:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=600)
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def noise(side):
 
 def post(address, body, **headers):
     """Status and JSON of one search over a connection of its own."""
-    connection = http.client.HTTPConnection(*address, timeout=60)
+    connection = http.client.HTTPConnection(*address, timeout=600)
     try:
         connection.request("POST", "/search", body, {"Content-Type": "multipart/form-data; boundary=x", **headers})
         answer = connection.getresponse()
@@ -62,13 +62,13 @@ def post(address, body, **headers):
 
 
 def get(running, path):
-    with urllib.request.urlopen(running.url + path, timeout=60) as answer:
+    with urllib.request.urlopen(running.url + path, timeout=600) as answer:
         return json.load(answer)
 
 
 def begin_upload(address, length):
     """An open socket on which the head of an upload was sent."""
-    opened = socket.create_connection(address, timeout=60)
+    opened = socket.create_connection(address, timeout=600)
     head = (
         f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: {length}"
     )
@@ -78,7 +78,7 @@ def begin_upload(address, length):
 
 def begin_read_upload(address, length):
     """The same, when the service has begun to read the body."""
-    opened = socket.create_connection(address, timeout=60)
+    opened = socket.create_connection(address, timeout=600)
     kind = "Content-Type: multipart/form-data; boundary=x\r\nExpect: 100-continue"
     opened.sendall(f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\nContent-Length: {length}\r\n\r\n".encode())
     received = b""
@@ -124,7 +124,7 @@ def test_a_slow_upload_times_out(impatient):
 
 def test_a_head_sent_slowly_ends(impatient):
     for sent in (b"", b"GET /health HTTP/1.1\r\nHost: 127.0"):
-        with socket.create_connection(impatient.address, timeout=60) as opened:
+        with socket.create_connection(impatient.address, timeout=600) as opened:
             opened.sendall(sent)
             with suppress(ConnectionResetError):
                 assert opened.recv(1000) == b""
@@ -141,7 +141,7 @@ def test_a_broken_upload_leaves_the_service_as_it_was(impatient):
 
 
 def metric(running, name):
-    with urllib.request.urlopen(f"{running.url}/metrics", timeout=60) as answer:
+    with urllib.request.urlopen(f"{running.url}/metrics", timeout=600) as answer:
         return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)[1])
 
 
@@ -161,7 +161,7 @@ def test_a_body_of_a_gigabyte_is_refused_and_takes_no_memory(impatient, declared
     if declared:
         opened = begin_upload(impatient.address, 1_000_000_000)
     else:
-        opened = socket.create_connection(impatient.address, timeout=60)
+        opened = socket.create_connection(impatient.address, timeout=600)
         kind = b"Content-Type: multipart/form-data; boundary=x"
         opened.sendall(b"POST /search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" + kind + b"\r\n\r\n")
         opened.sendall(b"3B9ACA00\r\n")
@@ -180,7 +180,7 @@ def test_a_body_of_a_gigabyte_is_refused_and_takes_no_memory(impatient, declared
 
 
 def test_a_client_that_asks_first_need_not_send_what_is_too_large(impatient):
-    with socket.create_connection(impatient.address, timeout=60) as opened:
+    with socket.create_connection(impatient.address, timeout=600) as opened:
         head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         opened.sendall(head + b"Content-Length: 1000000000\r\nExpect: 100-continue\r\n\r\n")
         assert answer_on(opened)[0] == 413
@@ -191,7 +191,7 @@ def test_a_client_that_asks_first_need_not_send_what_is_too_large(impatient):
     [b"\0\1\2\3\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\0\1\0\1\xfc", b"A" * 100_000],
 )
 def test_what_is_not_http(impatient, sent):
-    with socket.create_connection(impatient.address, timeout=60) as opened, suppress(ConnectionResetError):
+    with socket.create_connection(impatient.address, timeout=600) as opened, suppress(ConnectionResetError):
         opened.sendall(sent)
         opened.recv(1000)
     assert get(impatient, "/health")["status"] == "ok"
@@ -212,7 +212,7 @@ def test_an_answer_that_is_not_taken_ends(launch, make_gallery, tmp_path):
             while part := opened.recv(65536):
                 received += part
     assert len(received) < hit["bytes"]
-    with urllib.request.urlopen(running.url + hit["image"], timeout=60) as answer:
+    with urllib.request.urlopen(running.url + hit["image"], timeout=600) as answer:
         assert answer.read() == (tmp_path / "large" / "noise.png").read_bytes()
 
 
@@ -251,7 +251,7 @@ def test_a_signal_ends_it_when_what_is_in_flight_is_done(served, number):
         status, _, answered = answer_on(opened)
     assert status == 200
     assert len(json.loads(answered)["hits"]) == 24
-    assert served.process.wait(timeout=60) == 0
+    assert served.process.wait(timeout=600) == 0
     log = served.log.read_text()
     assert "Traceback" not in log
     assert re.search(r"INFO POST /search 200 \d+ ms$", log, re.MULTILINE)
@@ -260,7 +260,7 @@ def test_a_signal_ends_it_when_what_is_in_flight_is_done(served, number):
 def refuses(address):
     """Whether it no longer takes connections."""
     try:
-        socket.create_connection(address, timeout=60).close()
+        socket.create_connection(address, timeout=600).close()
     except ConnectionRefusedError:
         return True
     return False
