@@ -35,7 +35,7 @@ from ucdir.learn.clusters import Clusters, kmeans
 from ucdir.learn.label_free import LabelFreeScores
 from ucdir.learn.run import TrainResult
 from ucdir.model.encoder import Encoder, build_encoder
-from ucdir.settings import Settings, load_settings, preset_names
+from ucdir.settings import Settings, is_read_by, load_settings, preset_names
 
 train = partial(command.train, report=False)  # what a report holds is tested in test_report.py
 
@@ -54,8 +54,10 @@ ENCODERS = ("encoder", "encoder-frozen", "encoder-label-free", "encoder-oracle")
 
 
 def small(**changes: Any) -> Settings:
-    """Settings of a run of a second; `optimiser__epochs=5` changes one."""
-    return load_settings(assignments=SMALL | {key.replace("__", "."): value for key, value in changes.items()})
+    """Settings of a run of a second; `optimiser__epochs=5` changes one. Of SMALL those that the method reads."""
+    changed = {key.replace("__", "."): value for key, value in changes.items()}
+    method = str(changed.get("method.name", SMALL["method.name"]))
+    return load_settings(assignments={key: value for key, value in SMALL.items() if is_read_by(method, key)} | changed)
 
 
 def draw(file: Path, seed: int, shape: str, photo: bool) -> None:
@@ -353,10 +355,13 @@ def test_a_run_says_what_became_of_every_tensor_of_its_weights(world: Path, tmp_
     assert len(lines) == 1 + len(names)
 
 
-@pytest.mark.parametrize("method", ["prototype", "coda", "protoot"])
+RIVALS = {"prototype": {}, "coda": {"method__over_clusters": (5, 8)}, "protoot": {"method__ot_prototypes": "published"}}
+
+
+@pytest.mark.parametrize("method", RIVALS)
 def test_a_rival_is_resumed_exactly(world: Path, tmp_path: Path, method: str) -> None:
     """With what its objective carries: classifiers, or prototypes that drift from epoch to epoch."""
-    settings = small(method__name=method, method__over_clusters=(5, 8), method__ot_prototypes="published")
+    settings = small(method__name=method, **RIVALS[method])
     train(sources(world), tmp_path / "one", settings)
     with pytest.raises(Stop):
         train(sources(world), tmp_path / "two", settings, progress=stopping_bars(10, Stop()))
@@ -736,7 +741,7 @@ def test_overwrite_deletes_nothing_that_is_no_run(world: Path, tmp_path: Path, k
         out.mkdir()
     thesis = out / "thesis.txt" if kind == "folder" else out
     thesis.write_text("years of work")
-    with pytest.raises(UsageError, match=r"is no run folder|is a file"):
+    with pytest.raises(UsageError, match=r"is not a run folder|is a file"):
         train(sources(world), out, small(), overwrite=True)
     assert thesis.read_text() == "years of work"
 
