@@ -123,6 +123,7 @@ def test_a_set_without_a_preset_has_as_many_clusters_as_classes(tmp_path: Path) 
 def test_folders_of_ones_own_have_as_many_clusters_as_classes(folders: tuple[str, str]) -> None:
     assert default_settings(folders).method.num_clusters == (10,)
     assert default_settings(folders, preset="quick") == load_settings("quick")
+    assert default_settings(folders, given={"align.draw": 1}, methods=("frozen", "align")).align.draw == 1
 
 
 def test_published_figures_stand_beside_what_they_are_about() -> None:

@@ -34,7 +34,7 @@ START = [
     "3",
 ]
 START += ["--num-clusters", "3", "--learning-rate", "0.0003", "--device", "cpu", "--precision", "float32", "--workers", "1"]
-START += ["--set", "method.cluster_start=0", "--set", "method.alignment_start=0", "--set", "method.cluster_full=0.1"]
+START += ["--set", "method.cluster_start=0", "--set", "method.alignment_start=0", "--set", "method.cluster_full=0.3"]
 START += ["--set", "encoder.dim=16", "--set", "method.entropy_temperature=0.1", "--set", "method.distance_temperature=0.1"]
 
 

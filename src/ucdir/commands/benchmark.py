@@ -25,7 +25,7 @@ from ucdir.progress import Progress, no_log, no_progress
 from ucdir.report.benchmark_facts import BenchmarkFacts
 from ucdir.report.write import write_report
 from ucdir.scoring.encoders import check_classes
-from ucdir.settings import DEFAULT_PRESET, Settings, did_you_mean, load_settings, value_of
+from ucdir.settings import DEFAULT_PRESET, Settings, did_you_mean, is_read_by, load_settings, value_of
 from ucdir.storage import locked
 
 DEFAULT_METHODS = (*TRAINING_FREE, "instance", "ucdir", "protoot", "align")
@@ -153,7 +153,8 @@ def default_settings(
         return load_settings(own, file, given, methods=trained)
     names = {name for domain in load_domains(sources) for name in domain.classes or ()} if prepared is None else set()
     clusters = len(names - {None}) if prepared is None else prepared.num_clusters
-    counted = {"method.num_clusters": clusters} if clusters > 1 else {}
+    reads_clusters = not trained or any(is_read_by(method, "method.num_clusters") for method in trained)
+    counted = {"method.num_clusters": clusters} if clusters > 1 and reads_clusters else {}
     settings = load_settings(LAPTOP_PRESET, file, counted | dict(given or {}), methods=trained)
     return settings.model_copy(update={"method": settings.method.model_copy(update={"name": "align"})})
 
