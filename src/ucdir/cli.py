@@ -30,16 +30,21 @@ app.add_typer(data_app, name="data")
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="DIR...", help="Folders or .csv/.parquet manifests, one per domain; NAME=DIR gives a name."),
+    typer.Argument(metavar="DIR...", help="Folders or .csv/.parquet manifests, one per domain; NAME=DIR sets its name."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Classes = Annotated[str, typer.Option(help="Class folders: auto, folders or none. Only scores ever read classes.")]
+Classes = Annotated[str, typer.Option(help="Class folders: auto, folders or none. Only scoring reads classes.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
-Workers = Annotated[int, typer.Option(min=0, help="Threads that read images; 0 = one per core.")]
+Workers = Annotated[int, typer.Option(min=0, help="Threads for reading images; 0 = one per core.")]
 GalleryEngine = Annotated[str, typer.Option(metavar="ENGINE", help="Where the gallery lives: folder, or milvus:URI.")]
 AsDomain = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="Domain of the encoder that the images belong to, if not by name.")
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="NAME",
+        help="Domain of the encoder that the images belong to; default: the one named like their folder.",
+    ),
 ]
 Expand = Annotated[
     int | None,
@@ -47,7 +52,7 @@ Expand = Annotated[
         "--expand",
         min=0,
         metavar="N",
-        help="Move a query toward its N best hits and ask again; 0 = find this very object. Default: what suits the encoder.",
+        help="Move a query toward its N best hits and search again; 0 = look for this exact object. Default: what suits the encoder.",
     ),
 ]
 RowKind = Annotated[
@@ -55,17 +60,17 @@ RowKind = Annotated[
     typer.Option(
         "--rows",
         metavar="ROWS",
-        help="frozen, centred, smoothed, aligned or tuned rows, as far as the run has them. Default: the best.",
+        help="Which embeddings of the run: frozen, centred, smoothed, aligned or tuned, if it has them. Default: the best.",
     ),
 ]
 NumViews = Annotated[
     int | None,
-    typer.Option("--views", min=1, help="Views of each new image; 1 is fastest. Default: all that the encoder knows."),
+    typer.Option("--views", min=1, help="Views per new image; 1 is fastest. Default: all views of the encoder."),
 ]
 CacheFolder = Annotated[
-    str | None, typer.Option("--cache-dir", metavar="FOLDER", help="Where decoded pixels are kept: a folder, auto or none.")
+    str | None, typer.Option("--cache-dir", metavar="FOLDER", help="Where to cache decoded pixels: a folder, auto or none.")
 ]
-Split = Annotated[str | None, typer.Option(help="Keep the rows of this split of a manifest.")]
+Split = Annotated[str | None, typer.Option(help="Use only the rows of a manifest with this split.")]
 
 
 def main() -> None:
@@ -102,7 +107,7 @@ def root(
 
 
 def show(result: object) -> None:
-    """Print a rich renderable to stdout, 100 columns wide where that is no terminal."""
+    """Print a rich renderable to stdout, 100 columns wide when stdout is not a terminal."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 100).print(result)
@@ -114,12 +119,12 @@ def show_json(document: Any) -> None:
 
 
 def note(sentence: str) -> None:
-    """Say on stderr what was written and what comes next."""
+    """Print a sentence on stderr: what was written, what to do next."""
     print(sentence, file=sys.stderr)
 
 
 def is_helper() -> bool:
-    """Is this one of several processes, and not the first, which alone prints?"""
+    """Whether this is one of several processes but not the first, which alone prints."""
     return os.environ.get("RANK", "0") != "0"
 
 
@@ -144,10 +149,10 @@ def check(
     workers: Workers = 0,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write all findings as JSON; - prints them instead."),
+        typer.Option("--json", metavar="FILE", help="Write all findings as JSON to FILE; - prints them."),
     ] = None,
 ) -> None:
-    """Look for unreadable, odd and duplicate images before learning from them."""
+    """Look for unreadable, odd and duplicate images before training."""
     from ucdir.commands.check import check as run
     from ucdir.commands.check import refuse_without_images
     from ucdir.report.terminal.check import check_document, check_view
@@ -160,7 +165,7 @@ def check(
         show(check_view(report))
         if json_file is not None:
             write_text(json_file, json.dumps(check_document(report), indent=2, ensure_ascii=False) + "\n")
-            note(f"Wrote {json_file}: all findings.")
+            note(f"Wrote all findings to {json_file}.")
     refuse_without_images(report)
 
 
@@ -176,42 +181,47 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("run"),
     preset: Annotated[
         str | None,
-        typer.Option(help="A whole set of settings: align (the default), tune, head, quick, demo, office-home or domainnet."),
+        typer.Option(
+            help="A complete set of settings: align (the default), tune, head, quick, demo, office-home or domainnet."
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="align (the default), tune; by gradient alone ucdir, instance, cluster, prototype, coda, protoot."),
+        typer.Option(help="align (the default), tune; by gradient only: ucdir, instance, cluster, prototype, coda, protoot."),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="torchvision/NAME or timm/NAME.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="default, none or PATH (MoCo v2, torchvision, timm, encoder folder).")
     ] = None,
-    init: Annotated[Path | None, typer.Option(help="Start from the weights of this encoder folder, head included.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from the weights of this encoder folder, including its head.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side length of the images in pixels.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the largest domain.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images of each domain in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Rate of the first epoch.")] = None,
     num_clusters: Annotated[
-        list[int] | None, typer.Option(help="Clusters per domain; several counts are independent terms.")
+        list[int] | None, typer.Option(help="Clusters per domain; repeat for several independent clusterings.")
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Class folders: auto, folders or none. Training never reads them.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Train on the rows of this split of a manifest.")] = None,
     train_what: Annotated[
-        str | None, typer.Option("--train", metavar="all|head", help="head: the backbone stays as it is; minutes on a laptop.")
+        str | None,
+        typer.Option("--train", metavar="all|head", help="head: keep the backbone as it is; takes minutes on a laptop."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every draw.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that read images; 0 = one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads for reading images; 0 = one per core.")] = None,
     cache_dir: CacheFolder = None,
     assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting: section.key=value.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as section.key=value.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an existing run away first.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an existing run first.")] = False,
     report_page: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -258,20 +268,20 @@ def train(
             }
         )
         return
-    skipped = f", {len(result.skipped)} unreadable images left out (listed in images.csv)" if result.skipped else ""
+    skipped = f", skipped {len(result.skipped)} unreadable images (listed in images.csv)" if result.skipped else ""
     if result.was_finished:
         passes = f": {result.epochs} of {result.epochs} epochs" if result.epochs else ""
-        print(f"{result.folder} is finished already{passes}. Nothing was learned anew.")
+        print(f"{result.folder} is already finished{passes}. Nothing to do.")
     elif not result.epochs:
         print(f"Wrote {result.folder} in {result.seconds / 60:.1f} minutes{skipped}.")
     else:
         print(f"Wrote {result.folder}: {result.epochs} epochs, {result.seconds / 60:.1f} minutes of training{skipped}.")
     for kind, epoch in result.chosen.items():
-        used = ", which index, embed and export take" if kind == "label-free" else ""
+        used = "; index, embed and export use it" if kind == "label-free" else ""
         print(f"  {result.folder}/encoder-{kind}: epoch {epoch}, the {kind} choice{used}")
     print(f"  {result.encoder}: {'the last epoch' if result.epochs else 'the encoder'}")
     if result.report is not None:
-        print(f"  {result.report}: all about the run; open it in a browser")
+        print(f"  {result.report}: a report about the run; open it in a browser")
     evaluate = f"ucdir evaluate {result.folder}    or    " if result.can_be_scored else ""
     print(f"Next: {evaluate}ucdir index {result.folder} DIR --out gallery")
 
@@ -280,7 +290,7 @@ def _start_weights(weights: str | None, init: Path | None) -> str | None:
     if weights is not None and init is not None:
         from ucdir.errors import UsageError
 
-        raise UsageError("--weights and --init contradict each other. Give one of them.")
+        raise UsageError("--weights and --init exclude each other. Give only one.")
     return str(init) if init is not None else weights
 
 
@@ -296,7 +306,7 @@ def evaluate(
     ] = None,
     ks: Annotated[list[int] | None, typer.Option("--k", help="Cut-offs; repeat for several. Default: 1 5 15 50.")] = None,
     figure: Annotated[str, typer.Option(help="What the k columns show: P, capped, mAP or R.")] = "P",
-    frozen: Annotated[Path | None, typer.Option(help="Encoder folder of the frozen backbone, if not beside RUN.")] = None,
+    frozen: Annotated[Path | None, typer.Option(help="Encoder folder of the frozen backbone, if it is not in RUN.")] = None,
     backbone: Annotated[str | None, typer.Option(help="torchvision/NAME or timm/NAME: score it without training.")] = None,
     weights: Annotated[str, typer.Option(help="Of --backbone: default or PATH.")] = "default",
     image_size: Annotated[int, typer.Option(min=16, help="Of --backbone: side of the images in pixels.")] = 224,
@@ -311,7 +321,7 @@ def evaluate(
     cache_dir: CacheFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score an encoder in both directions of every pair of domains, beside what needs no training."""
+    """Score an encoder in both directions of every pair of domains, next to training-free baselines."""
     from ucdir.commands.evaluate import evaluate as run
     from ucdir.errors import UsageError
     from ucdir.report.terminal.scores import FIGURES, score_document, score_table
@@ -378,11 +388,11 @@ def benchmark(
         list[str] | None, typer.Option(help="Repeat for several at a time. Default: every CUDA device, or the CPU.")
     ] = None,
     assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting: section.key=value.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as section.key=value.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare methods on all pairs of a data set, both ways, over several seeds, beside what needs no training."""
+    """Compare methods on all pairs of a data set, both ways, over several seeds, next to training-free baselines."""
     import shlex
 
     from ucdir.commands.benchmark import benchmark as run
@@ -424,7 +434,7 @@ def _listed(text: str | None) -> tuple[str, ...]:
 def live_table() -> Iterator[tuple[Any, Callable[[str], None], Callable[[Any], None]]]:
     """A table on stderr that grows with each cell, above a line that says what is going on: (progress, log, show).
 
-    It is gone at the end, however long it was. Where stderr is no terminal, only the sentences are said.
+    It disappears at the end. If stderr is not a terminal, only the log lines are printed.
     """
     from rich.console import Console, Group
     from rich.live import Live
@@ -498,7 +508,7 @@ def index(
     ] = None,
     out: Annotated[Path, typer.Option(help="Gallery folder; made, or brought up to date.")] = Path("gallery"),
     drop: Annotated[list[str] | None, typer.Option(metavar="DOMAIN", help="Remove this domain from the gallery.")] = None,
-    classes: Annotated[str, typer.Option(help="Class folders, noted beside each image: auto, folders or none.")] = "auto",
+    classes: Annotated[str, typer.Option(help="Class folders, recorded with each image: auto, folders or none.")] = "auto",
     split: Split = None,
     as_domain: AsDomain = None,
     views: NumViews = None,
@@ -553,7 +563,7 @@ def embed(
     encoder: Annotated[Path, typer.Argument(metavar="RUN", help="Run or encoder folder.")],
     sources: Sources,
     out: Annotated[Path, typer.Option(help="Writes OUT.npy and OUT.parquet.")] = Path("embeddings"),
-    classes: Annotated[str, typer.Option(help="Class folders, noted beside each image: auto, folders or none.")] = "auto",
+    classes: Annotated[str, typer.Option(help="Class folders, recorded with each image: auto, folders or none.")] = "auto",
     split: Split = None,
     as_domain: AsDomain = None,
     views: NumViews = None,

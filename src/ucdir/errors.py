@@ -2,7 +2,7 @@
 
 
 class UcdirError(Exception):
-    """Something a user can mend. The message says what was found, what was expected and what to do."""
+    """Something a user can fix. The message says what was found, what was expected and what to do."""
 
     exit_code = 1
     told_elsewhere = False  # another process of the same run says it

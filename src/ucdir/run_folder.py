@@ -28,7 +28,7 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, one for each finished epoch; none where there is no such file."""
+    """The lines of metrics.jsonl, one for each finished epoch; empty if there is no such file."""
     file = folder / METRICS
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return [line for line in map(_parsed, lines) if isinstance(line.get("epoch"), int)]

@@ -1,4 +1,4 @@
-"""Settings of a run: preset < TOML file < flags. Validated once, saved beside the run, unknown keys refused."""
+"""Settings of a run: preset < TOML file < flags. Validated once, saved with the run, unknown keys refused."""
 
 import difflib
 import re
@@ -104,7 +104,7 @@ class MethodSettings(Section):
     alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # fraction of the run at which entropy and distance terms start
     kmeans_iterations: int = Field(20, ge=1)  # at most; a start that stands still ends earlier
     kmeans_restarts: int = Field(5, ge=1)  # the lowest inertia wins; of many images they look at a sample
-    kmeans_warm_start: bool = False  # start from the clusters of the last epoch, beside one fresh start instead of all
+    kmeans_warm_start: bool = False  # start from the clusters of the last epoch, plus one fresh start instead of all
 
     # of coda
     over_clusters: tuple[int, ...] = (100, 200, 300, 400)  # outputs of the classifiers of each domain
@@ -270,7 +270,7 @@ def load_settings(
 
     preset        name from `preset_names`; None = `align`, unless the file or the assignments name a method
     file          TOML file with the same sections
-    assignments   {"section.key": value}; a text value is read as TOML, and as plain text where it is none
+    assignments   {"section.key": value}; a text value is read as TOML if it is valid TOML, else as plain text
     defaults      like assignments, but under everything else
     is_of_run     the file is config.toml of a run folder: names of earlier versions are read, too, and what the method of
                   the run does not read is ignored

@@ -29,7 +29,7 @@ def clear_write_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the name `path` only when the block ends without an error.
+    """Yield a temporary path next to `path`; it is renamed to `path` only if the block ends without an error.
 
     A reader sees the old file or the new one. A killed process leaves the old one.
     """
@@ -54,7 +54,7 @@ def is_draft(file: Path, name: str) -> bool:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; it takes the name `path` only when the block ends without an error.
+    """Yield an empty temporary folder next to `path`; it is renamed to `path` only if the block ends without an error.
 
     An existing `path` and the new folder change names in one step where the system can (Linux, macOS): there is no
     moment without a folder of that name. Elsewhere the old one is put aside first; `restore_folder` brings it back

@@ -385,7 +385,7 @@ def test_a_limit_below_a_gigabyte_is_none(folder: Path) -> None:
     said: list[str] = []
     assert open_cache(str(folder), 0.5, said.append) is None
     assert said == [
-        f"no pixel cache in '{folder}': data.cache_gb is below 1, at least 1 GB is needed; images are decoded anew each time."
+        f"no pixel cache in '{folder}': data.cache_gb is below 1, need at least 1 GB; decoding images again each time."
     ]
 
 

@@ -152,7 +152,7 @@ def run_cells(
 
 
 def time_left(trained: Sequence[float], rest: int, workers: int) -> str:
-    """`; about 5 min left`, from the seconds of trained cells; nothing where there is none, or no training left."""
+    """`; about 5 min left`, from the seconds of trained cells; empty if there are none yet, or no training is left."""
     if not trained or not rest:
         return ""
     minutes = statistics.fmean(trained) * rest / min(workers, rest) / 60

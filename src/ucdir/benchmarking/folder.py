@@ -37,7 +37,7 @@ TRAINING_FREE_KEYS = {
     "run.precision",
 }
 LISTED = 10  # unreadable images of a domain in a note
-IMAGES = "images.json"  # beside the cells of a pair: which images they are about
+IMAGES = "images.json"  # next to the cells of a pair: the images they were computed from
 
 
 def refuse_other_settings(task: Task) -> None:
@@ -128,7 +128,7 @@ class Tables:
         return facts
 
     def _published(self, done: Sequence[Task]) -> tuple[PublishedFigure, ...]:
-        """What others report of what stands in the tables: averages only beside averages of the same, whole data set."""
+        """Published figures for the entries of the tables: averages only next to averages over the same whole data set."""
         paper = {frozenset(task.cell.pair) for task in done if task.cell.protocol == "paper"}
         if self.prepared is None or not paper:
             return ()

@@ -187,7 +187,7 @@ def _refuse_given_elsewhere(settings: Settings) -> None:
     """A setting that the benchmark itself decides is not thrown away silently."""
     for key, flag in GIVEN_ELSEWHERE.items():
         if value_of(settings, key) not in (value_of(Settings(), key), DEFAULT_PRESET):  # see `default_settings`
-            raise UsageError(f"{key}={value_of(settings, key)} is decided by {flag} here. Leave the setting away.")
+            raise UsageError(f"{key}={value_of(settings, key)} is set by {flag} here. Leave the setting out.")
 
 
 def _known(given: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def evaluate(
 
     encoder     a run folder, or an encoder folder; None with `backbone`
     sources     folders or manifests with classes, PATH or NAME=PATH; None = those of the run
-    frozen      encoder folder of the frozen backbone, where it does not lie beside `encoder`
+    frozen      encoder folder of the frozen backbone, if it is not next to `encoder`
     backbone    torchvision/NAME or timm/NAME with `weights` at `image_size`: the training-free rows only
     classes     auto, folders or none; None = as the run was set, or auto
     split       rows of a manifest; None = as the run was set, or all

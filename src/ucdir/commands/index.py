@@ -53,7 +53,7 @@ def index(
     sources    folders or manifests, each PATH or NAME=PATH; none = those the gallery was made from. Domains of the
                gallery that are not named here stay as they are
     out        the gallery: a folder, or the name of a collection for another engine
-    classes    auto, folders or none: only noted beside each image, never used to search
+    classes    auto, folders or none: only recorded with each image, never used to search
     precision  of the encoder for images that are new: auto, float32 or bfloat16
     overwrite  throw an existing gallery away and embed everything
     drop       domains to remove from the gallery
@@ -146,7 +146,7 @@ def _sources(given: Sequence[str], info: GalleryInfo | None, drop: Sequence[str]
     if given:
         return list(given)
     if info is None:
-        raise UsageError("no folders given, and there is no gallery yet that says which. Name them: ucdir index RUN DIR...")
+        raise UsageError("no folders given, and no gallery exists yet to take them from. Name them: ucdir index RUN DIR...")
     stay = [f"{name}={source}" for name, source in info.sources.items() if name not in drop]
     if not stay:
         raise UsageError(f"--drop {' --drop '.join(drop)} would leave an empty gallery. Name a folder to put there instead.")

@@ -110,7 +110,7 @@ def name_and_place(text: str) -> tuple[str | None, str]:
     if not equals or "/" in name or os.path.lexists(text):
         return None, text
     if not name or not place:
-        raise UsageError(f"'{text}' lacks a name or a gallery beside the '='. Write NAME=GALLERY.")
+        raise UsageError(f"'{text}' has no name or no gallery next to the '='. Write NAME=GALLERY.")
     return name, place
 
 
@@ -161,7 +161,7 @@ def _check_numbers(max_bytes: int, max_pixels: int, queue: int, upload_seconds: 
 
 def _open_to_all(host: str) -> str:
     return (
-        f"whoever reaches {host} can search and see these images: there is no token. "
+        f"anyone who can reach {host} can search and see these images, because there is no token. "
         "Give --token-file FILE, or stay with --host 127.0.0.1."
     )
 

@@ -271,7 +271,7 @@ DOMAINNET = DatasetSpec(
     site="http://ai.bu.edu/M3SDA/",
     licence="fair use notice: non-commercial research and education; the pictures belong to their owners, see the site",
     layout="clipart, infograph, painting, quickdraw, real, sketch, each with class folders; <domain>_train.txt and "
-    "<domain>_test.txt anywhere beside them",
+    "<domain>_test.txt anywhere next to them",
     domains=_DOMAINNET_DOMAINS,
     classes=_SEVEN,
     num_classes=7,

@@ -21,7 +21,7 @@ CHUNK = 1 << 20
 SECONDS = 60.0  # without a byte, then the connection counts as lost
 ATTEMPTS = 4  # in a row that bring nothing new
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better a moment later
-PAGES = ("text/html", "application/xhtml+xml")  # content types of an answer that is no archive
+PAGES = ("text/html", "application/xhtml+xml")  # content types of an answer that is not an archive
 
 Answer = http.client.HTTPResponse
 
@@ -113,7 +113,7 @@ def _fetch(fetch: _Fetch, progress: Progress, pause: float) -> Downloaded:
 
 
 def _fetch_once(fetch: _Fetch, progress: Progress) -> bool:
-    """Fetch what is missing. False: what had arrived is of another file and was dropped; begin anew."""
+    """Fetch what is missing. False: the part already on disk belongs to another file and was deleted; start over."""
     start = fetch.arrived
     if start and start == fetch.size:
         return True
@@ -241,7 +241,7 @@ def _checked_sha256(fetch: _Fetch) -> str:
     else:
         return sha256
     fetch.forget()
-    raise UcdirError(f"{fetch.url} arrived with {found}, expected {expected}. It was dropped; run again to fetch it anew.")
+    raise UcdirError(f"{fetch.url} arrived with {found}, expected {expected}. It was deleted; run again to fetch it again.")
 
 
 def _digests(file: Path) -> tuple[str, str]:
@@ -255,7 +255,7 @@ def _digests(file: Path) -> tuple[str, str]:
 
 
 def _known_sha256(path: Path) -> str:
-    """The SHA-256 that is kept beside the file, computed where it is absent, damaged or older than the file."""
+    """The SHA-256 stored next to the file, computed if it is missing, damaged or older than the file."""
     kept = _sum_file(path)
     if kept.exists() and kept.stat().st_mtime >= path.stat().st_mtime:
         written = re.match(r"[0-9a-f]{64}(?= )", kept.read_text(encoding="utf-8", errors="replace"))

@@ -190,7 +190,7 @@ def _read_line(line: str, number: int, file: Entry, domain: DomainSpec) -> tuple
     if len(parts) != 3 or plain(parts[0]) != plain(domain.name) or not all(parts) or not label.isdecimal():
         raise UcdirError(
             f"list '{file.place}' has {line[:80]!r} "
-            f"in line {number}; expected '{domain.name}/CLASS/FILE NUMBER'. Fetch it anew."
+            f"in line {number}; expected '{domain.name}/CLASS/FILE NUMBER'. Download it again."
         )
     return parts[1:]
 

@@ -276,7 +276,7 @@ def _write_manifest(domain: FoundDomain, out: Path) -> PreparedDomain:
         write_text(manifest, text.getvalue())
     except UnicodeEncodeError as error:
         raise UcdirError(
-            f"'{domain.place}' holds a file name that is no UTF-8. Rename it or unpack the archive anew."
+            f"'{domain.place}' contains a file name that is not UTF-8. Rename the file or unpack the archive again."
         ) from error
     classes = {picture.class_name for picture in domain.pictures}
     unpacked = any(picture.entry.archive is not None for picture in domain.pictures)

@@ -1,4 +1,4 @@
-"""Images -> embeddings, in batches. One pass serves clustering, scores and galleries alike."""
+"""Images -> embeddings, in batches. The same pass serves clustering, scoring and galleries."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

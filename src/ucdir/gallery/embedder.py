@@ -255,7 +255,7 @@ def _no_rows(positions: np.ndarray) -> np.ndarray:
 
 
 def _next(mine: Iterator[list[Seen]]) -> list[Seen] | UcdirError:
-    """The next batch, nothing when there is none, or the error that the first process is to raise."""
+    """The next batch, None if there is none, or the error that the first process is to raise."""
     try:
         return next(mine, [])
     except UcdirError as error:

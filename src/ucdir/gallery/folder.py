@@ -67,7 +67,7 @@ class Gallery:
         try:
             return RowLookup(self.images["id"])
         except ValueError as error:
-            raise _damaged(self.folder, f"images.parquet holds an id that is none ({error})") from error
+            raise _damaged(self.folder, f"images.parquet contains an invalid id ({error})") from error
 
     @cached_property
     def _ranks(self) -> np.ndarray:
@@ -135,12 +135,12 @@ class Gallery:
         return nearest(queries, self.embeddings, k, candidates, unit=self._unit, rank=lambda rows: self._ranks[rows])
 
     def current(self) -> "Gallery":
-        """Itself, or the gallery opened anew when it was written since."""
+        """Itself, or the gallery reopened if it was written since."""
         return self if _stamp(self.folder) == self.stamp else Gallery.load(self.folder)
 
     @classmethod
     def load(cls, folder: Path) -> "Gallery":
-        """Open a gallery folder; UcdirError when it is none, incomplete, damaged or too new.
+        """Open a gallery folder; UcdirError if it is not one, is incomplete, damaged or too new.
 
         A gallery that is replaced while it is opened is opened again: all parts are always of one writing.
         """
@@ -184,10 +184,10 @@ class GalleryFolder:
             return
         if folder.is_dir() and ((folder / "gallery.json").is_file() or not any(folder.iterdir())):
             return
-        raise UcdirError(f"'{folder}' exists and is no gallery, so it is left alone. Give another place to --out.")
+        raise UcdirError(f"'{folder}' exists and is not a gallery; not overwriting it. Give another --out.")
 
     def read(self) -> tuple[GalleryInfo, pa.Table, Rows] | None:
-        """The gallery that is there; None when there is none or it is to be thrown away."""
+        """The existing gallery; None if there is none or it is to be replaced."""
         if self.overwrite or not (self.folder / "gallery.json").is_file():
             return None
         there = Gallery.load(self.folder)
@@ -249,7 +249,7 @@ def _check_parts(folder: Path) -> None:
         raise UcdirError(f"gallery not found: '{folder}'. Make one with: ucdir index RUN DIR --out {folder}")
     missing = [part for part in PARTS if not (folder / part).is_file()]
     if len(missing) == len(PARTS) or "gallery.json" in missing:
-        raise UcdirError(f"'{folder}' is no gallery folder: it has no gallery.json. Give one that ucdir index wrote.")
+        raise UcdirError(f"'{folder}' is not a gallery folder: it has no gallery.json. Give one that ucdir index wrote.")
     if missing:
         raise _damaged(folder, f"{' and '.join(missing)} is missing")
 
@@ -272,14 +272,14 @@ def _read_embeddings(folder: Path) -> np.ndarray:
     except Exception as error:  # numpy reads the header as a piece of Python
         raise _damaged(folder, f"embeddings.npy cannot be read ({error})") from error
     if not isinstance(embeddings, np.ndarray) or embeddings.ndim != 2 or embeddings.dtype != np.float32:
-        raise _damaged(folder, "embeddings.npy is no two-dimensional float32 array")
+        raise _damaged(folder, "embeddings.npy is not a two-dimensional float32 array")
     return embeddings
 
 
 def _read_images(folder: Path) -> pa.Table:
     try:
         images = pq.ParquetFile(folder / "images.parquet").read()
-        images.validate(full=True)  # text that is no UTF-8 would only be noticed by the search that finds it
+        images.validate(full=True)  # otherwise text that is not UTF-8 would be noticed only by the search that finds it
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise _damaged(folder, f"images.parquet cannot be read ({reason})") from error

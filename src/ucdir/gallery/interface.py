@@ -166,7 +166,7 @@ class Engine(Protocol):
         """(D,) float32 unit row of the image with this id."""
 
     def current(self) -> "Engine":
-        """Itself, or the gallery opened anew when it was updated since."""
+        """Itself, or the gallery reopened if it was updated since."""
 
 
 class Place(Protocol):
@@ -183,7 +183,7 @@ class Place(Protocol):
         """Refuse a place that holds something else, before any work is done."""
 
     def read(self) -> tuple[GalleryInfo, pa.Table, Rows] | None:
-        """The gallery that is there, with a table in `SCHEMA`; None when there is none yet."""
+        """The existing gallery, with a table in `SCHEMA`; None if there is none yet."""
 
     def write(self, info: GalleryInfo, images: pa.Table, rows: Rows) -> None:
         """Put this gallery there instead of what `read` gave; `rows` takes positions of `images`."""
@@ -232,7 +232,7 @@ def path_prefixes(info: GalleryInfo, where: Where) -> list[tuple[str, str]]:
     """(domain, prefix of the paths to look at) for each domain that `where` lets through; UsageError when it names none."""
     if where.domain is not None and where.domain not in info.sources:
         there = ", ".join(f"'{name}'" for name in info.sources)
-        raise UsageError(f"there is no domain '{where.domain}' in this gallery: it holds {there}. Give one of them.")
+        raise UsageError(f"this gallery has no domain '{where.domain}', only {there}. Give one of those.")
     if where.under is not None and ".." in Path(where.under).parts:
         raise UsageError(f"folder '{where.under}' holds '..'. Give a folder below that of a domain.")
     names = [where.domain] if where.domain is not None else list(info.sources)

@@ -26,7 +26,7 @@ class Noted:
 
 
 class Journal:
-    """A growing file of embeddings, and beside it one line for each with its content hash.
+    """A growing file of embeddings, and next to it one line for each with its content hash.
 
     known    content hash -> what an earlier run left
     """

@@ -112,7 +112,7 @@ class MilvusGallery:
         return Neighbourhood(np.array([[hit.similarity for hit in hits[:least]] for hits in there]), rows[which])
 
     def current(self) -> "MilvusGallery":
-        """Itself, or the gallery opened anew when an index has ended since."""
+        """Itself, or the gallery reopened if an index has finished since."""
         head = self.store.head()
         if head is not None and (head.writing or head.stamp == self.stamp):
             return self
@@ -217,7 +217,7 @@ class MilvusPlace:
             self._head()
 
     def read(self) -> tuple[GalleryInfo, pa.Table, Rows] | None:
-        """The gallery that is there, after a killed index with the images it left; None when there is none or it is to go."""
+        """The existing gallery, including images that a killed index left; None if there is none or it is to be replaced."""
         if self.overwrite or self._address.is_empty():
             return None
         head = self._head()
@@ -270,7 +270,7 @@ class MilvusPlace:
         return cache / f"milvus-{blake2b(str(address).encode(), digest_size=6).hexdigest()}-{self.name}"
 
     def _head(self) -> Head | None:
-        """State of the gallery; None when there is none. UcdirError for a collection of somebody else."""
+        """State of the gallery; None if there is none. UcdirError for a collection of another program."""
         head = self._store.head()
         if head is None and self._store.exists():
             raise _foreign(self._store, "Give another name to --out.")

@@ -40,7 +40,7 @@ FORMAT_VERSION = 1
 class Head:
     """The state of a gallery.
 
-    fingerprint  of the encoder whose embeddings lie in its collection; "" while the collection is made anew
+    fingerprint  of the encoder whose embeddings are in its collection; "" while the collection is rebuilt
     writing      an index writes it, or was killed while it did
     stamp        of the last index that ended; "" = none did yet
     parts        rows that hold its text
@@ -71,7 +71,7 @@ class Address:
             return cls(uri, None)
         if uri.endswith(".db") and "://" not in uri:
             return cls(uri, Path(uri))
-        raise UsageError(f"'{uri}' is no Milvus database. Give milvus:FILE.db (Milvus Lite) or milvus:http://HOST:19530.")
+        raise UsageError(f"'{uri}' is not a Milvus database. Give milvus:FILE.db (Milvus Lite) or milvus:http://HOST:19530.")
 
     def __str__(self) -> str:
         """For messages: without user and password."""
@@ -87,12 +87,12 @@ class Address:
         if self.file.is_file():
             raise UcdirError(
                 f"'{self.file}' is a file, but Milvus Lite 3 keeps a database in a folder of that name. "
-                "Give another name; databases of older versions have to be indexed anew."
+                "Give another name; databases of older versions must be indexed again."
             )
         if not self.file.exists():
             return True
         if not (self.file / "collections").is_dir() and any(self.file.iterdir()):
-            raise UcdirError(f"'{self.file}' exists and is no Milvus Lite database, so it is left alone. Give another file.")
+            raise UcdirError(f"'{self.file}' exists and is not a Milvus Lite database; not overwriting it. Give another file.")
         return False
 
 
@@ -122,7 +122,7 @@ class Milvus:
             raise _failed(self.address, error) from error
 
     def ready(self, name: str) -> bool:
-        """Load a collection so that it can be asked; False when there is none."""
+        """Load a collection so that it can be searched; False if there is none."""
         if name not in self._ready:
             if not self("has_collection", name):
                 return False
@@ -270,7 +270,7 @@ class Store:
     # its images
 
     def exists(self) -> bool:
-        """Whether there is a collection of its name, whoever made it; it is then ready to be asked."""
+        """Whether a collection of its name exists, whatever program made it; it is then ready to be searched."""
         return self.milvus.ready(self.name)
 
     def create(self, dim: int) -> None:
@@ -427,7 +427,7 @@ def _refused(address: Address) -> UcdirError:
 
 
 def _grpc_code(error: BaseException | None) -> str:
-    """Name of the first gRPC status among the causes of an error; "" when there is none."""
+    """Name of the first gRPC status among the causes of an error, or ""."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:  # pymilvus makes errors that are their own cause
         code: Any = getattr(error, "code", None)

@@ -13,7 +13,7 @@ def order_keys(old: np.ndarray, known: np.ndarray) -> np.ndarray:
 
     old      (n,) int64 the keys the rows have
     known    (n,) bool which of them have one at all
-    returns  (n,) int64, strictly rising; all new where there is no room between two old ones
+    returns  (n,) int64, strictly rising; all new if there is no room between two old ones
     """
     stay = np.flatnonzero(known)[longest_rising(old[known])]
     if len(stay) == 0:

@@ -18,7 +18,7 @@ class RowLookup:
         self._keys = keys[self._rows]
 
     def row(self, digest: str) -> int | None:
-        """The first row with this digest; None when there is none, or it is no digest at all."""
+        """The first row with this digest; None if there is none, or if it is not a digest."""
         return next(self.rows(digest), None)
 
     def rows(self, digest: str) -> Iterator[int]:

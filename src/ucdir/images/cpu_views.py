@@ -19,7 +19,7 @@ _local = threading.local()
 
 @dataclass(frozen=True)
 class Canvas:
-    """Room for one view, kept by each thread: taking it anew for every view would cost page faults.
+    """Room for one view, kept by each thread: allocating it for every view would cost page faults.
 
     image    (3, size * size) float32, 0 to 255: red, green, blue
     spare    (5, size * size) float32

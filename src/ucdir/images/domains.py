@@ -44,7 +44,7 @@ class Domain:
     paths     M images; the row of a path is its image id for the whole run
     classes   M class names, or None when the domain is unlabelled; a None element is an image without a class
     source    the folder or the manifest the images come from
-    ignored   hidden and foreign files found beside the images
+    ignored   hidden and foreign files found among the images
     """
 
     name: str
@@ -81,7 +81,7 @@ def load_domain(source: Path, name: str | None = None, classes: str = "auto", sp
 
     name      default: the name of the folder, or of the manifest without its suffix
     classes   "auto": the folder an image lies in names its class if all images lie equally deep and there are
-              at least two such names (train and test are no classes); else the domain is unlabelled.
+              at least two such names (train and test do not count); otherwise the domain is unlabelled.
               "folders": that folder names it, always. "none": unlabelled.
               For a manifest "auto" reads its `class` column
     split     keep the images of a top-level folder of this name, or the manifest rows whose `split` it is
@@ -125,7 +125,7 @@ def _name_and_path(source: str) -> tuple[str, Path]:
     if not equals or "/" in name or os.sep in name or os.path.lexists(path):
         return _default_name(path), path
     if not name or not rest:
-        raise UsageError(f"'{source}' lacks a name or a path beside the '='. Write NAME=PATH.")
+        raise UsageError(f"'{source}' has no name or no path next to the '='. Write NAME=PATH.")
     return name, _expand(rest)
 
 

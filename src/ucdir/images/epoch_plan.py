@@ -73,7 +73,7 @@ def epoch_rows(
     lengths    number of images of each domain
     steps      number of steps; None = `count_steps`. With more than that, the largest domain is reshuffled when it ends, too
     returns    one tuple per step with an int64 array (batch_size,) per domain. The largest domain is gone through once,
-               its incomplete last batch left out; a smaller one is drawn anew, in another order, whenever it ends.
+               its incomplete last batch left out; a smaller one starts over, in another order, whenever it ends.
     """
     steps = steps or count_steps(lengths, batch_size)
     needed = steps * batch_size

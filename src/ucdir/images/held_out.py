@@ -10,7 +10,7 @@ from ucdir.errors import UcdirError, UsageError
 from ucdir.images.domains import Domain, load_domains
 from ucdir.storage import write_text
 
-HELD_OUT = 5  # one image of so many is held out, where a data set has no split of its own
+HELD_OUT = 5  # one image in this many is held out, if the data set has no split of its own
 TRAIN, TEST = "train", "test"
 
 
@@ -39,7 +39,7 @@ def manifest_source(name: str, columns: Sequence[str], rows: Iterable[Sequence[o
     csv.writer(table, lineterminator="\n").writerows([columns, *rows])
     file = folder / f"{name}.csv"
     if file.is_file() and file.read_text(encoding="utf-8") != table.getvalue():
-        raise UsageError(f"the images of domain '{name}' are no longer those of '{file}'. Give another --out.")
+        raise UsageError(f"the images of domain '{name}' differ from those listed in '{file}'. Give another --out.")
     try:
         write_text(file, table.getvalue())
     except UnicodeEncodeError as error:

@@ -60,14 +60,14 @@ def open_cache(setting: str, limit_gb: float, log: Callable[[str], None]) -> "Pi
         cache = PixelCache(folder, wanted, log)
         share = (shutil.disk_usage(folder).free + cache.held) // SHARE
     except OSError as error:
-        log(f"no pixel cache: '{folder}' cannot be used ({error.strerror or error}); images are decoded anew each time.")
+        log(f"no pixel cache: cannot use '{folder}' ({error.strerror or error}); decoding images again each time.")
         return None
     limit = min(wanted, share)
     if limit < SMALLEST:
         reason = (
             "data.cache_gb is below 1" if wanted < SMALLEST else f"a quarter of the free space is {share / GIGABYTE:.1f} GB"
         )
-        log(f"no pixel cache in '{folder}': {reason}, at least 1 GB is needed; images are decoded anew each time.")
+        log(f"no pixel cache in '{folder}': {reason}, need at least 1 GB; decoding images again each time.")
         return None
     cache.limit = limit
     cache.make_room(0)
@@ -122,7 +122,7 @@ class PixelCache:
         return self._read(path, stamp)[1] if known is None else known
 
     def get(self, content: bytes, what: str) -> np.ndarray | None:
-        """The array that an earlier `put` left for the image with this digest; None where there is none."""
+        """The array that an earlier `put` stored for the image with this digest, or None."""
         entry = self._entry(content, what)
         found = _load(entry)
         if found is not None:
@@ -143,7 +143,7 @@ class PixelCache:
             return self._make_room(size, self._opened)
 
     def displace(self, size: int) -> bool:
-        """The same for what is worth more than pixels: what this run has used goes too. The folder is counted anew."""
+        """Make room for data worth more than pixels: entries used in this run go too. Measures the folder again."""
         with self._lock:
             self._count()
             return self._make_room(size, math.inf)

@@ -1,4 +1,4 @@
-"""Read many files ahead of whoever needs them, in order. Needs no torch."""
+"""Read many files ahead of their consumer, in order. Needs no torch."""
 
 import hashlib
 import io

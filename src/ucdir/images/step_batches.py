@@ -148,7 +148,7 @@ def _on_cpu(pool: Executor, images: Sequence[StepImage], draw: Draw, lengths: Se
 def _on_device(
     pool: Executor, images: Sequence[StepImage], draw: Draw, lengths: Sequence[int], size: int, device: torch.device
 ) -> Finish:
-    """Let the threads read; whoever takes the step has the device render it."""
+    """Let the threads read; the consumer of the step renders it on the device."""
     reading = [pool.submit(draw, image) for image in images]
 
     def finish() -> list[Tensor]:

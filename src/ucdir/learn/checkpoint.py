@@ -26,7 +26,7 @@ class BestEpoch:
 
 @dataclass(frozen=True)
 class ResumeState:
-    """All that training carries from one epoch to the next. Randomness is drawn anew from (seed, epoch).
+    """All that training carries from one epoch to the next. Random numbers are drawn again from (seed, epoch).
 
     epoch           epochs done
     encoder, momentum_encoder, objective, optimiser   their state dicts
@@ -101,7 +101,7 @@ def load_checkpoint(file: Path) -> ResumeState:
     except Exception as error:  # torch and pickle raise many kinds for a damaged file
         raise UcdirError(
             f"checkpoint '{file}' is damaged ({type(error).__name__}). Its encoder folders may still be whole; "
-            "to train anew use --overwrite."
+            "to start over, use --overwrite."
         ) from error
 
 

@@ -57,11 +57,11 @@ def kmeans(
     """Lloyd's k-means, the best of several starts by inertia. A start ends when no image changes its cluster any more.
 
     rows          (M, D) finite, M >= num_clusters
-    iterations    at most so many in a start
+    iterations    at most this many per start
     restarts      fresh starts, by k-means++. Of many rows they look at a sample; the best of them goes on with all
     generator     on the CPU; the same generator state gives the same clusters
     start         (M,) int64, clusters of the same images at an earlier time: the means of their rows now are one more
-                  start, beside a single fresh one
+                  start, next to a single fresh one
 
     Raises UcdirError when a value is not finite.
     """
@@ -105,7 +105,7 @@ def _spread_seeds(rows: Tensor, num_clusters: int, generator: torch.Generator) -
     tries = 2 + int(math.log(num_clusters))
     marks = torch.rand(num_clusters, tries, generator=generator, dtype=torch.float64).to(rows.device)
     squares = rows.square().sum(dim=1)
-    distance = torch.ones_like(squares)  # to the nearest seed; alike before there is one
+    distance = torch.ones_like(squares)  # to the nearest seed; all equal before the first
     seeds: list[Tensor] = []
     for mark in marks:
         summed = distance.double().clamp_min(1e-30).cumsum(dim=0)

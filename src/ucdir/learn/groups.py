@@ -1,4 +1,4 @@
-"""What unlabelled collections have in common: groups of alike images in each, and which groups of two of them correspond.
+"""What unlabelled collections have in common: groups of similar images in each, and which groups of two collections correspond.
 
 Works on the embeddings of any encoder; nothing here reads a label.
 """

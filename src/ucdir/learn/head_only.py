@@ -52,7 +52,7 @@ class Features:
     processes: Processes = ALONE
 
     def steps(self, epoch: int) -> Iterator[list[StepBatch]]:
-        """Two different views of each image, drawn anew each time."""
+        """Two different views of each image, drawn again each time."""
         rng = np.random.default_rng([self.settings.run.seed, epoch, 2])
         for step in plan_steps(self.settings, self.domains, epoch, self.processes):
             yield [self._part(plan, rng) for plan in step]

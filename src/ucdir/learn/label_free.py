@@ -16,7 +16,7 @@ from ucdir.scoring.training_free import smoothed
 
 SAMPLE = 4_000  # images of a domain, at most, in a reference
 HITS = 50  # of an image in a reference, at most
-SHARE = 20  # of so many images of the gallery one is looked at: the first twentieth
+SHARE = 20  # one in this many images of the gallery is looked at: the first twentieth
 
 Rows = NDArray[np.float32]
 

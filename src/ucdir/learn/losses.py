@@ -265,7 +265,7 @@ def self_matching(query: Tensor, key: Tensor, classifiers: Tensor, temperature: 
 
 
 def unevenness(query: Tensor, classifiers: Tensor, temperature: float) -> Tensor:
-    """How far is the mean of the answers from using all C outputs alike? log(C) - entropy of the mean, in [0, log C]."""
+    """How far is the mean of the answers from using all C outputs equally? log(C) - entropy of the mean, in [0, log C]."""
     average = F.softmax(query @ classifiers.T / temperature, dim=1).mean(dim=0)
     tiny = torch.finfo(average.dtype).tiny
     return math.log(len(classifiers)) + (average * average.clamp_min(tiny).log()).sum()

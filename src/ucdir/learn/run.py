@@ -54,7 +54,7 @@ from ucdir.settings import Settings, differences, load_settings, stored_settings
 from ucdir.storage import is_draft, write_text
 
 NONE_CHOSEN = (
-    "every epoch collapsed, so there is no label-free encoder, and the last one tells hardly any image from another. "
+    "every epoch collapsed, so there is no label-free encoder, and the last one hardly tells images apart. "
     "Lower the learning rate (--learning-rate) and train again with --overwrite."
 )
 CHANGEABLE = {"data.domains", "data.cache_dir", "data.cache_gb", "data.workers", "run.device"}  # domains are compared
@@ -68,7 +68,7 @@ class TrainResult:
     chosen       epoch of each other kept encoder: `label-free`, and `oracle` where classes exist; none where all collapsed
     skipped      unreadable images that were left out
     seconds      of its epochs, resumed parts included; not of the first embedding and the report
-    report       page about the run; None where there is none
+    report       page about the run, or None
     was_finished nothing was left to resume
     can_be_scored   all domains have classes, and any two of them share one
     """
@@ -114,7 +114,7 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
     stored = stored_settings(out)
     if sources and with_domains(stored, sources).data.domains != stored.data.domains:
         raise UsageError(
-            f"--resume with other domains than the run began with ({', '.join(stored.data.domains)}). Leave them away."
+            f"--resume with other domains than those the run started with ({', '.join(stored.data.domains)}). Leave them out."
         )
     if settings is not None:
         differing = [key for key in differences(settings, stored) if key not in CHANGEABLE]
@@ -122,7 +122,7 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
             key = differing[0]
             raise UsageError(
                 f"--resume with another {key} ({value_of(settings, key)}) than the run began with "
-                f"({value_of(stored, key)}). Leave the setting away, or start another run."
+                f"({value_of(stored, key)}). Leave the setting out, or start another run."
             )
         data = {name: getattr(settings.data, name) for name in ("cache_dir", "cache_gb", "workers")}
         run = stored.run.model_copy(update={"device": settings.run.device})

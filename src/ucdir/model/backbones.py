@@ -69,7 +69,7 @@ def _from_timm(network: str, pretrained: bool) -> _Parts:
         raise UsageError(f"timm has no network '{network}'.{_near(network, timm.list_models())}")
     if pretrained and not timm.is_model_pretrained(network):
         raise UsageError(
-            f"timm has no weights for '{network}'. Give a file with --weights PATH, or --weights none to start anew."
+            f"timm has no weights for '{network}'. Give a file (--weights PATH), or start from random numbers (--weights none)."
         )
     module = timm.create_model(network, pretrained=pretrained, num_classes=0)
     data = timm.data.resolve_model_data_config(module)  # type: ignore[attr-defined, no-untyped-call]

@@ -3,7 +3,7 @@
 Split batch norm takes statistics per interleaved group of images.
 
 A batch statistic is a leak: a key can be recognised by the statistics of the batch it was normalised with. The momentum
-encoder therefore sees the batch in another order and in groups, so that query and key are never normalised alike
+encoder therefore sees the batch in another order and in groups, so that query and key are never normalised together
 (He et al. 2020, shuffling batch norm; here without several GPUs).
 
 Everything in an encoder but batch norm treats each image alone. Running the whole encoder once per group is therefore
@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def split_forward(encoder: nn.Module, images: Tensor, splits: int) -> Tensor:
     """Encode images i, i + splits, i + 2 splits ... as one group with statistics of their own.
 
-    images    (N, ...); groups of unequal length when N is no multiple of `splits`
+    images    (N, ...); groups of unequal length if N is not a multiple of `splits`
     returns   (N, ...) in the order of `images`
 
     In training mode each running statistic becomes the mean over the groups of what each group alone would have made

@@ -56,7 +56,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 def reuse_buffers(device: torch.device) -> None:
     """Let the C library keep large buffers that a network on the CPU frees, for the next step to take again.
 
-    Given back to the system and taken anew, their pages are zeroed each time: hundreds of thousands of page faults a step.
+    Returned to the system and allocated again, their pages are zeroed each time: hundreds of thousands of page faults a step.
     Nothing happens where the C library is not glibc.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":

@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> "Encoder":
-        """Read an encoder folder, in evaluation mode on the CPU; UcdirError when it is none, damaged or too new."""
+        """Read an encoder folder, in evaluation mode on the CPU; UcdirError if it is not one, is damaged or too new."""
         config = read_config(folder)
         try:
             tensors = load_file(folder / "model.safetensors")

@@ -21,7 +21,7 @@ class EncoderConfig:
     hidden, dim   widths of the projection head; both None for a bare backbone. With domains: dim is the length of an
                   embedding, and there is no head
     start         in words, where training started from
-    domains       that the encoder has learned from and knows by name; none for one that treats all images alike
+    domains       that the encoder was trained on and knows by name; empty for one that treats all images the same
     views         in which it sees an image (`images/style_views.py`), the plain one first; none = the evaluation view
     rows          what its embeddings are: one of ROWS; empty without domains
     confidence    what similarities mean (`model.confidence.Confidence.numbers`); empty where that was not learned
@@ -101,11 +101,11 @@ def rows_folder(path: Path, rows: str) -> Path:
 
 
 def read_config(folder: Path) -> EncoderConfig:
-    """config.json of an encoder folder; UcdirError when it is none, damaged or too new."""
+    """Read config.json of an encoder folder; UcdirError if it is missing, damaged or too new."""
     file = folder / CONFIG
     if not file.is_file() or not (folder / WEIGHTS).is_file():
         raise UcdirError(
-            f"'{folder}' is no encoder folder: model.safetensors and config.json are expected. Give one that train wrote."
+            f"'{folder}' is not an encoder folder: expected model.safetensors and config.json. Give one that ucdir train wrote."
         )
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ucdir.errors import UcdirError
 
 PREFIXES = ("module.encoder_q.", "encoder_q.", "module.", "model.", "backbone.", "encoder.", "")
-WITHOUT_FILE = ("default", "none")  # weights that are no path: those of the library, and random numbers
+WITHOUT_FILE = ("default", "none")  # weights that are not a path: the library's own, and random numbers
 MOCO_HEAD = {"fc.0.": "0.", "fc.2.": "2."}  # MoCo v2 keeps its projection head where a ResNet classifies
 
 
@@ -141,7 +141,7 @@ def _read_encoder_folder(path: Path) -> Mapping[str, Tensor]:
 def _unreadable(path: Path, error: Exception) -> UcdirError:
     reason = str(error).strip().splitlines()[0][:160].rstrip(".") if str(error).strip() else type(error).__name__
     if isinstance(error, UnpicklingError):  # of which torch says how to run whatever code the file holds
-        reason = "it is no checkpoint of tensors alone, and other pickles are not opened because they can run code"
+        reason = "the pickle contains more than tensors; not loading it, because pickles can run code"
     return UcdirError(f"weights '{path}' cannot be read: {reason}. Fetch the file again, or give another to --weights.")
 
 

@@ -131,7 +131,7 @@ def joined() -> Iterator[Processes]:
 def own_device(name: str, processes: Processes) -> torch.device:
     """The device called `name` for this process: of several on one machine each takes the GPU of its local rank.
 
-    UsageError, told once, where there is none of that name.
+    UsageError, reported once, if there is none of that name.
     """
     processes.first(lambda: str(choose_device(name)))
     device = choose_device(name)

@@ -86,7 +86,7 @@ def domain_numbers(known: Sequence[str], domains: Sequence[str | None], count: i
 
 def _unknown(name: str, known: Sequence[str]) -> str:
     if not known:
-        return f"--as {name}: this encoder treats all images alike and knows no domains. Leave --as out."
+        return f"--as {name}: this encoder does not distinguish domains. Leave out --as."
     listed = ", ".join(f"'{domain}'" for domain in known)
     return (
         f"the encoder has learned from {listed} and knows no domain '{name}'. Say which of them an image belongs to: --as NAME."
@@ -174,7 +174,7 @@ def _silent_onnxruntime() -> Any:
 
 
 def write_note(folder: Path, fingerprint: str) -> str:
-    """What lies beside an export as JSON text: which weights and which encoder it was made from."""
+    """The JSON note next to an export: which weights and which encoder it was made from."""
     return json.dumps({"weights": weights_digest(folder), "fingerprint": fingerprint}, indent=2) + "\n"
 
 

@@ -51,7 +51,7 @@ class DomainFacts:
 
     listed      images that the run learned from
     shown       those embedded for this report: there, readable and, of very many, drawn from the seed
-    missing     paths of listed ones that are no longer where they were
+    missing     paths of listed images that no longer exist
     skipped     (path, reason) of images that the run left out
     unreadable  (path, reason) of images that were there but cannot be read now
     classes     name -> images, or None where there are no classes

@@ -25,8 +25,8 @@ SCORES = 2**21  # float32 scores in a tile: 8 MiB stay in the cache between prod
 VALUES = 2**22  # values in a block of gallery rows
 GROUP = 32  # rows whose best score is compared first
 SAMPLE = 4096  # rows looked at beforehand in a large gallery
-RUN = 4096  # scores that lie beside each other while maxima are taken
-DENSE = 32  # to score a pair again by itself costs as much as so many in a whole matrix
+RUN = 4096  # contiguous scores while maxima are taken
+DENSE = 32  # scoring one pair again costs as much as this many within a matrix product
 PAIRS = 4096  # pairs scored again at a time
 THREADS = os.cpu_count() or 1
 
@@ -337,12 +337,12 @@ def _all_unit(rows: Floats) -> bool:
 
 
 def _fitting(queries: int, dim: int) -> int:
-    """Gallery rows at a time, so that their scores with so many queries fit a tile."""
+    """Gallery rows per step, so that their scores with this many queries fit a tile."""
     return max(min(SCORES // max(queries, 1), VALUES // max(dim, 1)) // GROUP, 1) * GROUP
 
 
 def _width(rows: int, queries: int) -> int:
-    """Groups that lie beside each other: enough for runs of some thousand scores."""
+    """Contiguous groups: enough for runs of a few thousand scores."""
     return max(1, min(RUN // queries, -(-rows // GROUP)))
 
 

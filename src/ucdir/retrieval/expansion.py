@@ -44,7 +44,7 @@ def expanded(queries: Floats, look: Look, hits: int = HITS) -> Floats:
     """Queries moved toward their hits, ROUNDS times over; the gallery stays as it is.
 
     queries  (Q, D) unit rows
-    look     (q, D) unit rows and a number -> so many of their hits
+    look     (q, D) unit rows and a number -> that many of their hits
     hits     at most; 0 moves nothing
     returns  (Q, D) unit rows
 

@@ -134,7 +134,7 @@ def evaluate_methods(
     methods   name -> its S embedded domains, the same domains in the same order for each
     counts    what is said about each domain
     advance   called with 1 after each direction of each method
-    expand    method -> number of hits: it is scored again, as `METHOD + expanded`, with queries moved toward so many hits
+    expand    method -> number of hits: it is scored again, as `METHOD + expanded`, with queries moved toward this many hits
     """
     hits = dict.fromkeys(methods, 0) | {f"{name} + {EXPANDED}": count for name, count in (expand or {}).items()}
     rows = dict(methods) | {f"{name} + {EXPANDED}": methods[name] for name in expand or {}}

@@ -15,7 +15,7 @@ def pick_extremes(values: Values, groups: Ids, count: int) -> tuple[tuple[int, .
     Ties only decide which rows are shown: no figure is made of them.
 
     values   (N,) one finite figure for each row
-    groups   (N,) class of each row, -1 = none, which is no group
+    groups   (N,) class of each row, -1 = none, which does not count as a group
     count    rows in each list at most; fewer where rows or groups run out
     returns  highest first, nearest to the median first, lowest first
     """

@@ -88,7 +88,7 @@ def description(statuses: Sequence[int], secured: bool = False, kind: str | None
 
     statuses   of its other answers, besides those of every route
     secured    whether it needs the token
-    kind       content type of what it answers, where that is no JSON
+    kind       content type of the answer, if not JSON
     """
     general = (401, 421) if secured else (421,)
     refused = [status for status in (*general, *statuses) if status != 304]
@@ -312,7 +312,7 @@ def way_of(form: SearchForm, usual: Way) -> Way:
 
 
 def known_image(engine: Engine, gallery: str, wanted: str) -> GalleryImage:
-    """The image with this id; UsageError when there is none."""
+    """The image with this id; UsageError if there is none."""
     image = engine.find(wanted) if re.fullmatch("[0-9a-f]{24}", wanted) else None
     if image is None:
         raise UsageError(f"gallery '{gallery}' has no image '{wanted[:40]}'. Search again, it may have been updated.")

@@ -29,7 +29,7 @@ class Served:
     """One gallery under its name. Its methods may wait for a disk or a server: call them off the event loop."""
 
     def __init__(self, name: str, engine: Engine, in_memory: int = IN_MEMORY) -> None:
-        """in_memory: embeddings up to so many bytes are read into memory, where no change on disk can touch them."""
+        """in_memory: embeddings of up to this many bytes are read into memory, out of reach of changes on disk."""
         self.name = name
         self.problem: str | None = None
         self._in_memory = in_memory
@@ -58,7 +58,7 @@ class Served:
         return self._domains
 
     def search(self, engine: Engine, queries: np.ndarray, k: int, where: Where = EVERYWHERE, way: Way | None = None) -> Found:
-        """`asking.ask`, of the successor of an engine that can no longer be read; Unavailable when there is none."""
+        """`asking.ask`, on the successor of an engine that can no longer be read; Unavailable if there is none."""
         return ask(self._readable(engine), queries, k, where, way)
 
     def embedding(self, engine: Engine, wanted: str) -> np.ndarray | None:
@@ -123,11 +123,11 @@ class Catalogue:
         return len(self._served)
 
     def get(self, name: str | None) -> Served:
-        """The gallery of this name; UsageError when there is none."""
+        """The gallery of this name; UsageError if there is none."""
         found = next(iter(self)) if name is None else self._served.get(name)
         if found is None:
             names = ", ".join(f"'{each.name}'" for each in self)
-            raise UsageError(f"there is no gallery '{name[:80] if name else ''}'. Served are {names}.")
+            raise UsageError(f"no gallery is called '{name[:80] if name else ''}'. Choose one of: {names}.")
         return found
 
 

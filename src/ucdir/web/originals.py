@@ -24,7 +24,7 @@ BROWSER_TYPES = {
 
 
 class Gone(UcdirError):
-    """A file that is no longer what the gallery was made from."""
+    """A file that changed since the gallery was made."""
 
 
 def open_indexed(image: GalleryImage) -> BinaryIO:

@@ -211,7 +211,7 @@ def _folder(text: str | None) -> str | None:
     if text is None:
         return None
     if text.startswith("/") or ".." in text.split("/") or "\0" in text:
-        raise HTTPException(422, f"under '{_shown(text)}' is no folder below that of a domain. Give one like 2019/march.")
+        raise HTTPException(422, f"under '{_shown(text)}' is not a folder within a domain. Give one like 2019/march.")
     return text
 
 

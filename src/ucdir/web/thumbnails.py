@@ -50,7 +50,7 @@ class Thumbnails:
 
 
 def make_thumbnail(file: BinaryIO, side: int) -> bytes:
-    """A JPEG whose longer side is at most `side` pixels, never enlarged; ImageError when it is no image."""
+    """A JPEG whose longer side is at most `side` pixels, never enlarged; ImageError if it is not an image."""
     pixels = decode(file).pixels
     pixels.thumbnail((side, side))
     return _saved(pixels, "JPEG", QUALITY)

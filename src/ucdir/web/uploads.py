@@ -35,7 +35,7 @@ class Places:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold a place; Busy when there is none."""
+        """Take a place in the queue; Busy if it is full."""
         if self.taken >= self.limit:
             raise Busy
         self.taken += 1
@@ -142,7 +142,7 @@ class Queries:
     async def embed(self, image: BinaryIO, fingerprint: str, domain: str | None = None) -> Query:
         """Embed an upload as a member of `domain`, None = the one it looks like.
 
-        raises   ImageError when it is no image that can be used, UsageError for a domain that the encoder does not know
+        raises   ImageError if it is not a usable image, UsageError for a domain that the encoder does not know
         """
         embedder = self._embedders[fingerprint]
         domain_numbers(embedder.domains, [domain], 1)

@@ -48,7 +48,7 @@ class Taken:
 def run_scores(
     taken: Sequence[Taken], class_names: tuple[str, ...], facts: Sequence[EncoderFact], progress: Progress
 ) -> tuple[EvaluationReport | None, str]:
-    """The table of `ucdir evaluate`, or None and the reason why there is none."""
+    """The table of `ucdir evaluate`, or None and the reason."""
     if len(taken) < 2 or any(not len(part.domain) for part in taken):
         return None, "A domain has no image that is still there and readable, so there is nothing to score."
     own = [set(part.labels[part.labels >= 0].tolist()) for part in taken]

@@ -87,7 +87,7 @@ def _present(images: Sequence[ListedImage], seed: int) -> tuple[tuple[Domain, ..
     here = sum(map(len, kept.values()))
     notes = []
     if here < wanted:
-        notes.append(f"{wanted - here:,} of the {wanted:,} images of the run are no longer where they were and are left out.")
+        notes.append(f"{wanted - here:,} of the {wanted:,} images of the run no longer exist; this report leaves them out.")
     parts = shares([len(part) for part in kept.values()], MOST_IMAGES)
     if sum(parts) < here:
         notes.append(

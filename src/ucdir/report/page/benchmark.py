@@ -1,4 +1,4 @@
-"""The report of a benchmark: tables and dot plots, seeds visible, published figures beside."""
+"""The report of a benchmark: tables and dot plots with every seed, next to published figures."""
 
 from collections.abc import Iterator, Sequence
 

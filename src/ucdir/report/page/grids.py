@@ -1,4 +1,4 @@
-"""Queries and what they find: best, median and worst, then frozen beside trained."""
+"""Queries and their hits: best, median and worst, then frozen next to trained."""
 
 from collections.abc import Sequence
 

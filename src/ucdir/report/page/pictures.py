@@ -23,7 +23,7 @@ class Pictures:
     """Thumbnails of a run's images, each made once.
 
     root    folder that all images lie in; names are told from there
-    most    shorter side in px that training keeps in the cache, so that nothing is decoded anew
+    most    shorter side in px that training keeps in the cache, so that nothing is decoded again
     size    side of the views that were embedded, for the sheet
     """
 
@@ -39,7 +39,7 @@ class Pictures:
         return os.path.relpath(path, self.root)
 
     def tag(self, path: Path, said: str) -> str:
-        """An <img>, or the reason why there is none."""
+        """An <img>, or the reason why there is no picture."""
         try:
             uri = self._uri(path)
         except ImageError as error:
@@ -54,7 +54,7 @@ class Pictures:
         return self._made[path]
 
     def sheet(self, paths: Sequence[Path]) -> str:
-        """The views of many images as the encoder sees them, CELL px each, COLUMNS beside each other, as one data URI."""
+        """The views of many images as the encoder sees them, CELL px each, COLUMNS per row, as one data URI."""
         rows = -(-len(paths) // COLUMNS)
         sheet = Image.new("RGB", (COLUMNS * CELL, max(rows, 1) * CELL), "white")
         for views in read_views(paths, self.size, 64, self.workers, self.cache):

@@ -15,7 +15,7 @@ CHOSEN = {"trained": "last epoch", "trained (label-free epoch)": "label-free epo
 
 
 def scores_section(report: EvaluationReport | None, unscored: str, learned: str) -> Section:
-    """A table for each direction and the mean of both, or the reason why there is none. learned: name of the last row."""
+    """A table for each direction and the mean of both, or the reason why there are no scores. learned: name of the last row."""
     if report is None:
         return Section("scores", "Scores", f'<p class="notice">{plain(unscored)}</p>')
     names = [*(f"P@{k}" for k in report.ks), *(f"capped P@{k}" for k in report.ks), "mAP@All"]

@@ -14,7 +14,7 @@ MANY = 60  # epochs from which on points are not drawn
 
 
 def curve(series: Series, epochs: tuple[int, ...], chosen: Mapping[str, int]) -> Drawing:
-    """The values of `series` over `epochs`; gaps where there is none."""
+    """The values of `series` over `epochs`; gaps where a value is missing."""
     role = "oracle" if series.section == "oracle" else "accent"
     times = 100.0 if series.section in PERCENT else 1.0
     across, down = _scales([times * value for value in series.values if value is not None], epochs)

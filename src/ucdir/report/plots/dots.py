@@ -1,4 +1,4 @@
-"""Methods beside each other: a dot for each seed, a bar at their mean."""
+"""Methods side by side: a dot for each seed, a bar at their mean."""
 
 from dataclasses import dataclass
 from statistics import mean

@@ -21,7 +21,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    """A table whose last columns go on below, beside the names again, where the terminal is too narrow.
+    """A table whose last columns continue below, with the names repeated, if the terminal is too narrow.
 
     headings   of the columns; they break between words before a column goes below
     least      width of a column at least, for tables that stand below each other
@@ -32,7 +32,7 @@ class Columns:
     least: int = 0
 
     def fits(self, width: int) -> bool:
-        """Whether all columns stand beside each other in `width` characters."""
+        """Whether all columns fit side by side into `width` characters."""
         return self._beside(self._broken()) <= width
 
     def without_first(self) -> "Columns":

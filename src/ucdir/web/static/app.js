@@ -58,7 +58,7 @@ function tokenFromAddress() {
 
 function askToken() {
   pace.stop();
-  byId("token-problem").textContent = hasToken() ? "This token was refused. Check it, or ask whoever runs the server." : "";
+  byId("token-problem").textContent = hasToken() ? "This token was refused. Check it, or ask the person who runs the server." : "";
   byId("main").hidden = true;
   byId("token-form").hidden = false;
   byId("token").select();
