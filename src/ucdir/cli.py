@@ -52,7 +52,7 @@ Expand = Annotated[
         "--expand",
         min=0,
         metavar="N",
-        help="Move a query toward its N best hits and search again; 0 = look for this exact object. Default: what suits the encoder.",
+        help="Move a query toward its N best hits and search again; 0 = look for this exact object. Default: by encoder.",
     ),
 ]
 RowKind = Annotated[
@@ -364,7 +364,7 @@ def benchmark(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder for the results and the run of each cell; goes on where it stopped.")
+        Path, typer.Option(help="Folder for the results and the run of each cell; continues where it stopped.")
     ] = Path("benchmark"),
     methods: Annotated[
         str, typer.Option(help="frozen, centred, smoothed; align, tune, ucdir, instance, cluster, prototype, coda, protoot.")
@@ -690,7 +690,7 @@ def serve(
     ] = None,
     max_bytes: Annotated[int, typer.Option(help="Largest upload in bytes.")] = 20_000_000,
     max_pixels: Annotated[int | None, typer.Option(help="Largest upload in pixels. Default: 89,000,000.")] = None,
-    queue: Annotated[int, typer.Option(help="Searches at a time; more are asked to come back.")] = 64,
+    queue: Annotated[int, typer.Option(help="Searches at a time; further ones are told to retry.")] = 64,
     upload_seconds: Annotated[float, typer.Option(help="Time in which an upload must have arrived.")] = 60.0,
     engine: GalleryEngine = "folder",
     encoder: Annotated[Path | None, typer.Option(help="Run or encoder folder, if it has moved since.")] = None,
@@ -778,7 +778,7 @@ def data_prepare(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to write. Default: NAME.")] = None,
     classes: Annotated[str, typer.Option(help="standard, or all: the 345 classes of DomainNet.")] = "standard",
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch the files into --source first; goes on where it stopped.")
+        bool, typer.Option("--download", help="Download the files into --source first; continues where it stopped.")
     ] = False,
     allow_differences: Annotated[
         bool, typer.Option("--allow-differences", help="Go on when counts are not as known, and note what differs.")

@@ -102,7 +102,7 @@ class MethodSettings(Section):
     distance_weight: float = Field(0.5, ge=0.0)
     distance_temperature: float = Field(0.01, gt=0.0)
     alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # fraction of the run at which entropy and distance terms start
-    kmeans_iterations: int = Field(20, ge=1)  # at most; a start that stands still ends earlier
+    kmeans_iterations: int = Field(20, ge=1)  # at most; a start that has converged ends earlier
     kmeans_restarts: int = Field(5, ge=1)  # the lowest inertia wins; of many images they look at a sample
     kmeans_warm_start: bool = False  # start from the clusters of the last epoch, plus one fresh start instead of all
 

@@ -23,7 +23,7 @@ def test_what_a_choice_loses() -> None:
     assert (found.runs, found.rank_correlation, found.lowest) == (2, pytest.approx(0), pytest.approx(-1))
     assert (found.last, found.chosen, found.oracle) == (pytest.approx(0.35), pytest.approx(0.45), pytest.approx(0.55))
     assert found.lost == pytest.approx(0.5)
-    assert "loses 50 % of what lies between last and oracle" in found.sentence()
+    assert "loses 50 % of the difference between last and oracle" in found.sentence()
 
 
 def test_an_epoch_that_collapsed_is_not_chosen() -> None:

@@ -116,7 +116,7 @@ def run_cells(
     log: Callable[[str], None],
     report: Callable[[Mapping[Cell, Rows]], None],
 ) -> Outcome:
-    """Run all cells that are not finished. One that fails is told at once and the others go on.
+    """Run all cells that are not finished. A failure is reported immediately and the others continue.
 
     report    is given what is finished, after each cell
     """
@@ -146,7 +146,7 @@ def run_cells(
             _run_side_by_side(waiting, devices, done, failed)
     except (KeyboardInterrupt, InterruptedRun) as error:
         raise InterruptedRun(
-            f"stopped with {len(found)} of {len(tasks)} cells finished. The same command goes on where this one stopped."
+            f"stopped with {len(found)} of {len(tasks)} cells finished. Run the same command again to continue."
         ) from error
     return Outcome(len(tasks), found, failures)
 
@@ -201,7 +201,7 @@ def _run_side_by_side(tasks: Sequence[Task], devices: Sequence[str], done: Done,
                 except InterruptedRun:
                     raise
                 except BrokenProcessPool as error:
-                    reason = "a worker was killed, perhaps for memory. The same command goes on where this one stopped."
+                    reason = "a worker was killed, perhaps for memory. Run the same command again to continue."
                     raise _told(task, UcdirError(reason)) from error
                 except Exception as error:  # as above
                     failed(task, error)

@@ -1,4 +1,4 @@
-"""What lies in the folder of a benchmark: what was begun there before, and the tables that are written."""
+"""The folder of a benchmark: what earlier runs left there, and the tables that are written."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def refuse_other_settings(task: Task) -> None:
     if differing:
         key = differing[0]
         raise UsageError(
-            f"'{task.folder}' was begun with another {key} ({value_of(stored, key)}) than is asked for "
+            f"'{task.folder}' was started with another {key} ({value_of(stored, key)}) than requested now "
             f"({value_of(task.settings, key)}). Give another --out, or leave the setting as it was."
         )
 
@@ -79,7 +79,7 @@ def _digest(domain: Domain) -> str:
 
 
 def tell_rows_left_out(out: Path, tasks: Sequence[Task], log: Callable[[str], None]) -> None:
-    """Say when the tables that lie in `out` have rows that were not asked for now."""
+    """Log when the tables in `out` have rows that were not requested now."""
     with suppress(UcdirError):
         asked = {(frozenset(task.cell.pair), task.cell.protocol, method) for task in tasks for method in task.methods}
         rows = read_benchmark(out).rows
@@ -138,7 +138,9 @@ class Tables:
     def _unfinished(self, done: Sequence[Task]) -> list[str]:
         if len(done) == len(self.tasks):
             return []
-        return [f"UNFINISHED: {len(done)} of {len(self.tasks)} cells. Means are of these alone; the same command goes on."]
+        return [
+            f"UNFINISHED: {len(done)} of {len(self.tasks)} cells. Means cover only these; run the command again to continue."
+        ]
 
     def _images(self) -> list[str]:
         """How many images of each domain the figures are of."""

@@ -132,7 +132,7 @@ def _one_of_each_kind(tasks: Sequence[Task]) -> list[Task]:
     return list({(task.folder.parent, task.settings.brings_together): task for task in tasks}.values())
 
 
-# What is asked for
+# Resolving the arguments
 
 
 def default_settings(
@@ -174,7 +174,7 @@ def _prepared(sources: Sequence[str]) -> PreparedSet | None:
 
 
 def _with_weights(settings: Settings) -> Settings:
-    """The same with an absolute path of the weights, seen to be there before sixty cells fail for want of them."""
+    """The same with an absolute path of the weights, checked before sixty cells fail without them."""
     weights = settings.encoder.weights
     if weights in WITHOUT_FILE:
         return settings

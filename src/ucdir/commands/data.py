@@ -32,7 +32,7 @@ def prepare(
     out                 folder to write, default ./NAME
     classes             standard, or all: the 345 classes of DomainNet
     download            fetch the files first, where they can be had without a form
-    allow_differences   go on when counts are not as known
+    allow_differences   continue when counts differ from the known ones
     progress, log   show how far the work is; print a line
     raises              UcdirError; nothing is then half-written
     """
@@ -42,9 +42,7 @@ def prepare(
         raise UsageError(f"--source is missing. Give the folder that holds the files of {spec.title}{where}.")
     if download and not spec.downloadable:
         wanted = ", ".join(file.name for file in spec.files)
-        raise UcdirError(
-            f"{spec.title} lies behind a form, so --download cannot fetch it. Get {wanted} by hand from {spec.site}"
-        )
+        raise UcdirError(f"{spec.title} is behind a form, so --download cannot fetch it. Get {wanted} by hand from {spec.site}")
     out = Path(name) if out is None else out if out.name not in ("", "..") else out.resolve()
     source = out / ARCHIVES if source is None else source
     with preparing(out):

@@ -67,7 +67,7 @@ def evaluate(
     if resamples < 0:
         raise UsageError(f"resamples={resamples}: expected 0 or more.")
     if encoder is not None:
-        last_encoder_folder(encoder)  # a name that is wrong is told first
+        last_encoder_folder(encoder)  # report a wrong name first
     domains = _domains(encoder, sources, classes, split)
     check_classes(domains)
     encoders = _encoders(encoder, frozen, backbone, weights, image_size)

@@ -63,7 +63,7 @@ def index(
     as_domain  the domain, among those that the encoder has learned from, to which all images belong; None = the one with the
                name of theirs
     views      how many of its views the encoder is shown of each new image; None = all
-    rows       frozen, centred, smoothed, aligned or tuned, as far as the run has them; None = those it ended with
+    rows       frozen, centred, smoothed, aligned or tuned, if the run has them; None = those it ended with
     raises     UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
 
     The new gallery appears in one step: a reader sees the old one or the new one. Several processes, started by torchrun, share
@@ -88,7 +88,7 @@ def index(
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What `index` was asked for. `flag` is how a command names the engine."""
+    """The arguments of `index`. `flag` is how a command names the engine."""
 
     encoder: Path
     sources: Sequence[str]
@@ -188,7 +188,7 @@ def _named(domains: Sequence[Domain], kept: Sequence[str], info: GalleryInfo | N
 
 
 def _warn_of_collapse(updated: Updated, log: Callable[[str], None]) -> None:
-    """Say which domains have embeddings that cannot be told apart; SAMPLED images of each are looked at."""
+    """Warn about domains whose embeddings cannot be told apart; looks at SAMPLED images of each."""
     of_image = updated.images["domain"].to_numpy(zero_copy_only=False)
     for name in dict.fromkeys(of_image.tolist()):
         own = np.flatnonzero(of_image == name)

@@ -43,7 +43,7 @@ def search(
     gallery  its folder; for another engine the name of its collection
     query    an image file; or a folder or manifest of them
     k        >= 1; more than the gallery holds gives all of it
-    encoder  run or encoder folder, the one that made the gallery; None = where the gallery says it lies
+    encoder  run or encoder folder, the one that made the gallery; None = the path recorded in the gallery
     domain   look only at the images of this domain of the gallery
     under    look only at the images below this folder, absolute or relative to the folder of each domain
     runtime  auto, torch or onnx, see `load_query_encoder`

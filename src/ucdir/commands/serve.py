@@ -57,9 +57,9 @@ def serve(
     allow_hosts     names under which a browser may reach it, besides those of this machine
     max_bytes       of an uploaded image
     max_pixels      of an uploaded image
-    queue           searches at a time; more are asked to come back
+    queue           searches at a time; further ones are told to retry
     upload_seconds  in which an upload must have arrived
-    begun           is told once where it is served
+    begun           called once with the address
     """
     _check_installed()
     from ucdir.web.app import create_app

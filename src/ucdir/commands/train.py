@@ -27,8 +27,8 @@ def train(
     sources     folders or manifests, `PATH` or `NAME=PATH`; may be left out when resuming
     out         run folder; refused when it exists, but for `resume` and `overwrite`
     settings    the resolved settings (see `ucdir.settings.load_settings`); default: the defaults
-    resume      go on exactly where the run in `out` stopped, with its settings; another cache or device is allowed. One that
-                is finished stays as it is, but for a report that is not there
+    resume      continue the run in `out` exactly where it stopped, with its settings; another cache or device is allowed. A
+                finished run stays as it is, except that a missing report is written
     overwrite   throw an existing run away first
     progress, log   show how far the work is; print a line
     report      write report.html at the end; the run is done even where that fails

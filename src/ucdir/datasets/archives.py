@@ -177,7 +177,7 @@ def _checked_parts(name: str, archive: Archive) -> tuple[str, ...]:
 
 
 def _streams(opened: Opened, names: Collection[str], archive: Archive) -> Iterator[tuple[str, IO[bytes]]]:
-    """Members by name, open for reading, in the order in which they lie there: a compressed tar is read once."""
+    """Members by name, open for reading, in the order of the archive, so that a compressed tar is read once."""
     streams = _zip_streams(opened, names) if isinstance(opened, zipfile.ZipFile) else _tar_streams(opened, names)
     while True:
         with _clear_read_errors(archive):

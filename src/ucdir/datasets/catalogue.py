@@ -1,6 +1,6 @@
 """The public data sets: what they hold, where they come from, and folders that `ucdir data prepare` wrote.
 
-A number stands here only when it is known; None means that nothing is asserted. Tests add up the tables.
+A number is given only if it is known; None means that nothing is asserted. Tests add up the tables.
 """
 
 import difflib
@@ -20,7 +20,7 @@ CLASS_CHOICES = ("standard", "all")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch. `size` in bytes and `md5` are None when not known; `url` is None when it lies behind a form."""
+    """A file to fetch. `size` in bytes and `md5` are None when not known; `url` is None if it is behind a form."""
 
     name: str
     url: str | None = None
@@ -59,7 +59,7 @@ class DatasetSpec:
     inner         a folder between the domain and its classes that may be there, "" = none
     by_lists      images are those that <domain>_train.txt and <domain>_test.txt name, never those found by walking
     files         what to fetch
-    layout        how the unpacked files lie, for people
+    layout        layout of the unpacked files, for people
     remarks       what is not asserted, what is left out
     """
 

@@ -1,4 +1,4 @@
-"""Fetching a large file over HTTP: it goes on where it stopped, is checked, and appears whole or not at all."""
+"""Downloading a large file over HTTP: it resumes, is verified, and appears whole or not at all."""
 
 import hashlib
 import http.client
@@ -43,7 +43,7 @@ def download(
     size, md5   what is known of the file: bytes, and 32 hexadecimal digits
     pause       seconds between two attempts
     returns     the file and its SHA-256, which is also kept in PATH.sha256 (`sha256sum -c` reads it)
-    raises      UcdirError; what has arrived stays in PATH.part, and the same call goes on from there
+    raises      UcdirError; what has arrived stays in PATH.part, and the same call resumes from there
 
     The server's ETag or date is kept in PATH.part.tag: a file that changed in the meantime is fetched from its start.
     A web page that comes in place of an archive is refused, also where neither size nor MD5 is known.
@@ -129,7 +129,7 @@ def _fetch_once(fetch: _Fetch, progress: Progress) -> bool:
         goes_on = answer.status == http.client.PARTIAL_CONTENT
         total = _total(answer, start, fetch)
         if not goes_on:
-            fetch.part.unlink(missing_ok=True)  # before the tag: old bytes never lie under a new one
+            fetch.part.unlink(missing_ok=True)  # before the tag, so that old bytes never have a new tag
         _remember_tag(fetch, answer)
         with progress(f"fetching {fetch.path.name}", total or 0) as advance:
             advance(start if goes_on else 0)
@@ -177,7 +177,7 @@ def _total(answer: Answer, start: int, fetch: _Fetch) -> int | None:
     if answer.status == http.client.PARTIAL_CONTENT:
         said = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if said is None or int(said[1]) != start:
-            raise UcdirError(f"{fetch.url} was asked for its bytes from {start:,} on and sent others. Fetch it by hand.")
+            raise UcdirError(f"{fetch.url} did not send the requested bytes from {start:,} on. Download it by hand.")
         total = None if said[2] == "*" else int(said[2])
     else:
         length = answer.headers.get("Content-Length", "")
@@ -214,7 +214,7 @@ def _read(answer: Answer) -> bytes:
 
 
 def _not_reached(fetch: _Fetch, error: _ConnectionLostError) -> UcdirError:
-    kept = f" {fetch.arrived:,} bytes are kept; the same command goes on from there." if fetch.arrived else ""
+    kept = f" {fetch.arrived:,} bytes are kept; run the same command again to continue." if fetch.arrived else ""
     return UcdirError(
         f"could not fetch {fetch.url}: {error}. Check the network and run again, or put it at '{fetch.path}' yourself.{kept}"
     )

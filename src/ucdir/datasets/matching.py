@@ -68,10 +68,10 @@ def list_names(domain: DomainSpec) -> tuple[str, ...]:
 
 
 def find_domains(listing: Listing, spec: DatasetSpec, read_text: ReadText) -> tuple[FoundDomain, ...]:
-    """The domains of a data set that lie in a source; those without any image and any list are left out.
+    """The domains of a data set found in a source, without those that have neither images nor lists.
 
     read_text   the content of a text file of the source
-    raises      UcdirError when a domain lies there twice, or when a list is absent, damaged or there in two versions
+    raises      UcdirError if a domain is there twice, or if a list is missing, damaged or present in two versions
     """
     folders = by_domain(listing.images, spec)
     found: list[FoundDomain] = []
@@ -80,7 +80,7 @@ def find_domains(listing: Listing, spec: DatasetSpec, read_text: ReadText) -> tu
         if len(roots) > 1:
             first, second = (entries[0].place for entries in list(roots.values())[:2])
             raise UcdirError(
-                f"domain '{domain.name}' lies there twice: '{first}' and '{second}'. Give a --source with one of them."
+                f"domain '{domain.name}' is there twice: '{first}' and '{second}'. Give a --source with one of them."
             )
         entries = next(iter(roots.values()), [])
         if spec.by_lists:
@@ -109,7 +109,7 @@ def by_domain(images: Sequence[Entry], spec: DatasetSpec) -> dict[str, dict[tupl
 
 
 def recognise(images: Sequence[Entry]) -> DatasetSpec | None:
-    """The known data set most of whose domains lie in a source; None where there are not two of any."""
+    """The known data set with the most domains in a source; None if no set has two."""
     held = [(sum(map(bool, by_domain(images, spec).values())), spec) for spec in DATASETS]
     most, spec = max(held, key=lambda one: one[0])
     return spec if most > 1 else None

@@ -73,9 +73,9 @@ def prepare_dataset(
 ) -> Prepared:
     """Write OUT/<domain>.csv for each domain and, last, OUT/dataset.json. Call it within `preparing(out)`.
 
-    source              folder with unpacked folders or archives, or one archive. A domain that lies there unpacked stays
+    source              folder with unpacked folders or archives, or one archive. A domain that is already unpacked stays
                         where it is; else it is unpacked into OUT/images, which appears whole or not at all
-    allow_differences   go on when counts are not as known; what differs is noted in dataset.json
+    allow_differences   continue when counts differ from the known ones; record the differences in dataset.json
     raises              UsageError for an `out` of something else, UcdirError for files that are not the data set
     """
     _refuse_foreign(out, spec)
@@ -117,7 +117,7 @@ class _Found:
 
 
 def _find(spec: DatasetSpec, source: Path, out: Path, scratch: Path) -> _Found:
-    """Find the domains in a source. Archives are opened, likely ones first, while something does not lie there.
+    """Find the domains in a source. Archives are opened, likely ones first, until nothing is missing.
 
     An archive that cannot be read ends this only when something is missing after all of them.
     """
@@ -152,7 +152,7 @@ def _is_incomplete(listing: Listing, spec: DatasetSpec) -> bool:
 
 
 def _completed(listing: Listing, packed: Listing, spec: DatasetSpec) -> Listing:
-    """What lies there unpacked, and from archives the domains and lists that do not."""
+    """Everything already unpacked, and from archives the domains and lists that are not."""
     there, names = by_domain(listing.images, spec), _names(listing.texts)
     images = [
         entry
@@ -209,7 +209,7 @@ def _listing_of(differing: Sequence[Difference], unread: Sequence[UcdirError], s
         (
             f"these files are not {spec.title} as it is known, so nothing was written:",
             *(f"  {line}" for line in lines),
-            "Fetch what is incomplete again, or add --allow-differences to go on and have them noted in dataset.json.",
+            "Download what is incomplete again, or continue and record the differences in dataset.json (--allow-differences).",
         )
     )
 

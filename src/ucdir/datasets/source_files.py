@@ -1,4 +1,4 @@
-"""What lies in the source of a data set: files in folders, in archives, and in archives within archives."""
+"""The files in the source of a data set: in folders, in archives, and in archives within archives."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ class Entry:
 
     @property
     def place(self) -> str:
-        """Where it lies, for people."""
+        """Where it is, for people."""
         return str(self.file) if self.archive is None else f"{self.archive} ({self.member})"
 
 
@@ -93,7 +93,7 @@ def _look_into(entry: Entry, scratch: Path, depth: int) -> Listing:
 
 
 def _taken_out(entry: Entry, scratch: Path) -> Archive:
-    """An archive of the source as it lies there, one out of another as a file in `scratch`."""
+    """An archive of the source as a file; one inside another is extracted to `scratch`."""
     if entry.archive is None:
         return Archive(entry.file)
     target = scratch / str(len(list(scratch.iterdir()))) / entry.parts[-1]

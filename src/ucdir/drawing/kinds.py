@@ -17,7 +17,7 @@ Material = Literal["paint", "second", "accent", "wood", "leaf", "glass", "metal"
 
 @dataclass(frozen=True)
 class Part:
-    """One outline or one inner line; later parts lie in front of earlier ones."""
+    """One outline or one inner line; later parts are in front of earlier ones."""
 
     line: Points  # (P, 2) in [0, 1], y down
     material: Material  # a hole shows what is behind the whole thing

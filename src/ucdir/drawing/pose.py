@@ -1,4 +1,4 @@
-"""How a specimen lies in a picture: size, turn, lean, position, which way it faces."""
+"""The pose of a specimen in a picture: size, turn, lean, position, which way it faces."""
 
 from dataclasses import dataclass, replace
 

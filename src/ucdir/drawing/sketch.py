@@ -47,7 +47,7 @@ class _Pen:
             self._stroke(resample(line, self.step, closed), self.width * width * (0.75 if self.twice else 1.0))
 
     def erase(self, line: Points) -> None:
-        """Leave blank paper inside an outline: what lies in front hides what is behind."""
+        """Leave blank paper inside an outline: parts in front hide those behind."""
         self.target.polygon([(x, y) for x, y in line.tolist()], fill=0)
 
     def _stroke(self, path: Points, width: float) -> None:
@@ -101,7 +101,7 @@ def _hatch(outline: Points, pen: _Pen, rng: np.random.Generator, spacing: float)
 def _inside(
     outline: Points, across: NDArray[np.float64], along: NDArray[np.float64], height: float
 ) -> list[tuple[float, float]]:
-    """Stretches of the line at `height` that lie inside the outline, as positions along it."""
+    """Stretches of the line at `height` inside the outline, as positions along it."""
     ends = np.roll(outline, -1, axis=0)
     low, high = outline @ across - height, ends @ across - height
     crossing = (low < 0) != (high < 0)

@@ -25,7 +25,7 @@ VERSION = "2"  # of how features are computed and stored
 CHUNK = 64
 LARGE = 4096
 SHARE = 4  # of the limit of the cache, at most
-BEGINNING = 1024  # bytes, at most, that stand before the numbers in a file
+BEGINNING = 1024  # bytes, at most, before the numbers in a file
 UNREADABLE = b"unreadable"  # what counts as the content of a file that cannot be read
 
 Advance = Callable[[int], None]
@@ -157,7 +157,7 @@ def _content(path: Path, cache: PixelCache) -> bytes:
 
 
 def kept(file: Path | None) -> dict[str, Tensor] | None:
-    """The tensors that an earlier run left; None where there are none, or damaged ones."""
+    """The tensors that an earlier run stored; None if there are none, or if they are damaged."""
     try:
         if file is None or not file.is_file():
             return None

@@ -76,7 +76,7 @@ def embed_members(
 ) -> Embeddings:
     """Embed image files as members of a domain: (M, E) unit rows.
 
-    An image that the encoder has learned from has the embedding that it got then. Others are seen in the first `views` of the
+    A training image of the encoder keeps its embedding from training. Others are embedded from the first `views` of the
     encoder's views, None = all.
     """
     contents = digests(paths, workers)

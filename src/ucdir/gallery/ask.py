@@ -1,4 +1,4 @@
-"""How a gallery is asked: queries move toward their hits, and similarities become probabilities. Imports numpy only."""
+"""How a gallery is searched: queries move toward their hits, and similarities become probabilities. Imports numpy only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ def ask(engine: Engine, queries: Floats, k: int, where: Where = EVERYWHERE, way:
 
 
 def _sure(hits: Sequence[Hit], way: Way, exists: float) -> tuple[Hit, ...]:
-    """Hits with their confidence, as far as it is enough."""
+    """Hits with their confidence, without those below the minimum."""
     assert way.confidence is not None
     if exists < way.least:
         return ()

@@ -40,7 +40,7 @@ Outcome = TypeVar("Outcome")
 
 
 class Before:
-    """The gallery as it was, ready to be asked by path and by content."""
+    """The old gallery, indexed by path and by content."""
 
     def __init__(self, images: pa.Table, rows: Rows) -> None:
         self.images, self.rows = images, rows
@@ -154,7 +154,7 @@ class Looker:
         return Members.of(self.encoder, self.as_domain or domain)
 
     def seen_as(self, domains: Sequence[str]) -> dict[str, str]:
-        """Domain -> as what its images are seen: a domain of the encoder, and how many views. Empty where it knows none."""
+        """Domain -> as which domain of the encoder its images are embedded, and from how many views. Empty if it knows none."""
         members = {domain: self.members(domain) for domain in domains}
         views = len(self.viewing.names)
         return {
@@ -164,7 +164,7 @@ class Looker:
     def look(
         self, items: Sequence[Item], before: Before, noted: Mapping[str, Noted]
     ) -> Iterator[tuple[Sequence[Item], list[Seen]]]:
-        """Batches of items, in order, and what was seen of each. With several processes, by the first inside `with_helpers`."""
+        """Batches of items, in order, with their results. With several processes, called by the first inside `with_helpers`."""
         count = self.processes.count
         if count > 1:
             self.processes.first(lambda: Task(items, before.images, noted))
@@ -247,7 +247,7 @@ def with_helpers(looker: Looker, work: Callable[[], Outcome]) -> Outcome:
 
 def _unasked() -> Any:
     """What the first process says is never made by another."""
-    raise AssertionError("a helper was asked for what the first process knows")
+    raise AssertionError("only the first process knows this")
 
 
 def _no_rows(positions: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ class Gallery:
         return None if row is None else np.array(self.embeddings[row])
 
     def rows_of(self, where: Where) -> np.ndarray | None:
-        """(n,) rising rows that `where` lets through; None = all. UsageError when there are none."""
+        """(n,) rising rows that `where` lets through; None = all. UsageError if there are none."""
         if where == EVERYWHERE:
             return None
         domains, paths = self.images["domain"], self.images["path"]
@@ -222,7 +222,7 @@ def _sole_writer(folder: Path) -> Iterator[None]:
 
 
 def _stamp(folder: Path) -> bytes:
-    """Of the writing that lies there now, and of damage done to it since; parts that are missing count as such."""
+    """Identifies the current version of the files, including damage done to them since; missing parts count as damage."""
     try:
         found = [(folder / part).stat() for part in PARTS]
     except OSError:

@@ -104,7 +104,7 @@ class Found:
 class GalleryInfo:
     """What a gallery was made with.
 
-    fingerprint       of the encoder whose embeddings lie here; no other encoder's queries mean anything to them
+    fingerprint       of the encoder that made the embeddings; queries of another encoder are meaningless here
     encoder_path      where that encoder lay
     precision         float32 or bfloat16, in which the images were embedded last
     created, updated  UTC, ISO 8601

@@ -32,7 +32,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, made_with: str, dim: int) -> None:
-        """Go on with what lies in `folder`, which is made when it is needed; what was made with something else goes.
+        """Continue the journal in `folder`, which is created on first use; entries made differently are deleted.
 
         made_with   fingerprint and precision of the encoder
         """

@@ -245,7 +245,7 @@ class MilvusPlace:
         store.finish(head, _text(info, images["domain"]))
 
     def _renewed(self, info: GalleryInfo, old: Head | None) -> Head:
-        """Empty the collection, or make it; until that is done, no encoder's embeddings lie there for certain."""
+        """Empty the collection, or make it; until that is done, its contents belong to no encoder."""
         self._store.begin(Head("", True, "", 0))
         self._store.create(info.dim)
         if old is not None:
@@ -262,7 +262,7 @@ class MilvusPlace:
 
     @property
     def _work(self) -> Path:
-        """Beside what the journal and the lock lie."""
+        """The path next to which the journal and the lock are."""
         address = self._address
         if address.file is not None:
             return address.file

@@ -1,6 +1,6 @@
 """The rows of galleries in a Milvus database, a local file or a server. Nothing else of ucdir talks to pymilvus.
 
-Each gallery is a collection of its name. What it was made with lies in one more collection, `ucdir_galleries`, for all
+Each gallery is a collection of its name. How it was made is recorded in one more collection, `ucdir_galleries`, for all
 galleries of the database. A gallery has a head row there, replaced in one step when an `index` begins to write and when it
 has ended, and rows with its text, which a head names by the stamp they share. (Values of a collection's properties would
 not do: servers keep them where a megabyte is the limit, and a list of unreadable files can be longer.)
@@ -298,7 +298,7 @@ class Store:
             yield list(self.milvus("query", self.name, filter=whole, output_fields=list(columns)))
 
     def fetch(self, ids: Sequence[str], columns: Sequence[str] = ()) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """The images with these ids, as far as they are there, in no order: n records and (n, D) float32."""
+        """The images with these ids, if present, in no particular order: n records and (n, D) float32."""
         records: list[dict[str, Any]] = []
         rows: list[np.ndarray] = []
         for start in range(0, len(ids), FETCHED_AT_ONCE):

@@ -43,7 +43,7 @@ def longest_rising(values: np.ndarray) -> np.ndarray:
 
 
 def _piles(values: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
-    """Smallest end of a rising subsequence of each length, where it lies, and for each value the one before it; -1 = none."""
+    """Smallest end of a rising subsequence of each length, its index, and for each value the one before it; -1 = none."""
     ends: list[int] = []
     at: list[int] = []
     before: list[int] = []

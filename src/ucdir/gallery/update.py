@@ -130,7 +130,7 @@ def _contents(images: pa.Table, domains: Sequence[str]) -> dict[str, str]:
 
 
 def _kept(before: Before, domains: Sequence[str]) -> tuple[list[pa.Table], list[np.ndarray]]:
-    """Rows of the gallery as it was, and where their embeddings lie."""
+    """Rows of the old gallery, and where their embeddings are."""
     mask = pc.is_in(before.images["domain"], pa.array(domains, pa.string()))
     return [before.images.filter(mask)], [np.flatnonzero(mask.to_numpy())]
 

@@ -83,7 +83,7 @@ def _jitter(image: np.ndarray, change: Change, spare: np.ndarray) -> None:
         image += grey
     else:
         image *= factor
-    if factor > 1:  # what lies between two colours needs no clamping
+    if factor > 1:  # a value between two colours needs no clamping
         np.clip(image, 0, 255, out=image)
 
 
@@ -145,7 +145,7 @@ def _turn_hue(image: np.ndarray, turns: np.float32, spare: np.ndarray) -> None:
 def _blur(planes: np.ndarray, weights: np.ndarray, pages: np.ndarray) -> None:
     """Blur (3, size, size) in both directions, edges repeated outwards.
 
-    Rows lie in memory with their margins, one after the other: to go right or down is one and the same shift of a flat array.
+    Rows are contiguous in memory, margins included, so moving right or down is the same shift of a flat array.
     """
     size, margin = planes.shape[-1], len(weights) - 1
     wide = size + 2 * margin

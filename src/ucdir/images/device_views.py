@@ -68,7 +68,7 @@ def _there(values: object, device: torch.device) -> Tensor:
 def _resized(crops: Sequence[Crop], size: int, device: torch.device) -> Tensor:
     """Bilinear with antialiasing, as Pillow does it: (n, 3, size, size) float32 of whole levels.
 
-    The crops lie in the upper left corners of (n, H, W). Each has a matrix per direction, with nothing in it for the rest.
+    The crops fill the upper left corners of (n, H, W). Each has a matrix per direction, with zeros for the rest.
     """
     shapes = np.array([crop.pixels.shape[:2] for crop in crops])
     number, (high, wide) = len(crops), shapes.max(axis=0)
@@ -148,7 +148,7 @@ def _greyed(views: Tensor, draws: Sequence[ViewDraw]) -> Tensor:
 
 
 def _blurred(views: Tensor, draws: Sequence[ViewDraw]) -> Tensor:
-    """Blur rows and columns by one banded matrix for each view; its first and last column take what lies beyond the edges."""
+    """Blur rows and columns by one banded matrix for each view; its first and last column take the values beyond the edges."""
     blurred = [row for row, draw in enumerate(draws) if draw.blur]
     if not blurred:
         return views

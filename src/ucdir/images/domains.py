@@ -80,7 +80,7 @@ def load_domain(source: Path, name: str | None = None, classes: str = "auto", sp
     """Load the images below a folder, sorted by path, or those of a .csv or .parquet manifest, in its order.
 
     name      default: the name of the folder, or of the manifest without its suffix
-    classes   "auto": the folder an image lies in names its class if all images lie equally deep and there are
+    classes   "auto": the folder of an image names its class if all images are equally deep and there are
               at least two such names (train and test do not count); otherwise the domain is unlabelled.
               "folders": that folder names it, always. "none": unlabelled.
               For a manifest "auto" reads its `class` column
@@ -262,7 +262,7 @@ def _folder_classes(found: Sequence[str], rule: str, name: str) -> tuple[str | N
         if "" in names:
             lost = found[names.index("")]
             raise UsageError(
-                f"--classes folders: '{lost}' of domain '{name}' lies in no class folder. "
+                f"--classes folders: '{lost}' of domain '{name}' is not in a class folder. "
                 f"Move it into one, or use --classes none."
             )
         return names

@@ -15,7 +15,7 @@ Ints = np.ndarray
 class StepPlan:
     """What one process makes for a step, or for a part of one.
 
-    The images of all domains stand in one list, domain after domain; an image's number there is its place.
+    The images of all domains form one list, domain after domain; an image's index in it is its place.
 
     step, first    number of the step, and of the first image of each domain within it
     image_ids      per domain (N,) int64: the same in all processes

@@ -48,7 +48,7 @@ def manifest_source(name: str, columns: Sequence[str], rows: Iterable[Sequence[o
 
 
 def steady_name(path: Path, domain: Domain) -> str:
-    """What an image is called wherever the data lies: its place in the folder, or its last two parts in a manifest."""
+    """A name that does not depend on where the data is: the path within the folder, or its last two parts in a manifest."""
     return str(path.relative_to(domain.source)) if domain.source.is_dir() else "/".join(path.parts[-2:])
 
 

@@ -77,13 +77,13 @@ class ImageHeader:
 def open_rgb(source: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open one image as RGB, upright, fully loaded; the same file always gives the same pixels.
 
-    source      a path, or an open binary file such as an upload (read from where it stands)
+    source      a path, or an open binary file such as an upload (read from its current position)
     max_pixels  width x height above which the image is refused before any pixel is decoded
     raises      ImageError with a short reason, TooManyPixels among them; nothing else
 
     Transparency is laid on white, an animation gives its first frame, an embedded colour profile is ignored.
     16-bit values 0..65535 are scaled to 0..255. Wider values (32-bit, floating point) have no agreed white:
-    the values decide. If all lie in 0..1 (floating point only), 0..255 or 0..65535, that range is scaled to
+    the values decide. If all are in 0..1 (floating point only), 0..255 or 0..65535, that range is scaled to
     0..255; otherwise the range from the smallest to the largest finite value is.
     """
     return decode(source, max_pixels).pixels

@@ -82,7 +82,7 @@ class PixelCache:
     folder    exists
     limit     bytes; entries that nobody has used since this object was made go, those used longest ago first, to make
               room for new ones. When only used ones are left, nothing is added any more.
-    log       called once when writing fails; the run goes on, nothing more is added
+    log       called once when writing fails; the run continues, nothing more is added
     """
 
     def __init__(self, folder: Path, limit: int, log: Callable[[str], None] = lambda sentence: None) -> None:
@@ -131,7 +131,7 @@ class PixelCache:
         return found
 
     def put(self, content: bytes, what: str, values: np.ndarray) -> None:
-        """Keep an array (A, B, C) uint8 for the image with this digest, as far as there is room."""
+        """Keep an array (A, B, C) uint8 for the image with this digest, if there is room."""
         self._add(self._entry(content, what), values)
 
     def make_room(self, size: int) -> bool:

@@ -27,7 +27,7 @@ AHEAD = 3
 class StepBatch:
     """Two views of the images of a step, or of a part of it; of several processes each has its share of the views.
 
-    The images of all domains stand in one list, domain after domain; an image's number there is its place.
+    The images of all domains form one list, domain after domain; an image's index in it is its place.
 
     image_ids       per domain (N,) int64, rows of the images in their domain; the same in all processes
     query_views     (n, ...) inputs of the encoder: (n, 3, H, W) uint8, or features of a frozen backbone
@@ -95,7 +95,7 @@ def batches(
 
 
 def step_batch(plan: StepPlan, query_views: Tensor, key_views: Tensor) -> StepBatch:
-    """The views of a plan, with what it says of them."""
+    """The views of a plan, with their places in it."""
     ids = tuple(torch.from_numpy(np.ascontiguousarray(rows)) for rows in plan.image_ids)
     return StepBatch(ids, query_views, torch.from_numpy(plan.query_places), key_views, torch.from_numpy(plan.key_places))
 

@@ -358,7 +358,7 @@ def paired(
 def taught(
     rows: Sequence[Tensor], scatters: Sequence[Scatter], settings: AlignSettings, rng: np.random.Generator
 ) -> list[Tensor]:
-    """S x (N, C) unit rows: what a linear map of the features, taught by the groups around an image, says of it."""
+    """S x (N, C) unit rows: the output of a linear map of the features that was taught by the groups around each image."""
     found = groupings(rows, settings, rng)
     groups = principal([centred(memberships(part, found, settings.temperature)) for part in rows], settings.length)
     learned = student(scatters, [smoothed(part, settings.neighbours) for part in groups], STUDENT_SHRINKAGE)

@@ -17,7 +17,7 @@ from ucdir.retrieval.neighbours import nearest_rows
 from ucdir.scoring.picks import evenly_spread
 
 QUERIES = 2_000  # of each direction
-HITS = 10  # of a query, each of which is seen as right or wrong
+HITS = 10  # of a query, each of which counts as right or wrong
 STEPS, RIDGE = 50, 1e-3
 FLAT = 1e6  # width of a curve that says the same of all similarities
 NOTHING = Curve(2.0, 0.1)  # where no groups correspond, no similarity is enough
@@ -29,7 +29,7 @@ def calibrated(rows: Sequence[Tensor], found: Correspondence, expand: int = 0) -
     """The curves of an encoder.
 
     rows     S x (N, D) unit rows, whose groups `found` holds
-    expand   hits that queries move toward when they are asked
+    expand   hits that queries move toward before the search
 
     Images of a group with a partner count as having something like them on the other side, and as having nothing once the
     images of all its partners are taken away. Of all images, as many are expected to have something as have a partner group. A

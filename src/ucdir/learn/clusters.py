@@ -58,7 +58,7 @@ def kmeans(
 
     rows          (M, D) finite, M >= num_clusters
     iterations    at most this many per start
-    restarts      fresh starts, by k-means++. Of many rows they look at a sample; the best of them goes on with all
+    restarts      fresh starts, by k-means++. For many rows they use a sample; the best of them continues with all
     generator     on the CPU; the same generator state gives the same clusters
     start         (M,) int64, clusters of the same images at an earlier time: the means of their rows now are one more
                   start, next to a single fresh one

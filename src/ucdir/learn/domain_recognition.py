@@ -33,7 +33,7 @@ def learn_recogniser(domains: Sequence[Tensor]) -> Recogniser:
 
 
 def recognised(domains: Sequence[Tensor]) -> float:
-    """Fraction of images whose domain is told right by what the other half of all images taught."""
+    """Fraction of images whose domain a classifier trained on the other half gets right."""
     right = torch.tensor(0.0)
     for half in (0, 1):
         recogniser = learn_recogniser([domain[half::2] for domain in domains])

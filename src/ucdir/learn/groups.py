@@ -42,7 +42,7 @@ class Group:
 class Link:
     """Two groups, by their numbers, whose images look for each other.
 
-    certainty  in [0, 1]: the geometric mean of what fraction of the hits of each lies in the other, 0 where that is no more
+    certainty  in [0, 1]: the geometric mean of the fractions of each one's hits that are in the other, 0 if that is no more
                than chance (as in Cohen's kappa)
     """
 
@@ -143,7 +143,7 @@ def _links(domains: tuple[Tensor, Tensor], labels: tuple[Ids, Ids]) -> list[tupl
 
 
 def _votes(query: Tensor, gallery: Tensor, query_labels: Ids, gallery_labels: Ids) -> NDArray[np.float64]:
-    """(groups of the query's domain, groups of the gallery's): the fraction of hits of the one that lie in the other, less
+    """(groups of the query's domain, groups of the gallery's): the fraction of hits of the one that are in the other, less
     what chance gives.
     """
     found = nearest_rows(query, gallery, HITS).rows.cpu().numpy()

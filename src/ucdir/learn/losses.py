@@ -109,7 +109,7 @@ def cluster_contrast(
 
 
 def confident(key: Tensor, prototypes: Tensor, assignment: Tensor, temperature: float, threshold: float) -> Tensor:
-    """Which keys lie clearly in their own cluster: softmax over the prototypes of their domain above `threshold`.
+    """Which keys are clearly in their own cluster: softmax over the prototypes of their domain above `threshold`.
 
     key (N, D) and prototypes (C, D) unit rows, assignment (N,) int64 -> (N,) bool. Paper: temperature 0.2, threshold 0.2
     """
@@ -166,7 +166,7 @@ def prototype_contrast(query: Tensor, prototypes: Tensor, assignment: Tensor, te
 
 
 def concentration(rows: Tensor, prototypes: Tensor, assignment: Tensor, temperature: float, smoothing: float = 10.0) -> Tensor:
-    """How loosely the images of each cluster lie around their prototype, as temperatures with the mean `temperature`.
+    """How loosely the images of each cluster are spread around their prototype, as temperatures with the mean `temperature`.
 
     rows (M, D) and prototypes (C, D) unit rows, assignment (M,) int64
     smoothing    added to the sizes, so that small clusters do not look tight
@@ -234,7 +234,7 @@ def transport(similarity: Tensor, shares: Tensor, smoothing: float, iterations: 
     shares       (C,) of the images, adding up to 1; 0 takes none
     smoothing    > 0, weight of the entropy. Paper: 0.05
     iterations   >= 1. Paper: 3
-    returns      (M, C) >= 0; each row adds up to 1 / M, and columns to `shares` as far as `iterations` reach
+    returns      (M, C) >= 0; each row adds up to 1 / M, and columns approach `shares` with more `iterations`
 
     Cuturi 2013; Li et al. 2024 (ProtoOT). Columns are scaled first, then rows; the first time by logarithms, so that no
     row is lost however small `smoothing` is; from then on only a factor for each row and column changes.

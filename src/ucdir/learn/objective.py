@@ -90,5 +90,5 @@ def cluster_weight(method: MethodSettings, epoch: int, epochs: int) -> float:
 
 
 def mean(values: Sequence[Tensor], empty: Tensor) -> Tensor:
-    """Mean of scalars; `empty` where there are none."""
+    """Mean of scalars; `empty` if there are none."""
     return torch.stack(tuple(values)).mean() if values else empty

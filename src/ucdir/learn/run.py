@@ -179,7 +179,7 @@ def _can_be_scored(folder: Path) -> bool:
 
 
 def _finished(out: Path, settings: Settings) -> TrainResult | None:
-    """The run in `out` as it lies there; None while there is something left to do."""
+    """The finished run in `out`; None if something is left to do."""
     page = out / REPORT if (out / REPORT).is_file() else None
     if settings.brings_together:
         is_done = (out / ENCODER / CONFIG).is_file()
@@ -205,7 +205,7 @@ class _Begun:
     log: Callable[[str], None]
 
     def domains(self) -> tuple[Domain, ...]:
-        """The domains as they lie on disk now."""
+        """The domains as they are on disk now."""
         data = self.settings.data
         return self.processes.first(lambda: load_domains(data.domains, classes=data.classes, split=data.split))
 

@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves on disk while it goes on."""
+"""What a training writes to its run folder on the way."""
 
 import csv
 import json

@@ -59,7 +59,7 @@ class EpochReport:
 
 @dataclass
 class Trainer:
-    """All that changes while a run goes on.
+    """Everything that changes during a run.
 
     network    the encoder as a step calls it: itself, or wrapped for several processes
     """

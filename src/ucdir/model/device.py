@@ -65,7 +65,7 @@ def reuse_buffers(device: torch.device) -> None:
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution that stays in float32 inside autocast where a gradient may be asked for."""
+    """A convolution that stays in float32 inside autocast when a gradient may be needed."""
 
     def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         convolved: Tensor

@@ -189,7 +189,7 @@ def model_card(encoder: Encoder, more: str) -> str:
     head = "none (pooled features)" if config.dim is None else f"{config.feature_dim} -> {config.hidden} -> {config.dim}"
     return f"""# ucdir encoder
 
-Turns an image into {length} numbers of unit length; images of the same thing lie near each other in cosine.
+Turns an image into {length} numbers of unit length; images of the same thing have a high cosine similarity.
 
 - backbone: {config.backbone}
 - projection head: {head}

@@ -1,4 +1,4 @@
-"""The encoder folder: what lies in it, read without torch."""
+"""The encoder folder: its files, read without torch."""
 
 import json
 from collections.abc import Callable

@@ -114,7 +114,7 @@ def load_query_encoder(path: Path, device: str = "auto", precision: str = "auto"
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether an export of the weights that lie there now is in an encoder folder."""
+    """Whether an encoder folder contains an export of its current weights."""
     return _note(folder).get("weights") == weights_digest(folder)
 
 
@@ -166,7 +166,7 @@ def open_session(file: Path, threads: int = 0) -> Any:
 
 
 def _silent_onnxruntime() -> Any:
-    """onnxruntime, which since 1.32 reports its use over the network unless this is said before it is imported."""
+    """onnxruntime, which since 1.32 reports its use over the network unless this is set before it is imported."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 

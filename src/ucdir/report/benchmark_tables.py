@@ -28,7 +28,7 @@ class Line:
 
 
 def lines_of(facts: BenchmarkFacts, protocol: str) -> list[Line]:
-    """The methods of a protocol in the order they were asked for, each at its epochs."""
+    """The methods of a protocol in the order given, each at its epochs."""
     methods = dict.fromkeys(row.method for row in facts.rows if row.protocol == protocol)
     found = {(row.method, row.epoch) for row in facts.rows if row.protocol == protocol}
     return [Line(method, epoch) for method in methods for epoch in EPOCHS if (method, epoch) in found]
@@ -119,7 +119,7 @@ def _without_capped(grid: Grid) -> Grid:
 
 
 def benchmark_table(facts: BenchmarkFacts) -> RenderableType:
-    """`benchmark_figures`, then how to read them and what is to be said of them."""
+    """`benchmark_figures`, then how to read them, and notes."""
     return Group(benchmark_figures(facts), *(Text(line, style="dim") for line in [how_to_read(facts), *remarks(facts)]))
 
 

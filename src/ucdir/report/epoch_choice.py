@@ -35,7 +35,7 @@ class Choice:
 
     @property
     def lost(self) -> float:
-        """Share of what lies between last and oracle that the choice loses; 0 when nothing lies between them."""
+        """Fraction of the difference between last and oracle that the choice loses; 0 if they are equal."""
         between = self.oracle - self.last
         return (self.oracle - self.chosen) / between if between > 0 else 0.0
 
@@ -49,9 +49,9 @@ class Choice:
         )
 
     def _worth(self) -> str:
-        """What the choice loses, as far as a tenth of a percent shows it."""
+        """What the choice loses, to a tenth of a percent."""
         if _percent(self.oracle) != _percent(self.last):
-            return f"it loses {100 * self.lost:.0f} % of what lies between last and oracle"
+            return f"it loses {100 * self.lost:.0f} % of the difference between last and oracle"
         if _percent(self.chosen) == _percent(self.last):
             return "all are equal, so there was nothing to lose or gain"
         return f"the last epoch is the best, so there was nothing to gain, and it loses {_percent(self.oracle - self.chosen)}"

@@ -1,4 +1,4 @@
-"""What a report says of a run, gathered before anything is drawn."""
+"""The facts of a report on a run, gathered before anything is drawn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -144,7 +144,7 @@ class MapFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run, as far as it can be told now.
+    """A run, as far as it can be read now.
 
     curves       None for a method without epochs
     learned      what the last encoder is called among the scores
@@ -152,7 +152,7 @@ class RunFacts:
     class_names  class id -> name
     groups       what the last encoder finds in common between the domains; none where there is one domain or no image
     pairs        the best candidates of every image in every other domain, by the last encoder
-    root         folder that all images lie in, to name them shortly
+    root         folder that contains all images, to shorten their names
     notes        sentences about what is missing or was sampled
     """
 

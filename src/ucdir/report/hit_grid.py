@@ -39,7 +39,7 @@ class GridRow:
 def draw_hits_grid(rows: Sequence[GridRow], title: str, out: Path) -> Path:
     """Write a PNG picture of `rows` to `out` and return `out`.
 
-    Under each hit stand its file name with folder and the cosine. Where `right` is known, a frame with a tick
+    Below each hit are its file name with folder and the cosine. If `right` is known, a frame with a tick
     (green) or a cross (red) says so.
 
     raises    UsageError without rows, ImageError for an image that does not open, UcdirError when `out` cannot be
@@ -58,7 +58,7 @@ def draw_hits_grid(rows: Sequence[GridRow], title: str, out: Path) -> Path:
 
 
 class _Picture:
-    """The white sheet and where things go on it. Lengths are in points of SCALE pixels."""
+    """The white sheet and the positions on it. Lengths are in points of SCALE pixels."""
 
     def __init__(self, columns: int, rows: int, title: str) -> None:
         self.small, self.large = _font(12), _font(20)

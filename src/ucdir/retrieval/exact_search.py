@@ -20,7 +20,7 @@ Rank = Callable[[Rows], Rows]
 
 GRID = 2.0**26
 ROUNDING = 2.0**-24  # unit roundoff of float32
-UNIT = 2.0**-18  # how far the squared length of a row may be from 1 to be scanned as it lies
+UNIT = 2.0**-18  # how far the squared length of a row may be from 1 to be scanned as it is
 SCORES = 2**21  # float32 scores in a tile: 8 MiB stay in the cache between product and filter
 VALUES = 2**22  # values in a block of gallery rows
 GROUP = 32  # rows whose best score is compared first
@@ -59,7 +59,7 @@ def nearest(
     gallery     (G, D) float, memory-mapped or not; fastest as float32 unit rows. Read once, block by block
     k           >= 1; more than there is gives all
     candidates  rising gallery rows to look at, None = all
-    unit        True = `are_unit(gallery)` was seen to hold: not checked again, which halves the time of a single query
+    unit        True = `are_unit(gallery)` is known to hold: not checked again, which halves the time of a single query
     rank        gallery rows (n,) -> distinct numbers (n,), by which rows of equal similarity are ordered, the least first;
                 asked only where there are such rows. None = by gallery row
     *_block     rows at a time, None = what fits the cache; they change memory and speed, never a result
@@ -106,7 +106,7 @@ def exact_rows(rows: NDArray[Any]) -> Doubles:
 
 
 def are_unit(gallery: NDArray[Any]) -> bool:
-    """Are all rows (G, D) finite float32 rows of length 1, so that they can be scanned as they lie? Reads them once."""
+    """Are all rows (G, D) finite float32 rows of length 1, so that they can be scanned as they are? Reads them once."""
     if gallery.dtype != np.float32:
         return False
     step = _fitting(1, gallery.shape[1])
@@ -289,7 +289,7 @@ def _passing(race: _Race, rows: Floats, tile: Floats, pool: Executor) -> tuple[R
 def _open_groups(groups: Floats, floor: Floats) -> tuple[Rows, Rows] | None:
     """groups (n, GROUP, w, q), floor (q,) -> the pairs (query, place among n * GROUP * w) that reach the floor.
 
-    Only groups whose largest score does are looked into. Their rows lie w apart, so that the maxima are taken of long
+    Only groups whose largest score does are searched. Their rows are w apart, so that the maxima are taken of long
     runs of memory. None where scoring all pairs again costs less than scoring those found one by one.
     """
     wide, count = groups.shape[2:]

@@ -48,7 +48,7 @@ def expanded(queries: Floats, look: Look, hits: int = HITS) -> Floats:
     hits     at most; 0 moves nothing
     returns  (Q, D) unit rows
 
-    How many hits count is decided for each query by what it finds: one counts by the square of how far its similarity lies
+    How many hits count is decided for each query by what it finds: one counts by the square of how far its similarity is
     above SHARE times the mean of the best ones. So a class of ten images is not drowned by fifty hits.
     """
     if hits == 0 or len(queries) == 0:

@@ -30,6 +30,6 @@ def is_collapsed(rows: Tensor) -> bool:
 
 
 def collapse_sentence(domains: Sequence[str]) -> str:
-    """What is said of an encoder that has collapsed in these domains."""
+    """A sentence about an encoder that has collapsed in these domains."""
     names = " and of ".join(f"domain '{name}'" for name in domains)
     return f"all images of {names} have almost the same embedding (collapsed)"

@@ -73,7 +73,7 @@ class EvaluationReport:
     collapsed: Mapping[str, tuple[str, ...]]
 
     def scores(self, method: str, query: str, gallery: str) -> RetrievalScores:
-        """The scores of one method in one direction; KeyError when there are none."""
+        """The scores of one method in one direction; KeyError if there are none."""
         for result in self.results:
             if (result.method, result.query, result.gallery) == (method, query, gallery):
                 return result.scores
@@ -132,7 +132,7 @@ def evaluate_methods(
     """Score every method in both directions of every pair of the S domains.
 
     methods   name -> its S embedded domains, the same domains in the same order for each
-    counts    what is said about each domain
+    counts    facts about each domain
     advance   called with 1 after each direction of each method
     expand    method -> number of hits: it is scored again, as `METHOD + expanded`, with queries moved toward this many hits
     """

@@ -1,4 +1,4 @@
-"""Which queries stand for the others: fixed rules, so that nobody chooses the pretty ones."""
+"""Which queries represent the others: fixed rules, so that nobody picks the pretty ones."""
 
 from collections.abc import Sequence
 

@@ -302,7 +302,7 @@ def gallery_entry(served: Served, queries: Queries) -> GalleryEntry:
 
 
 def way_of(form: SearchForm, usual: Way) -> Way:
-    """How a gallery is asked: as usual, but for what the form says. UsageError for a confidence that nobody knows."""
+    """How a gallery is searched: by default, except for the fields of the form. UsageError if the encoder has no confidence."""
     if form.min_confidence and usual.confidence is None:
         raise HTTPException(
             422, "min_confidence: the encoder of this gallery has not learned what similarities mean. Leave it out."

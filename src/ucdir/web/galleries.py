@@ -1,4 +1,4 @@
-"""The galleries that are served, each as it was written last: an update is seen, damage is said and lived with."""
+"""The galleries being served, each in its latest version: updates are picked up; after damage the old one stays."""
 
 import logging
 import time

@@ -54,7 +54,7 @@ class GalleryEntry(Answer):
     encoder: str = Field(description="Fingerprint of the encoder.")
     known_domains: list[str] = Field(description="That the encoder knows and an upload can be searched as; often none.")
     expand: int = Field(description="Best hits that a query moves toward before it is answered, unless a search says how many.")
-    knows_confidence: bool = Field(description="Whether hits come with a confidence, and min_confidence can be asked for.")
+    knows_confidence: bool = Field(description="Whether hits come with a confidence, and min_confidence can be set.")
     updated: str = Field(description="UTC, ISO 8601.")
 
 

@@ -33,7 +33,7 @@ class Rules:
     hosts: Sequence[str] | None = None
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and sentence for a request that may not go on."""
+        """Status and sentence for a request that is refused."""
         headers = Headers(scope=scope)
         name = host_name(headers.get("host", ""))
         if self.hosts is not None and name not in self.hosts:

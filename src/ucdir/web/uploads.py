@@ -136,7 +136,7 @@ class Queries:
         return self._embedders[fingerprint].domains
 
     def way(self, fingerprint: str) -> Way:
-        """How a gallery of this encoder is asked unless a search says otherwise."""
+        """How a gallery of this encoder is searched by default."""
         return self._embedders[fingerprint].way
 
     async def embed(self, image: BinaryIO, fingerprint: str, domain: str | None = None) -> Query:

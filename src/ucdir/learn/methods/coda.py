@@ -1,9 +1,9 @@
 """After Wang et al. 2023, Correspondence-free Domain Alignment (CoDA): over-clustered self-matching, aligned classifiers.
 
-No count of classes is needed: each domain has classifiers of its own with many more outputs than there are classes. Both
-views of an image must fall to the same outputs, all outputs must be used, and what the classifiers of two domains say of
-one image must be the same, which makes output c mean the same in both. The published code is not at hand: the terms are
-ours from the paper's description, not a reproduction.
+It needs no number of classes: each domain has its own classifiers with many more outputs than there are classes. Both views of
+an image must get the same outputs, all outputs must be used, and the classifiers of two domains must agree on each image, so
+that output c means the same in both. The published code was not available: the terms follow the paper's description and
+are not a reproduction.
 """
 
 from collections.abc import Mapping, Sequence

@@ -66,7 +66,7 @@ def run_scores(
 
 
 def _with_copies(report: EvaluationReport, copies: Mapping[str, str], last: tuple[str, ...]) -> EvaluationReport:
-    """The same report with rows of encoders whose weights another row has; the trained rows stand last, as named."""
+    """The same report with rows for encoders that share the weights of another row; the trained rows come last, as named."""
     added = [
         replace(result, method=name) for name, source in copies.items() for result in report.results if result.method == source
     ]

@@ -1,4 +1,4 @@
-"""Gather what a report says of a run: read the run folder, embed its images once with each encoder, score, pick, project."""
+"""Gather the facts of a report on a run: read the run folder, embed its images once with each encoder, score, pick, project."""
 
 import os
 from collections import Counter
@@ -152,7 +152,7 @@ def _domain_facts(images: Sequence[ListedImage], shown: Domain, errors: tuple[tu
 
 
 def _root(images: Sequence[ListedImage]) -> Path:
-    """The folder that all images lie in."""
+    """The folder that contains all images."""
     folders = {os.path.dirname(image.path) for image in images}  # noqa: PTH120
     try:
         return Path(os.path.commonpath(folders))

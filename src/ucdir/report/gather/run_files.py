@@ -20,7 +20,7 @@ from ucdir.run_folder import ALIGNED, CHECKPOINT, CHOSEN, ENCODER, FROZEN, LOG, 
 from ucdir.settings import Settings
 
 ALWAYS = {"frozen": FROZEN, "last": ENCODER}
-KINDS = {**ALWAYS, **CHOSEN, "aligned": ALIGNED}  # folders of the encoders that are scored, as far as a run has them
+KINDS = {**ALWAYS, **CHOSEN, "aligned": ALIGNED}  # folders of the encoders that are scored, if a run has them
 NEVER = "Training read no label of your images; where there are classes, they chose the oracle epoch and made the scores."
 LOG_TIME = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) ", re.MULTILINE)
 
@@ -59,7 +59,7 @@ def _chosen(folder: Path) -> dict[str, int]:
 
 
 def encoder_facts(folder: Path, encoders: Mapping[str, Encoder], chosen: Mapping[str, int]) -> tuple[EncoderFact, ...]:
-    """What is said of each encoder; one with the weights of an earlier one names it."""
+    """The facts about each encoder; one with the same weights as an earlier one names it."""
     facts: list[EncoderFact] = []
     seen: dict[str, str] = {}
     for kind, encoder in encoders.items():
@@ -91,7 +91,7 @@ def how_again(folder: Path, settings: Settings, encoder: Encoder, encoders: tupl
 
 
 def labels_of_start(weights: str) -> str:
-    """Whether labels made the weights that a run starts from, as far as their name tells."""
+    """Whether labels were used to make the initial weights of a run, judging by their name."""
     name = weights.lower()
     if name == "none":
         return "The start was random numbers: no label of any kind went into this encoder."

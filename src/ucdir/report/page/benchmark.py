@@ -53,7 +53,7 @@ def _again(facts: BenchmarkFacts) -> Section:
 
 
 def _means(facts: BenchmarkFacts) -> Iterator[Section]:
-    """The mean of all directions, for each protocol, and what is to be said about all of it."""
+    """The mean of all directions for each protocol, and notes on all of it."""
     for number, protocol in enumerate(protocols_of(facts)):
         grid = means_grid(facts, protocol)
         named = zip(lines_of(facts, protocol), grid.rows, strict=True)

@@ -8,7 +8,7 @@ from ucdir.report.page.pictures import Pictures
 from ucdir.report.plots.svg import plain
 
 MARKS = {True: ("right", "✓", "right"), False: ("wrong", "✕", "wrong"), None: ("", "", "not known")}
-ONE_EACH = "No class stands twice in a group; ties go to the first image."
+ONE_EACH = "No class appears twice in a group; ties go to the first image."
 
 
 def grids_section(directions: Sequence[DirectionFacts], pictures: Pictures, labelled: bool) -> Section:

@@ -33,7 +33,7 @@ def map_section(facts: MapFacts, domains: Sequence[str], class_names: Sequence[s
 
 
 def map_drawings(facts: MapFacts, key: Sequence[str] = ()) -> Iterator[Drawing]:
-    """A plane for each encoder; `key` names the domains where the plot stands alone."""
+    """A plane for each encoder; `key` names the domains if the plot is a file of its own."""
     for kind, plane in facts.planes.items():
         yield scatter(f"map-{kind}", f"Embeddings on a plane, {TITLES[kind]}", facts.points, plane.points, key)
 

@@ -11,7 +11,7 @@ MOST = 24  # correspondences that are shown
 
 
 def matches_section(groups: Sequence[FoundGroup], pictures: Pictures) -> Section:
-    """Pairs of groups, the most certain first, then those that stand alone."""
+    """Pairs of groups, the most certain first, then groups without a partner."""
     links = sorted(_links(groups), key=lambda link: -link[2])
     pairs = [_pair(*link, pictures) for link in links]
     alone = [group for group in groups if not group.partners]

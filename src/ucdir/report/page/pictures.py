@@ -22,7 +22,7 @@ SIDE, CELL, COLUMNS = 144, 64, 40
 class Pictures:
     """Thumbnails of a run's images, each made once.
 
-    root    folder that all images lie in; names are told from there
+    root    folder that contains all images; names are relative to it
     most    shorter side in px that training keeps in the cache, so that nothing is decoded again
     size    side of the views that were embedded, for the sheet
     """

@@ -34,7 +34,7 @@ def mean_figure(report: EvaluationReport, method: str) -> float:
 
 
 def without_training(report: EvaluationReport) -> str:
-    """A sentence where the best training-free row finds more than trained rows, as far as one decimal tells; else empty."""
+    """A sentence if the best training-free row beats the trained rows by at least one decimal; else empty."""
     found = {method: mean_figure(report, method) for method in report.methods}
     known = {method: round(100 * value, 1) for method, value in found.items() if math.isfinite(value)}
     best = max((method for method in FREE if method in known), key=lambda method: known[method], default=None)

@@ -12,7 +12,7 @@ MOST = 40
 
 @dataclass(frozen=True)
 class ClassBar:
-    """A class and its figure, frozen and trained, in [0, 1]; `queries` is how many were asked."""
+    """A class and its figure, frozen and trained, in [0, 1]; `queries` is the number of queries."""
 
     name: str
     queries: int

@@ -55,7 +55,7 @@ def _frame(down: Scale, across: Scale, epochs: tuple[int, ...]) -> Iterator[Mark
 
 
 def _epoch_ticks(first: int, last: int) -> list[int]:
-    """The first epoch, and round ones that do not stand close to it."""
+    """The first epoch, and round ones that are not close to it."""
     if last - first < 6:
         return list(range(first, last + 1))
     steps = ticks(first, last, 5)

@@ -121,7 +121,7 @@ class Drawing:
     """A plot.
 
     name     of its file, without a suffix
-    title    what it shows, for those who cannot see it and over the plot where it stands alone
+    title    what it shows, for screen readers and as a heading if it is a file of its own
     """
 
     name: str

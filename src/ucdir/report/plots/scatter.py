@@ -21,7 +21,7 @@ def scatter(
     across = Scale(middle[0] - reach, middle[0] + reach, EDGE, SIDE - EDGE)
     down = Scale(middle[1] - reach, middle[1] + reach, SIDE - EDGE, EDGE)
     marks: list[Mark] = [Box(0, 0, SIDE, SIDE, "card")]
-    order = np.random.default_rng(0).permutation(len(points))  # so that no domain lies on top
+    order = np.random.default_rng(0).permutation(len(points))  # so that no domain covers the others
     for number in order.tolist():
         point, (x, y) = points[number], places[number]
         data = (("i", str(number)), ("d", str(point.domain)))

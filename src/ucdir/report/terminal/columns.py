@@ -24,7 +24,7 @@ class Columns:
     """A table whose last columns continue below, with the names repeated, if the terminal is too narrow.
 
     headings   of the columns; they break between words before a column goes below
-    least      width of a column at least, for tables that stand below each other
+    least      minimum width of a column, for tables below each other
     """
 
     headings: tuple[str, ...]

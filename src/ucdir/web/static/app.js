@@ -1,4 +1,4 @@
-// Brings the parts together: what lies on the paper, where to search, what came back.
+// Connects the parts: the paper, the search, the hits.
 
 import { galleries, hasToken, health, picture, search, useToken } from "./api.js";
 import { Hits } from "./hits.js";
@@ -264,8 +264,8 @@ function announce(sentence) {
 function refused(refusal, again) {
   focusFirst = false;
   if (refusal.status === 401) askToken();
-  else if (refusal.status === 503) notice(`${refusal.message} It is asked again by itself.`, again, refusal.wait);
-  else if (refusal.status === 0) notice(`${refusal.message} It is asked again every few seconds.`, again, OFFLINE_WAIT);
+  else if (refusal.status === 503) notice(`${refusal.message} Trying again automatically.`, again, refusal.wait);
+  else if (refusal.status === 0) notice(`${refusal.message} Trying again every few seconds.`, again, OFFLINE_WAIT);
   else failed(refusal.message, again);
 }
 
@@ -320,8 +320,8 @@ function showTools() {
   byId("unshown").textContent = laid && !laid.bitmap ? `No preview of '${laid.source.name}'.` : "";
   byId("asked").hidden = !laid;
   byId("asked").textContent = laid ? `${laid.source.id ? "Like" : "Query:"} ${laid.source.name}` : "";
-  const lies = paper.isEmpty ? "empty" : laid ? laid.source.name : "your drawing";
-  byId("canvas").setAttribute("aria-label", `Drawing paper, ${lies}`);
+  const content = paper.isEmpty ? "empty" : laid ? laid.source.name : "your drawing";
+  byId("canvas").setAttribute("aria-label", `Drawing paper, ${content}`);
 }
 
 function takeTool(tool) {

@@ -16,7 +16,7 @@ export class Paper extends EventTarget {
   tool = "pen";
   width = 3; // 1 to 10, as on the slider: see `lineWidth`
 
-  /** Fires "change" with `detail.drawing` (true while the pen is down) whenever what lies on the paper changes. */
+  /** Fires "change" with `detail.drawing` (true while the pen is down) whenever the paper changes. */
   constructor(canvas) {
     super();
     this.#canvas = canvas;
@@ -42,12 +42,12 @@ export class Paper extends EventTarget {
     return this.#stroke !== null;
   }
 
-  /** True when nothing lies on the paper: no picture and no ink. */
+  /** True when the paper is empty: no picture and no ink. */
   get isEmpty() {
     return this.#visible().every((step) => step.kind === "stroke" && step.colour === SHEET);
   }
 
-  /** The picture that lies on the paper untouched, or null. */
+  /** The picture on the paper if nothing was drawn on it, or null. */
   get picture() {
     const visible = this.#visible();
     return visible.length === 1 && visible[0].kind === "picture" ? visible[0] : null;
@@ -79,7 +79,7 @@ export class Paper extends EventTarget {
     this.#changed();
   }
 
-  /** What lies on the paper as a PNG; around a picture the bare sheet is cut off. */
+  /** The contents of the paper as a PNG; bare paper around a picture is cut off. */
   toBlob() {
     const area = this.#area();
     const scale = SENT_SIDE / Math.max(area.width, area.height);
@@ -198,7 +198,7 @@ function press(event) {
   return event.pointerType === "pen" && event.pressure > 0 ? 0.4 + 1.2 * event.pressure : 1;
 }
 
-/** Where a picture lies: as large as fits, in the middle, as shares of the side. */
+/** Where a picture goes: as large as fits, centred, as fractions of the side. */
 function placeOf(bitmap) {
   const longer = Math.max(bitmap.width, bitmap.height);
   const [width, height] = [bitmap.width / longer, bitmap.height / longer];
