@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ucdir.gallery.interface import SCHEMA, Engine, GalleryInfo, Place, image_id
-from ucdir.gallery.locate import open_engine, place_of
+from ucdir.gallery.interface import SCHEMA, Engine, GalleryInfo, GalleryWriter, image_id
+from ucdir.gallery.locate import gallery_writer, open_engine
 
 K, GOES = 10, 5
 COLUMNS = ("images", "engine", "write s", "open s", "1 query ms", "100 queries ms", "disk MB", "memory MB")
@@ -109,8 +109,12 @@ def since(started: tuple[float, float]) -> list[float]:
     return [now - before for now, before in zip(clocks(), started, strict=True)]
 
 
-def place_at(work: Path, engine: str) -> Place:
-    return place_of(work / "gallery") if engine == "folder" else place_of(Path("gallery"), f"milvus:{work / 'shop.db'}")
+def place_at(work: Path, engine: str) -> GalleryWriter:
+    return (
+        gallery_writer(work / "gallery")
+        if engine == "folder"
+        else gallery_writer(Path("gallery"), f"milvus:{work / 'shop.db'}")
+    )
 
 
 def engine_at(work: Path, engine: str) -> Engine:

@@ -32,7 +32,7 @@ END = b"\r\n--x--\r\n"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One request as a client saw it.
 
     seconds   from the first try to the whole answer
@@ -121,13 +121,13 @@ def warm_up(port: int, pictures: list[bytes], ids: list[str]) -> None:
     ask(port, pictures, ids, 64, 5)
 
 
-def ask(port: int, pictures: list[bytes], ids: list[str], clients: int, seconds: float) -> tuple[list[Asked], float]:
+def ask(port: int, pictures: list[bytes], ids: list[str], clients: int, seconds: float) -> tuple[list[Request], float]:
     """All requests of all clients, and how long it took."""
     started = time.perf_counter()
     until = started + seconds
     start = threading.Barrier(clients)
 
-    def one_client(number: int) -> list[Asked]:
+    def one_client(number: int) -> list[Request]:
         chance, asked = random.Random(number), []
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         start.wait()
@@ -141,7 +141,7 @@ def ask(port: int, pictures: list[bytes], ids: list[str], clients: int, seconds:
     return [each for one in lists for each in one], time.perf_counter() - started
 
 
-def ask_once(connection: http.client.HTTPConnection, chance: random.Random, pictures: list[bytes], ids: list[str]) -> Asked:
+def ask_once(connection: http.client.HTTPConnection, chance: random.Random, pictures: list[bytes], ids: list[str]) -> Request:
     (kind,) = chance.choices([name for name, _ in MIX], [weight for _, weight in MIX])
     method, path, body, is_right = {
         "upload": ("POST", "/search", form("image", chance.choice(pictures)), has_hits),
@@ -159,7 +159,7 @@ def ask_once(connection: http.client.HTTPConnection, chance: random.Random, pict
     except (OSError, http.client.HTTPException) as broken:
         error = repr(broken)
         connection.close()
-    return Asked(kind, time.perf_counter() - started, retries, error)
+    return Request(kind, time.perf_counter() - started, retries, error)
 
 
 def has_hits(status: int, content: bytes) -> bool:
@@ -175,21 +175,21 @@ def resident(process: int) -> int:
     return 1024 * int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process}/status").read_text())[1])
 
 
-def report(asked: list[Asked], seconds: float, arguments: argparse.Namespace, images: int, before: int, after: int) -> str:
+def report(asked: list[Request], seconds: float, arguments: argparse.Namespace, images: int, before: int, after: int) -> str:
     lines = [
         f"{arguments.clients} clients, {seconds:.0f} s, gallery of {images} images, {machine()}",
         "",
         "| request | answered | /s | p50 ms | p95 ms | p99 ms | errors | 503s, asked again |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    kinds: list[tuple[str, Callable[[Asked], bool]]] = [(name, lambda each, name=name: each.kind == name) for name, _ in MIX]
+    kinds: list[tuple[str, Callable[[Request], bool]]] = [(name, lambda each, name=name: each.kind == name) for name, _ in MIX]
     for name, is_it in [*kinds, ("all", lambda each: True)]:
         lines.append(line(name, [each for each in asked if is_it(each)], seconds))
     lines += ["", f"memory of the service: {before / 1e6:.0f} MB at the start, {after / 1e6:.0f} MB at the end"]
     return "\n".join([*lines, *sorted({each.error for each in asked if each.error})[:10]])
 
 
-def line(name: str, asked: list[Asked], seconds: float) -> str:
+def line(name: str, asked: list[Request], seconds: float) -> str:
     good = sorted(each.seconds for each in asked if not each.error)
     figures = " | ".join(f"{1000 * good[min(len(good) - 1, int(share * len(good)))]:.0f}" for share in (0.5, 0.95, 0.99))
     errors, retries = sum(bool(each.error) for each in asked), sum(each.retries for each in asked)

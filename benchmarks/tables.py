@@ -13,7 +13,7 @@ import numpy as np
 
 FIGURES = ("P@1", "P@50", "mAP@All")
 
-Found = dict[tuple[str, str], list[list[float]]]  # (pair, row) -> FIGURES of each seed
+GalleryHits = dict[tuple[str, str], list[list[float]]]  # (pair, row) -> FIGURES of each seed
 
 
 def main() -> None:
@@ -36,14 +36,14 @@ def lines(rows: Sequence[dict[str, object]]) -> Iterator[str]:
         yield f"| mean | {name} | " + " | ".join(f"{value:.1f}" for value in means) + " |"
 
 
-def of_seeds(rows: Sequence[dict[str, object]]) -> Found:
+def of_seeds(rows: Sequence[dict[str, object]]) -> GalleryHits:
     """Means of both directions."""
     directions = defaultdict(list)
     for row in rows:
         one, other = str(row["query"]), str(row["gallery"])
         name = str(row["method"]) + (", expanded" if "expanded" in str(row["epoch"]) else "")
         directions[_pair(rows, one, other), name, row["seed"]].append([100 * row["metrics"][f] for f in FIGURES])
-    found: Found = defaultdict(list)
+    found: GalleryHits = defaultdict(list)
     for (pair, name, _), values in directions.items():
         found[pair, name].append(np.mean(values, axis=0).tolist())
     return found

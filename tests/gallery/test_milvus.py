@@ -22,10 +22,10 @@ pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip ins
 from ucdir.commands.index import index
 from ucdir.commands.search import search
 from ucdir.errors import UcdirError, UsageError
-from ucdir.gallery.ask import Way, ask
+from ucdir.gallery.ask import SearchOptions, ask
 from ucdir.gallery.folder import Gallery, GalleryFolder
 from ucdir.gallery.interface import GalleryImage, GalleryInfo, Where, image_table
-from ucdir.gallery.milvus import MilvusGallery, MilvusPlace
+from ucdir.gallery.milvus import MilvusGallery, MilvusWriter
 from ucdir.gallery.milvus_store import MOST_HITS, Address, Store, literal
 from ucdir.gallery.positions import GAP, longest_rising, order_keys
 from ucdir.model.confidence import Confidence, Curve
@@ -104,7 +104,7 @@ def same_galleries(collection):
     folder, milvus = opened(collection)
     assert (len(milvus), milvus.name, milvus.domains()) == (len(folder), folder.name, folder.domains())
     assert replace(milvus.info, created="", updated="") == replace(folder.info, created="", updated="")
-    there = MilvusPlace(milvus.uri, "gallery").read()
+    there = MilvusWriter(milvus.uri, "gallery").read()
     assert there is not None
     _, images, rows = there
     assert images["path"].to_pylist() == folder.images["path"].to_pylist()
@@ -148,7 +148,7 @@ def pair(tmp_path):
 
     def make(images, rows, sources=("left",)):
         write(GalleryFolder(tmp_path / "gallery"), images, rows, sources)
-        write(MilvusPlace(str(tmp_path / "shop.db"), "gallery"), images, rows, sources)
+        write(MilvusWriter(str(tmp_path / "shop.db"), "gallery"), images, rows, sources)
         return opened(tmp_path)
 
     return make
@@ -275,7 +275,7 @@ def test_queries_that_ask_again_get_the_answers_of_a_folder(pair):
     near, there = (gallery.neighbourhood(queries, 7) for gallery in (milvus, folder))
     np.testing.assert_allclose(near.similarity, there.similarity, rtol=0, atol=1e-6)
     np.testing.assert_allclose(near.rows, there.rows, rtol=0, atol=1e-6)
-    way = Way(50, Confidence(Curve(0.3, 0.1), Curve(0.4, 0.1)))
+    way = SearchOptions(50, Confidence(Curve(0.3, 0.1), Curve(0.4, 0.1)))
     found, expected = (ask(gallery, queries, 10, way=way) for gallery in (milvus, folder))
     assert found.confidence == pytest.approx(expected.confidence, abs=1e-5)
     for one, other in zip(found.hits, expected.hits, strict=True):
@@ -301,7 +301,7 @@ def test_many_queries_go_in_batches(pair):
 
 def test_more_than_milvus_finds_at_once_is_refused(tmp_path):
     count = MOST_HITS + 10
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, drawn_images(count), rng_rows(count, 4))
     milvus = MilvusGallery.load(str(tmp_path / "shop.db"), "gallery")
     with pytest.raises(UsageError, match=rf"k={count}: Milvus finds {MOST_HITS} images at most\. Give --k {MOST_HITS}"):
@@ -350,7 +350,7 @@ def test_literals():
 
 def test_only_the_difference_is_sent(tmp_path, monkeypatch):
     images, rows = drawn_images(50), rng_rows(50, 8)
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, images[:40], rows[:40])
     sent = []
     put = Store.put
@@ -383,7 +383,7 @@ def test_overwrite_takes_another_encoder_and_other_lengths(collection, encoder, 
 def test_embeddings_of_another_encoder_are_never_kept(tmp_path, monkeypatch):
     """Not even when the index that was to throw them away ended before it could."""
     old, new, images = rng_rows(5, 8), rng_rows(5, 8, seed=1), drawn_images(5)
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, images, old)
     info = replace(drawn_info(5, 8), fingerprint="81aa" * 8)
     with monkeypatch.context() as broken:
@@ -400,7 +400,7 @@ def test_embeddings_of_another_encoder_are_never_kept(tmp_path, monkeypatch):
 
 def test_galleries_share_a_database(tmp_path):
     for number, name in enumerate(("one", "two"), start=3):
-        write(MilvusPlace(str(tmp_path / "shop.db"), name), drawn_images(number), rng_rows(number, number))
+        write(MilvusWriter(str(tmp_path / "shop.db"), name), drawn_images(number), rng_rows(number, number))
     for number, name in enumerate(("one", "two"), start=3):
         assert len(MilvusGallery.load(str(tmp_path / "shop.db"), name)) == number
     with pytest.raises(UcdirError, match=r"gallery 'three' not found: '.*shop.db' holds 'one', 'two'\. Make one with: ucdir"):
@@ -409,7 +409,7 @@ def test_galleries_share_a_database(tmp_path):
 
 def test_a_long_list_of_unreadable_files_is_kept(tmp_path):
     skipped = tuple({"path": f"/pictures/ü{row}.png", "domain": "left", "reason": "truncated"} for row in range(2000))
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     for count in (3, 4):
         info = replace(drawn_info(count, 8), unreadable=skipped)
         with place.lock():
@@ -483,7 +483,7 @@ def test_a_write_that_was_killed_is_noticed_and_completed(tmp_path, first, step,
     new = [replace(image, width=row, mtime_ns=5) for row, image in enumerate(drawn_images(11))][3:]
     new[0], new[1] = replace(new[0], width=4, sha256=new[1].sha256), replace(new[1], width=3, sha256=new[0].sha256)
     killed_at(tmp_path, step, calls, [] if first else old, new)
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     with pytest.raises(UcdirError, match="is being written by an index, or one was killed while it wrote") as caught:
         MilvusGallery.load(place.uri, "gallery")
     assert "\n" not in str(caught.value)
@@ -562,7 +562,7 @@ def test_an_index_after_a_killed_one_embeds_nothing_again(collection, encoder, b
 
 def test_an_undone_change_after_a_killed_index_is_settled(tmp_path):
     """What the killed one left is what the folders hold: nothing is written, and the gallery can be opened again."""
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, drawn_images(5), rng_rows(5, 8))
     store = Store.connect(Address.read(place.uri), "gallery")
     store.begin(store.head())
@@ -583,7 +583,10 @@ def test_an_undone_change_after_a_killed_index_is_settled(tmp_path):
     ("name", "better"), [("my shop", "my_shop"), ("a/b-c", "b_c"), ("2025", "gallery_2025"), ("ü", "gallery"), ("", "gallery")]
 )
 def test_names_no_collection_can_have(tmp_path, name, better):
-    for refuse in (MilvusPlace(str(tmp_path / "shop.db"), name).check, lambda: MilvusGallery.load(f"{tmp_path}/shop.db", name)):
+    for refuse in (
+        MilvusWriter(str(tmp_path / "shop.db"), name).check,
+        lambda: MilvusGallery.load(f"{tmp_path}/shop.db", name),
+    ):
         with pytest.raises(UsageError, match=rf"cannot name a Milvus collection.*Give {better}, say\.$"):
             refuse()
     assert not list(tmp_path.iterdir())
@@ -591,7 +594,7 @@ def test_names_no_collection_can_have(tmp_path, name, better):
 
 def test_the_collection_of_the_galleries_is_not_theirs(tmp_path):
     with pytest.raises(UsageError, match="Give gallery_ucdir_galleries, say"):
-        MilvusPlace(str(tmp_path / "shop.db"), "ucdir_galleries").check()
+        MilvusWriter(str(tmp_path / "shop.db"), "ucdir_galleries").check()
 
 
 @pytest.mark.parametrize("uri", ["shop", "ftp://host/x.db", "http://", ":19530", "shop.sqlite"])
@@ -612,24 +615,24 @@ def test_other_files_and_folders_are_left_alone(tmp_path):
     (tmp_path / "photos.db" / "a.txt").write_text("mine")
     for name, reason in (("old.db", "is a file, but Milvus Lite 3"), ("photos.db", "is no Milvus Lite database")):
         with pytest.raises(UcdirError, match=reason):
-            MilvusPlace(str(tmp_path / name), "gallery", overwrite=True).check()
+            MilvusWriter(str(tmp_path / name), "gallery", overwrite=True).check()
         with pytest.raises(UcdirError, match=reason):
             MilvusGallery.load(str(tmp_path / name), "gallery")
     assert [file.name for file in (tmp_path / "photos.db").iterdir()] == ["a.txt"]
 
 
 def test_a_collection_of_somebody_else_is_left_alone(tmp_path):
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, drawn_images(3), rng_rows(3, 8))
     Store.connect(Address.read(place.uri), "theirs").create(8)
     with pytest.raises(UcdirError, match=r"collection 'theirs' in .*not made by ucdir.*Give another name to --out"):
-        MilvusPlace(place.uri, "theirs", overwrite=True).check()
+        MilvusWriter(place.uri, "theirs", overwrite=True).check()
     with pytest.raises(UcdirError, match=r"not made by ucdir.*Give one that ucdir index wrote: 'gallery'\.$"):
         MilvusGallery.load(place.uri, "theirs")
 
 
 def test_images_that_were_taken_away_by_hand_are_noticed(tmp_path):
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, drawn_images(5), rng_rows(5, 8))
     Store.connect(Address.read(place.uri), "gallery").remove([drawn_images(5)[2].id])
     with pytest.raises(UcdirError, match="is damaged: it should hold 5 images and holds 4"):
@@ -637,7 +640,7 @@ def test_images_that_were_taken_away_by_hand_are_noticed(tmp_path):
 
 
 def test_a_newer_format_is_named(tmp_path):
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, drawn_images(2), rng_rows(2, 8))
     store = Store.connect(Address.read(place.uri), "gallery")
     store.begin(replace(store.head(), format_version=2))
@@ -732,7 +735,7 @@ def test_a_server_that_is_not_there_or_goes_away(tmp_path, monkeypatch, server):
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(UcdirError, match="no Milvus server answers"):
-        MilvusPlace(nobody, "gallery").check()
+        MilvusWriter(nobody, "gallery").check()
 
 
 def test_a_wrong_token_is_refused():
@@ -757,7 +760,7 @@ def test_a_wrong_token_is_refused():
 
 def test_pymilvus_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    place = MilvusPlace(str(tmp_path / "shop.db"), "gallery")
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     with pytest.raises(UcdirError, match=r"pymilvus is not installed .*Run: pip install 'ucdir\[milvus\]'"):
         write(place, drawn_images(2), rng_rows(2, 8))
 

@@ -81,16 +81,16 @@ def test_processes_share_what_one_would_do(count: int, parts: int) -> None:
     for step, *mine in zip(alone, *shares, strict=True):
         for part, *own in zip(step, *mine, strict=True):
             places = list(range(2 * 18 // parts))
-            assert sorted(part.key_places) == part.query_places.tolist() == places
-            assert sorted(place for share in own for place in share.query_places) == places
-            assert sorted(place for share in own for place in share.key_places) == places
+            assert sorted(part.key_positions) == part.query_positions.tolist() == places
+            assert sorted(place for share in own for place in share.query_positions) == places
+            assert sorted(place for share in own for place in share.key_positions) == places
             assert all(np.array_equal(a, b) for share in own for a, b in zip(share.image_ids, part.image_ids, strict=True))
-            assert own_groups(own, groups // count) == [set(part.key_places[group::groups]) for group in range(groups)]
+            assert own_groups(own, groups // count) == [set(part.key_positions[group::groups]) for group in range(groups)]
 
 
 def own_groups(shares: list[StepPlan], groups: int) -> list[set[int]]:
     """The sets of places that share statistics, in the order of the groups of one process alone."""
-    found = [[set(share.key_places[group::groups]) for group in range(groups)] for share in shares]
+    found = [[set(share.key_positions[group::groups]) for group in range(groups)] for share in shares]
     return [one for groups_of_all in zip(*found, strict=True) for one in groups_of_all]
 
 
@@ -147,7 +147,7 @@ def test_a_step_holds_all_domains(domains: tuple[Domain, Domain]) -> None:
         assert all(ids.dtype == torch.int64 for ids in step.image_ids)
         assert step.query_views.shape == step.key_views.shape == (8, 3, 16, 16)
         assert step.query_views.dtype == step.key_views.dtype == torch.uint8
-        assert not torch.equal(step.query_views, step.key_views[step.key_places.argsort()])
+        assert not torch.equal(step.query_views, step.key_views[step.key_positions.argsort()])
 
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
@@ -156,9 +156,12 @@ def test_the_share_of_a_process_is_made_of_the_same_views(domains: tuple[Domain,
         prepared(domains, device=device, groups=2, **share) for share in ({}, {"rank": 0, "count": 2}, {"rank": 1, "count": 2})
     )
     for step, *shares in zip(alone, *both, strict=True):
-        queries, keys = step.query_views, step.key_views[step.key_places.argsort()]
+        queries, keys = step.query_views, step.key_views[step.key_positions.argsort()]
         for share in shares:
-            for found, wanted in ((share.query_views, queries[share.query_places]), (share.key_views, keys[share.key_places])):
+            for found, wanted in (
+                (share.query_views, queries[share.query_positions]),
+                (share.key_views, keys[share.key_positions]),
+            ):
                 assert int((found.int() - wanted.int()).abs().max()) <= (0 if device is None else 1)
 
 

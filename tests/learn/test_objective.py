@@ -217,9 +217,9 @@ def start(domains: int = 2, ids: Sequence[int] = (4, 0, 2, 7)) -> dict[str, obje
     part = StepBatch(
         image_ids=(torch.tensor(ids),) * domains,
         query_views=images[::2].flatten(0, 1).float(),
-        query_places=torch.arange(domains * len(ids)),
+        query_positions=torch.arange(domains * len(ids)),
         key_views=images[1::2].flatten(0, 1)[order].float(),
-        key_places=order,
+        key_positions=order,
     )
     unit = F.normalize(torch.randn(domains, 9, 6), dim=2)
     return {
@@ -286,7 +286,7 @@ def test_the_shuffled_order_changes_only_statistics() -> None:
     for order in (torch.arange(8), torch.randperm(8, generator=torch.Generator().manual_seed(3))):
         given = start()
         (part,) = given["parts"]
-        given["parts"] = [replace(part, key_views=part.key_views[order], key_places=part.key_places[order])]
+        given["parts"] = [replace(part, key_views=part.key_views[order], key_positions=part.key_positions[order])]
         given["momentum_encoder"].batch_norm_splits = 1
         found.append(training_step(**given).total.detach())
     assert_close(found[0], found[1])
@@ -298,7 +298,7 @@ def test_queries_and_keys_are_put_back_where_they_belong() -> None:
     network = given["momentum_encoder"].encoder.eval()
     training_step(**given)
     (part,) = given["parts"]
-    keys = network(part.key_views)[part.key_places.argsort()]
+    keys = network(part.key_views)[part.key_positions.argsort()]
     for bank, ids, expected in zip(given["banks"], part.image_ids, keys.chunk(2), strict=True):
         assert_close(bank.rows[ids], expected)
 

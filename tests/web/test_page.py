@@ -36,7 +36,7 @@ PATIENCE = 20.0  # s for anything the page should do
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and chromedriver on the PATH")
 
-Place = tuple[float, float]  # share of the paper's side
+GalleryWriter = tuple[float, float]  # share of the paper's side
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ NARROW_DARK = Screen("390-dark", 390, 844, 3.0, touch=True, dark=True)
 BOTH = pytest.mark.parametrize("page", [WIDE, NARROW], indirect=True, ids=lambda screen: screen.name)
 
 
-def circle(x: float, y: float, radius: float) -> list[Place]:
+def circle(x: float, y: float, radius: float) -> list[GalleryWriter]:
     angles = [2 * math.pi * step / 20 for step in range(21)]
     return [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]
 
@@ -132,7 +132,7 @@ class Page:
                 quiet = time.monotonic()
             time.sleep(0.05)
 
-    def draw(self, places: list[Place], kind: str = POINTER_MOUSE, release: bool = True, **properties: Any) -> None:
+    def draw(self, places: list[GalleryWriter], kind: str = POINTER_MOUSE, release: bool = True, **properties: Any) -> None:
         canvas = self["canvas"]
         pointer = PointerInput(kind, kind)
         actions = ActionChains(self.driver, duration=10, devices=[pointer])
@@ -146,7 +146,7 @@ class Page:
             moves.pointer_up()
         actions.w3c_actions.perform()
 
-    def drawn(self, *strokes: list[Place]) -> list[tuple[str, str]]:
+    def drawn(self, *strokes: list[GalleryWriter]) -> list[tuple[str, str]]:
         for stroke in strokes:
             self.draw(stroke)
         self.reaches("hits")

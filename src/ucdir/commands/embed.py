@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ucdir.errors import ImageError, UsageError
-from ucdir.gallery.embedder import Before, Looker, looker_of, with_helpers
+from ucdir.gallery.embedder import ImageEmbedder, OldGallery, image_embedder, with_helpers
 from ucdir.gallery.folder import write_rows
 from ucdir.gallery.journal import Journal
 from ucdir.gallery.update import refuse_empty, update
@@ -59,18 +59,24 @@ def embed(
         if not processes.is_first:
             progress = no_progress
         model = processes.first(lambda: Encoder.load(chosen_encoder(encoder, rows, log)))
-        looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
-        return with_helpers(looker, lambda: _embed(sources, out, classes, split, looker, overwrite, progress))
+        embedder = image_embedder(model, device, precision, batch_size, workers, processes, as_domain, views)
+        return with_helpers(embedder, lambda: _embed(sources, out, classes, split, embedder, overwrite, progress))
 
 
 def _embed(
-    sources: Sequence[str], out: Path, classes: str, split: str | None, looker: Looker, overwrite: bool, progress: Progress
+    sources: Sequence[str],
+    out: Path,
+    classes: str,
+    split: str | None,
+    embedder: ImageEmbedder,
+    overwrite: bool,
+    progress: Progress,
 ) -> EmbedResult:
     array, table = (out.with_name(f"{out.name}{suffix}") for suffix in (".npy", ".parquet"))
     for file in (array, table):
         if file.exists() and not overwrite:
             raise UsageError(f"'{file}' exists. Add --overwrite to replace it, or give another --out.")
-    model = looker.encoder
+    model = embedder.encoder
     domains = load_domains(sources, classes=classes, split=split)
     with clear_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,7 @@ def _embed(
     try:
         journal = Journal(scratch / "journal", model.fingerprint(), model.config.length)
         with progress("embedding", sum(len(domain) for domain in domains)) as advance:
-            updated = update(domains, Before.nothing(), journal, looker, advance=advance)
+            updated = update(domains, OldGallery.empty(), journal, embedder, advance=advance)
         refuse_empty(updated, domains)
         count = updated.images.num_rows
         with atomic_file(array) as array_draft, atomic_file(table) as table_draft:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from ucdir.errors import ImageError, UcdirError, UsageError
-from ucdir.gallery.embedder import Before, Looker, looker_of, with_helpers
-from ucdir.gallery.interface import GalleryInfo, Place
+from ucdir.gallery.embedder import ImageEmbedder, OldGallery, image_embedder, with_helpers
+from ucdir.gallery.interface import GalleryInfo, GalleryWriter
 from ucdir.gallery.journal import Journal
-from ucdir.gallery.locate import engine_flag, place_of
+from ucdir.gallery.locate import engine_flag, gallery_writer
 from ucdir.gallery.update import IndexResult, Updated, refuse_empty, update
 from ucdir.images.domains import Domain, load_domains
 from ucdir.model.encoder import Encoder
@@ -74,13 +74,13 @@ def index(
             progress = no_progress
         folder = processes.first(lambda: chosen_encoder(encoder, rows, log))
         model = processes.first(lambda: Encoder.load(folder))
-        looker = looker_of(model, device, precision, batch_size, workers, processes, as_domain, views)
+        embedder = image_embedder(model, device, precision, batch_size, workers, processes, as_domain, views)
 
         def work() -> IndexResult:
             wanted = _Wanted(folder, sources, classes, split, drop, str(out), engine_flag(engine))
-            return _bring_up_to_date(place_of(out, engine, overwrite), wanted, looker, progress, log)
+            return _bring_up_to_date(gallery_writer(out, engine, overwrite), wanted, embedder, progress, log)
 
-        result = with_helpers(looker, work)
+        result = with_helpers(embedder, work)
         if export and processes.is_first:
             _export(folder, log)
     return result
@@ -100,34 +100,34 @@ class _Wanted:
 
 
 def _bring_up_to_date(
-    place: Place, wanted: _Wanted, looker: Looker, progress: Progress, log: Callable[[str], None]
+    writer: GalleryWriter, wanted: _Wanted, embedder: ImageEmbedder, progress: Progress, log: Callable[[str], None]
 ) -> IndexResult:
-    place.check()
-    model, drop = looker.encoder, wanted.drop
+    writer.check()
+    model, drop = embedder.encoder, wanted.drop
     fingerprint = model.fingerprint()
-    with place.lock():
-        there = place.read()
+    with writer.lock():
+        there = writer.read()
         info = None if there is None else there[0]
         if info is not None:
             info.require_encoder(fingerprint, wanted.encoder, wanted.out, wanted.flag)
         domains = load_domains(_sources(wanted.sources, info, drop), classes=wanted.classes, split=wanted.split)
         kept = _kept_domains(info, domains, drop)
-        seen_as = looker.seen_as([domain.name for domain in domains])
+        seen_as = embedder.seen_as([domain.name for domain in domains])
         if info is not None:
             _refuse_other_views(info, seen_as, wanted)
-        before = Before.nothing() if there is None else Before(there[1], there[2])
-        made_with = " ".join([fingerprint, looker.precision, *(f"{name} {how}" for name, how in sorted(seen_as.items()))])
-        journal = Journal(place.journal, made_with, model.config.length)
+        before = OldGallery.empty() if there is None else OldGallery(there[1], there[2])
+        made_with = " ".join([fingerprint, embedder.precision, *(f"{name} {how}" for name, how in sorted(seen_as.items()))])
+        journal = Journal(writer.journal, made_with, model.config.length)
         with progress("embedding", sum(len(domain) for domain in domains)) as advance:
-            updated = update(domains, before, journal, looker, kept, advance)
+            updated = update(domains, before, journal, embedder, kept, advance)
         refuse_empty(updated, domains)
         _warn_of_collapse(updated, log)
         named = _named(domains, kept, info)
         if not updated.images.equals(before.images) or info is None or named != info.sources:
             made = _info(
-                info, updated, fingerprint, wanted.encoder, looker.precision, model.config.length, named, kept, seen_as
+                info, updated, fingerprint, wanted.encoder, embedder.precision, model.config.length, named, kept, seen_as
             )
-            place.write(made, updated.images, updated.rows)
+            writer.write(made, updated.images, updated.rows)
         journal.remove()
     return _result(wanted.out, updated)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ucdir.errors import ImageError, UcdirError, UsageError
-from ucdir.gallery.ask import Way, ask
+from ucdir.gallery.ask import SearchOptions, ask
 from ucdir.gallery.interface import Where
 from ucdir.gallery.locate import FOLDER, gallery_encoder, open_engine
 from ucdir.gallery.search_result import QueryHits, SearchResult
@@ -64,7 +64,7 @@ def search(
         encoded, image_ids, unreadable = _embed(encode, paths, as_domain, batch_size, workers, advance)
     if not image_ids:
         raise unreadable[0] if len(paths) == 1 else _no_query(query, unreadable)
-    way = Way(hits_of(encode.rows, expand), encode.confidence, _least(min_confidence, encode.confidence))
+    way = SearchOptions(hits_of(encode.rows, expand), encode.confidence, _least(min_confidence, encode.confidence))
     found = ask(opened, _finite(encoded.rows, query), k, Where(domain, under), way)
     answers = zip(image_ids, found.hits, encoded.domains, encoded.is_strange, found.confidence, strict=True)
     queries = tuple(QueryHits(paths[image], hits, name, strange, sure) for image, hits, name, strange, sure in answers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ucdir.gallery.interface import EVERYWHERE, Engine, Found, Hit, Where
+from ucdir.gallery.interface import EVERYWHERE, Engine, GalleryHits, Hit, Where
 from ucdir.model.confidence import NEAREST, Confidence
 from ucdir.retrieval.expansion import expanded
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Way:
+class SearchOptions:
     """How to ask.
 
     expand      hits that a query moves toward, see `expansion.expanded`; 0 = it is taken as it is
@@ -27,22 +27,22 @@ class Way:
     least: float = 0.0
 
 
-def ask(engine: Engine, queries: Floats, k: int, where: Where = EVERYWHERE, way: Way | None = None) -> Found:
+def ask(engine: Engine, queries: Floats, k: int, where: Where = EVERYWHERE, way: SearchOptions | None = None) -> GalleryHits:
     """`engine.search`, asked in a `way`: similarities are those to the queries where they moved to.
 
     queries   (Q, D) unit rows
     """
-    way = way or Way()
+    way = way or SearchOptions()
     moved = expanded(queries, lambda rows, count: engine.neighbourhood(rows, count, where), way.expand)
     found = engine.search(moved, k, where)
     if way.confidence is None or len(queries) == 0:
         return replace(found, confidence=(None,) * len(queries))
     exists = way.confidence.of_queries(engine.neighbourhood(queries, NEAREST, where).similarity)
     hits = tuple(_sure(part, way, chance) for part, chance in zip(found.hits, exists.tolist(), strict=True))
-    return Found(found.searched, hits, tuple(exists.tolist()))
+    return GalleryHits(found.searched, hits, tuple(exists.tolist()))
 
 
-def _sure(hits: Sequence[Hit], way: Way, exists: float) -> tuple[Hit, ...]:
+def _sure(hits: Sequence[Hit], way: SearchOptions, exists: float) -> tuple[Hit, ...]:
     """Hits with their confidence, without those below the minimum."""
     assert way.confidence is not None
     if exists < way.least:

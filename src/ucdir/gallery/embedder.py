@@ -23,7 +23,7 @@ from ucdir.embedding.domain_members import Members
 from ucdir.embedding.embed import encode, evaluating
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.gallery.interface import SCHEMA, GalleryImage, Rows, gallery_image, image_id
-from ucdir.gallery.journal import Noted
+from ucdir.gallery.journal import JournalEntry
 from ucdir.gallery.row_lookup import RowLookup
 from ucdir.images.domains import Domain
 from ucdir.images.evaluation_view import Viewing
@@ -39,7 +39,7 @@ UNSETTLED = (0, 0)
 Outcome = TypeVar("Outcome")
 
 
-class Before:
+class OldGallery:
     """The old gallery, indexed by path and by content."""
 
     def __init__(self, images: pa.Table, rows: Rows) -> None:
@@ -47,7 +47,7 @@ class Before:
         self._by_id, self._by_content = RowLookup(images["id"]), RowLookup(images["sha256"])
 
     @classmethod
-    def nothing(cls) -> "Before":
+    def empty(cls) -> "OldGallery":
         """No gallery yet."""
         return cls(SCHEMA.empty_table(), _no_rows)
 
@@ -60,14 +60,14 @@ class Before:
         return self._by_content.row(sha256)
 
     def image(self, row: int) -> GalleryImage:
-        """What was known of a row."""
+        """The entry of a row."""
         (record,) = self.images.slice(row, 1).to_pylist()
         return gallery_image(record)
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file to look at."""
+    """A file to embed, unless it is known."""
 
     path: Path
     domain: str
@@ -75,15 +75,29 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Known:
-    """A file whose embedding exists: at a row of the gallery as it was, or at `~position` of the journal."""
+class GalleryRow:
+    """An embedding in the old gallery."""
 
-    image: GalleryImage
-    source: int
+    row: int
 
 
 @dataclass(frozen=True)
-class Fresh:
+class JournalRow:
+    """An embedding in the journal."""
+
+    row: int
+
+
+@dataclass(frozen=True)
+class KnownImage:
+    """A file whose embedding exists already."""
+
+    image: GalleryImage
+    source: GalleryRow | JournalRow
+
+
+@dataclass(frozen=True)
+class NewImage:
     """A file to embed: `view` is uint8, what the encoder sees of it."""
 
     image: GalleryImage
@@ -91,46 +105,46 @@ class Fresh:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedImage:
     """A file that has been embedded: `row` is (D,) float32 of unit length."""
 
     image: GalleryImage
     row: np.ndarray
 
 
-Seen = Known | Embedded | ImageError
+LookedAt = KnownImage | EmbeddedImage | ImageError
 
 
 @dataclass(frozen=True)
 class Task:
-    """What several processes are to look at."""
+    """The files that several processes share, and what is known of them."""
 
     items: Sequence[Item]
     images: pa.Table
-    noted: Mapping[str, Noted]
+    journalled: Mapping[str, JournalEntry]
 
 
 @dataclass(frozen=True)
-class Next:
-    """The next batch is wanted of every process."""
+class NextBatch:
+    """Every process is to send its next batch."""
 
 
 @dataclass(frozen=True)
-class Done(Generic[Outcome]):
-    """The work is over, and what came of it."""
+class Finished(Generic[Outcome]):
+    """The work is finished, with this outcome."""
 
     outcome: Outcome
 
 
 @dataclass(frozen=True)
-class Looker:
-    """Who looks at files: one process, or the first of several with the help of the others.
+class ImageEmbedder:
+    """Embeds files that are not known yet: in one process, or in the first of several with the help of the others.
 
     precision      of the encoder: float32 or bfloat16
     batch_size     images embedded at a time, by each process
     workers        threads that read, in each process; 0 = one per core
-    as_domain      the domain of the encoder to which all images belong; None = the one with the name of theirs
-    views          how many of its views the encoder is shown of an image that is new to it; None = all
+    as_domain      the domain of the encoder to which all images belong; None = the one with the same name as theirs
+    views          views of each new image that the encoder sees; None = all
     """
 
     encoder: Encoder
@@ -144,7 +158,7 @@ class Looker:
 
     @property
     def viewing(self) -> Viewing:
-        """What the encoder is shown of an image."""
+        """What the encoder sees of an image."""
         return Viewing(self.encoder.config.image_size, self.encoder.config.views[: self.views])
 
     def members(self, domain: str) -> Members | None:
@@ -162,54 +176,56 @@ class Looker:
         }
 
     def look(
-        self, items: Sequence[Item], before: Before, noted: Mapping[str, Noted]
-    ) -> Iterator[tuple[Sequence[Item], list[Seen]]]:
+        self, items: Sequence[Item], before: OldGallery, journalled: Mapping[str, JournalEntry]
+    ) -> Iterator[tuple[Sequence[Item], list[LookedAt]]]:
         """Batches of items, in order, with their results. With several processes, called by the first inside `with_helpers`."""
         count = self.processes.count
         if count > 1:
-            self.processes.first(lambda: Task(items, before.images, noted))
-        mine = self.share(items, before, noted)
+            self.processes.first(lambda: Task(items, before.images, journalled))
+        mine = self.share(items, before, journalled)
         for start in range(0, len(items), count * self.batch_size):
             yield items[start : start + count * self.batch_size], self._all(mine)
 
-    def share(self, items: Sequence[Item], before: Before, noted: Mapping[str, Noted]) -> Iterator[list[Seen]]:
-        """What this process sees of its share of the items, batch by batch."""
+    def share(
+        self, items: Sequence[Item], before: OldGallery, journalled: Mapping[str, JournalEntry]
+    ) -> Iterator[list[LookedAt]]:
+        """The results of this process for its share of the items, batch by batch."""
         members = {name: self.members(name) for name in {item.domain for item in items}}
-        look = partial(look_at, before=before, noted=noted, viewing=self.viewing, members=members)
+        look = partial(look_at, before=before, journalled=journalled, viewing=self.viewing, members=members)
         mine = items[self.processes.share(len(items))]
         with evaluating(self.encoder, self.device):
             for results in read_ahead(mine, look, self.batch_size, self.workers):
                 yield self._embedded(results, members)
 
-    def _all(self, mine: Iterator[list[Seen]]) -> list[Seen]:
+    def _all(self, mine: Iterator[list[LookedAt]]) -> list[LookedAt]:
         """The next batch of all processes, in the order of the items."""
         if self.processes.count == 1:
             return next(mine)
-        self.processes.first(Next)
+        self.processes.first(NextBatch)
         parts = [_whole(part) for part in self.processes.to_first(_next(mine))]
         return [seen for turn in zip_longest(*parts) for seen in turn if seen is not None]
 
-    def _rows(self, fresh: Sequence[Fresh], members: Mapping[str, Members | None]) -> Tensor:
+    def _rows(self, new: Sequence[NewImage], members: Mapping[str, Members | None]) -> Tensor:
         """(n, D) of files that fit one batch."""
-        seen, own = np.stack([item.view for item in fresh]), [members[item.image.domain] for item in fresh]
+        seen, own = np.stack([item.view for item in new]), [members[item.image.domain] for item in new]
         if not self.encoder.config.domains:
             return encode(self.encoder, seen, self.device, self.precision)
         domain = torch.tensor([part.number for part in own if part is not None], device=self.device)
         return encode(lambda views: self.encoder.placed(views, domain).rows, seen, self.device, self.precision)
 
-    def _embedded(self, results: Sequence[Seen | Fresh], members: Mapping[str, Members | None]) -> list[Seen]:
-        fresh = [result for result in results if isinstance(result, Fresh)]
-        if not fresh:
-            return [result for result in results if not isinstance(result, Fresh)]
+    def _embedded(self, results: Sequence[LookedAt | NewImage], members: Mapping[str, Members | None]) -> list[LookedAt]:
+        new = [result for result in results if isinstance(result, NewImage)]
+        if not new:
+            return [result for result in results if not isinstance(result, NewImage)]
         step = max(1, self.batch_size // max(1, len(self.viewing.names)))
-        rows = torch.cat([self._rows(fresh[start : start + step], members) for start in range(0, len(fresh), step)])
+        rows = torch.cat([self._rows(new[start : start + step], members) for start in range(0, len(new), step)])
         if not bool(rows.isfinite().all()):
-            raise UcdirError(f"the encoder gives NaN or infinity, for example for '{fresh[0].image.path}'. Train it again.")
+            raise UcdirError(f"the encoder gives NaN or infinity, for example for '{new[0].image.path}'. Train it again.")
         found = iter(rows.numpy())
-        return [Embedded(result.image, next(found)) if isinstance(result, Fresh) else result for result in results]
+        return [EmbeddedImage(result.image, next(found)) if isinstance(result, NewImage) else result for result in results]
 
 
-def looker_of(
+def image_embedder(
     encoder: Encoder,
     device: str,
     precision: str,
@@ -218,35 +234,35 @@ def looker_of(
     processes: Processes,
     as_domain: str | None = None,
     views: int | None = None,
-) -> Looker:
-    """This process as one that looks, with the device and the precision called so; UsageError, told once, for others."""
+) -> ImageEmbedder:
+    """The embedder of this process on this device at this precision; UsageError, reported once, for unknown ones."""
     if views is not None and not encoder.config.views:
         raise UsageError(f"--views {views}: this encoder sees an image in one view. Leave --views out.")
     own = own_device(device, processes)
     exactness = processes.first(lambda: choose_precision(precision, own))
-    return Looker(encoder, own, exactness, batch_size, workers, processes, as_domain, views)
+    return ImageEmbedder(encoder, own, exactness, batch_size, workers, processes, as_domain, views)
 
 
-def with_helpers(looker: Looker, work: Callable[[], Outcome]) -> Outcome:
-    """Do `work` in the first process while the others help it to look at files; all get its outcome, or its error."""
-    processes = looker.processes
+def with_helpers(embedder: ImageEmbedder, work: Callable[[], Outcome]) -> Outcome:
+    """Do `work` in the first process while the others help to embed files; all get its outcome, or its error."""
+    processes = embedder.processes
     if processes.count == 1:
         return work()
     if processes.is_first:
-        return processes.first(lambda: Done(work())).outcome
-    mine: Iterator[list[Seen]] = iter(())
+        return processes.first(lambda: Finished(work())).outcome
+    mine: Iterator[list[LookedAt]] = iter(())
     while True:
-        said: Task | Next | Done[Outcome] = processes.first(_unasked)
-        if isinstance(said, Done):
-            return said.outcome
-        if isinstance(said, Task):
-            mine = looker.share(said.items, Before(said.images, _no_rows), said.noted)
+        message: Task | NextBatch | Finished[Outcome] = processes.first(_unasked)
+        if isinstance(message, Finished):
+            return message.outcome
+        if isinstance(message, Task):
+            mine = embedder.share(message.items, OldGallery(message.images, _no_rows), message.journalled)
         else:
             processes.to_first(_next(mine))
 
 
 def _unasked() -> Any:
-    """What the first process says is never made by another."""
+    """Stands for an answer that only the first process can give."""
     raise AssertionError("only the first process knows this")
 
 
@@ -254,7 +270,7 @@ def _no_rows(positions: np.ndarray) -> np.ndarray:
     return np.empty((0, 0), np.float32)
 
 
-def _next(mine: Iterator[list[Seen]]) -> list[Seen] | UcdirError:
+def _next(mine: Iterator[list[LookedAt]]) -> list[LookedAt] | UcdirError:
     """The next batch, None if there is none, or the error that the first process is to raise."""
     try:
         return next(mine, [])
@@ -262,7 +278,7 @@ def _next(mine: Iterator[list[Seen]]) -> list[Seen] | UcdirError:
         return error
 
 
-def _whole(part: list[Seen] | UcdirError) -> list[Seen]:
+def _whole(part: list[LookedAt] | UcdirError) -> list[LookedAt]:
     if isinstance(part, UcdirError):
         raise part
     return part
@@ -280,15 +296,15 @@ def _items(domain: Domain) -> list[Item]:
 
 def look_at(
     item: Item,
-    before: Before,
-    noted: Mapping[str, Noted],
+    before: OldGallery,
+    journalled: Mapping[str, JournalEntry],
     viewing: Viewing,
     members: Mapping[str, Members | None],
-) -> Known | Embedded | Fresh | ImageError:
-    """Read as little of a file as shows what is to be done.
+) -> KnownImage | EmbeddedImage | NewImage | ImageError:
+    """Read only as much of a file as is needed to decide what to do with it.
 
-    The file is not read at all when its times of modification and change are those of the gallery; its content is
-    hashed when they are not; it is decoded when nothing with that hash is known.
+    It is not read at all if its times of modification and change are those in the gallery; else it is hashed; it is decoded
+    only if no image with that hash is known.
     """
     path = item.path.absolute()
     try:
@@ -297,8 +313,8 @@ def look_at(
         if row is not None and times != UNSETTLED:
             image = before.image(row)
             if (image.mtime_ns, image.ctime_ns, image.bytes) == (*times, length):
-                return Known(replace(image, class_name=item.class_name), row)
-        return _by_content(item, read_file(path), times, before, noted, viewing, members[item.domain])
+                return KnownImage(replace(image, class_name=item.class_name), GalleryRow(row))
+        return _by_content(item, read_file(path), times, before, journalled, viewing, members[item.domain])
     except UnicodeEncodeError:
         return ImageError(ascii(str(item.path)), "its name is not valid Unicode")
     except ImageError as error:
@@ -319,11 +335,11 @@ def _by_content(
     item: Item,
     content: bytes,
     times: tuple[int, int],
-    before: Before,
-    noted: Mapping[str, Noted],
+    before: OldGallery,
+    journalled: Mapping[str, JournalEntry],
     viewing: Viewing,
     members: Members | None,
-) -> Known | Embedded | Fresh:
+) -> KnownImage | EmbeddedImage | NewImage:
     hashed = hashlib.sha256(content)
     digest = hashed.hexdigest()
 
@@ -334,12 +350,12 @@ def _by_content(
     row = before.row_with(digest)
     there = None if row is None else before.image(row)
     if row is not None and there is not None and (members is None or there.domain == item.domain):
-        return Known(entry(there.width, there.height), row)
-    note = noted.get(digest)
+        return KnownImage(entry(there.width, there.height), GalleryRow(row))
+    note = journalled.get(digest)
     if note is not None and (members is None or note.domain == item.domain):
-        return Known(entry(note.width, note.height), ~note.position)
+        return KnownImage(entry(note.width, note.height), JournalRow(note.position))
     pixels = open_rgb(io.BytesIO(content))
     learned = None if members is None else members.remembered(hashed.digest())
     if learned is not None:
-        return Embedded(entry(*pixels.size), learned.numpy())
-    return Fresh(entry(*pixels.size), viewing(pixels, hashed.digest()))
+        return EmbeddedImage(entry(*pixels.size), learned.numpy())
+    return NewImage(entry(*pixels.size), viewing(pixels, hashed.digest()))

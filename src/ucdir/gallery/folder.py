@@ -18,7 +18,7 @@ from ucdir.errors import UcdirError, UsageError
 from ucdir.gallery.interface import (
     EVERYWHERE,
     SCHEMA,
-    Found,
+    GalleryHits,
     GalleryImage,
     GalleryInfo,
     Hit,
@@ -113,7 +113,7 @@ class Gallery:
             raise nothing_there(self.name, where)
         return rows
 
-    def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
+    def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> GalleryHits:
         """The k images most similar to each query: exact cosine, equal ones by id. See `engines.Engine.search`."""
         candidates = self.rows_of(where)
         near = self._nearest(queries, k, candidates)
@@ -122,7 +122,7 @@ class Gallery:
             tuple(Hit(images[row], value) for row, value in zip(rows, values, strict=True))
             for rows, values in zip(near.rows.tolist(), near.similarity.tolist(), strict=True)
         )
-        return Found(len(self) if candidates is None else len(candidates), hits)
+        return GalleryHits(len(self) if candidates is None else len(candidates), hits)
 
     def neighbourhood(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Neighbourhood:
         """The embeddings of what `search` finds."""

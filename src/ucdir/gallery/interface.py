@@ -87,7 +87,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
+class GalleryHits:
     """The answers to Q queries.
 
     searched    gallery images that were looked at
@@ -148,7 +148,7 @@ class Engine(Protocol):
     def domains(self) -> dict[str, int]:
         """Domain -> number of its images."""
 
-    def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
+    def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> GalleryHits:
         """The k images most similar to each query, best first, equal ones by id: no order of files or classes decides.
 
         queries   (Q, D) float32 unit rows
@@ -169,7 +169,7 @@ class Engine(Protocol):
         """Itself, or the gallery reopened if it was updated since."""
 
 
-class Place(Protocol):
+class GalleryWriter(Protocol):
     """Where `index` writes a gallery."""
 
     @property

@@ -16,7 +16,7 @@ FLUSH_EVERY = 256
 
 
 @dataclass(frozen=True)
-class Noted:
+class JournalEntry:
     """An embedding of an earlier, unfinished run."""
 
     position: int
@@ -76,7 +76,7 @@ class Journal:
         """The gallery is written: nothing here is needed any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _restore(self) -> tuple[dict[str, Noted], int]:
+    def _restore(self) -> tuple[dict[str, JournalEntry], int]:
         """Read what is whole, cut off what is not; what is known, and the number of rows."""
         lines = _whole_lines(self._lines)
         size = self._rows.stat().st_size if self._rows.exists() else 0
@@ -85,7 +85,7 @@ class Journal:
             _cut(self._rows, count * self._dim * 4)
             _cut(self._lines, sum(len(line) for line in lines[:count]))
         noted = (json.loads(line) for line in lines[:count])
-        return {sha256: Noted(position, *rest) for position, (sha256, *rest) in enumerate(noted)}, count
+        return {sha256: JournalEntry(position, *rest) for position, (sha256, *rest) in enumerate(noted)}, count
 
 
 def _whole_lines(file: Path) -> list[bytes]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ucdir.errors import UcdirError, UsageError
 from ucdir.gallery.folder import Gallery, GalleryFolder
-from ucdir.gallery.interface import Engine, GalleryInfo, Place
+from ucdir.gallery.interface import Engine, GalleryInfo, GalleryWriter
 from ucdir.model.encoder_folder import WEIGHTS
 from ucdir.model.runtime import QueryEncoder, load_query_encoder
 
@@ -24,13 +24,13 @@ def open_engine(gallery: Path, engine: str = FOLDER) -> Engine:
     return MilvusGallery.load(_uri(engine), str(gallery))
 
 
-def place_of(gallery: Path, engine: str = FOLDER, overwrite: bool = False) -> Place:
+def gallery_writer(gallery: Path, engine: str = FOLDER, overwrite: bool = False) -> GalleryWriter:
     """Where `index` writes a gallery; see `open_engine`."""
     if engine == FOLDER:
         return GalleryFolder(gallery, overwrite)
-    from ucdir.gallery.milvus import MilvusPlace
+    from ucdir.gallery.milvus import MilvusWriter
 
-    return MilvusPlace(_uri(engine), str(gallery), overwrite)
+    return MilvusWriter(_uri(engine), str(gallery), overwrite)
 
 
 def engine_flag(engine: str) -> str:

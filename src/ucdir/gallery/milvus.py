@@ -31,7 +31,7 @@ from ucdir.errors import UcdirError, UsageError
 from ucdir.gallery.interface import (
     EVERYWHERE,
     SCHEMA,
-    Found,
+    GalleryHits,
     GalleryImage,
     GalleryInfo,
     Hit,
@@ -86,7 +86,7 @@ class MilvusGallery:
         _, rows = self.store.fetch([wanted] if ID.fullmatch(wanted) else [])
         return rows[0] if len(rows) else None
 
-    def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Found:
+    def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> GalleryHits:
         """The k images most similar to each query: exact cosine, equal ones by id. See `engines.Engine.search`.
 
         Milvus picks candidates in float32, some more than k, and all that could equal the k-th; they are ranked by their
@@ -99,7 +99,7 @@ class MilvusGallery:
         if k > MOST_HITS:
             raise UsageError(f"k={k}: Milvus finds {MOST_HITS} images at most. Give --k {MOST_HITS} or less.")
         most = min(searched, MOST_HITS)
-        return Found(searched, tuple(self._search(queries, k, min(k + SPARE, most), most, which)))
+        return GalleryHits(searched, tuple(self._search(queries, k, min(k + SPARE, most), most, which)))
 
     def neighbourhood(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Neighbourhood:
         """The embeddings of what `search` finds."""
@@ -186,7 +186,7 @@ class MilvusGallery:
 
 
 @dataclass(frozen=True)
-class MilvusPlace:
+class MilvusWriter:
     """The collection that `index` writes a gallery to; made when it is not there.
 
     uri, name   see `MilvusGallery.load`

@@ -1,7 +1,7 @@
 """What differs between a gallery and the folders it follows. Only that is embedded."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ucdir.errors import ImageError, UcdirError
-from ucdir.gallery.embedder import Before, Embedded, Known, Looker, items_of
+from ucdir.gallery.embedder import EmbeddedImage, GalleryRow, ImageEmbedder, JournalRow, KnownImage, OldGallery, items_of
 from ucdir.gallery.interface import Rows, image_table
 from ucdir.gallery.journal import Journal
 from ucdir.images.domains import Domain
@@ -37,7 +37,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Updated:
-    """A gallery as it is to be.
+    """The new gallery.
 
     images      in the columns of `engines.SCHEMA`
     rows        gives the embeddings of positions in `images`
@@ -57,7 +57,7 @@ class IndexResult:
     gallery     the gallery
     count       images in it
     domains     (name, images in the gallery), in its order
-    changes     what differs from the gallery as it was
+    changes     differences from the old gallery
     unreadable  skipped files, also listed in gallery.json
     """
 
@@ -70,42 +70,67 @@ class IndexResult:
 
 def update(
     domains: Sequence[Domain],
-    before: Before,
+    before: OldGallery,
     journal: Journal,
-    looker: Looker,
+    embedder: ImageEmbedder,
     kept: Sequence[str] = (),
     advance: Callable[[int], None] = lambda count: None,
 ) -> Updated:
-    """Look at every file of `domains`, embed those whose content is not known yet, and lay out the new gallery.
+    """Go through the files of `domains`, embed those whose content is not known yet, and put the new gallery together.
 
-    kept    domains of the gallery as it was that stay as they are; they come first
+    kept    domains of the old gallery that stay as they are; they come first
     """
     parts, sources = _kept(before, kept)
     unreadable: list[tuple[str, ImageError]] = []
     embedded = 0
     try:
-        for items, results in looker.look(items_of(domains), before, journal.known):
-            fresh = [result for result in results if isinstance(result, Embedded)]
+        for items, results in embedder.look(items_of(domains), before, journal.known):
+            fresh = [result for result in results if isinstance(result, EmbeddedImage)]
             embedded += len(fresh)
-            at = iter(_noted(fresh, journal))
+            added = iter(_journalled(fresh, journal))
             good = [result for result in results if not isinstance(result, ImageError)]
             seen = zip(items, results, strict=True)
             unreadable += [(item.domain, result) for item, result in seen if isinstance(result, ImageError)]
             parts.append(image_table([result.image for result in good]))
-            found = [result.source if isinstance(result, Known) else ~next(at) for result in good]
-            sources.append(np.array(found, np.int64))
+            sources.append(_Sources.of([_source(result, added) for result in good]))
             advance(len(results))
     finally:
         journal.flush()
-    images, source = pa.concat_tables(parts).combine_chunks(), np.concatenate(sources)
+    images, source = pa.concat_tables(parts).combine_chunks(), _Sources.joined(sources)
     names = pc.unique(pa.concat_tables([before.images, images])["domain"]).to_pylist()
     looked_at = [name for name in names if name not in kept]
     changes = replace(compare(before.images, images, looked_at), embedded=embedded)
     return Updated(images, _rows_from(before, journal, source), changes, tuple(unreadable))
 
 
-def _noted(fresh: Sequence[Embedded], journal: Journal) -> range:
-    """Positions in the journal of the embeddings of `fresh`."""
+@dataclass(frozen=True)
+class _Sources:
+    """Where the embeddings of N images are.
+
+    rows        (N,) int64, rows of the old gallery or of the journal
+    in_journal  (N,) bool, of which of the two
+    """
+
+    rows: np.ndarray
+    in_journal: np.ndarray
+
+    @classmethod
+    def of(cls, sources: Sequence[GalleryRow | JournalRow]) -> "_Sources":
+        in_journal = np.array([isinstance(source, JournalRow) for source in sources], bool)
+        return cls(np.array([source.row for source in sources], np.int64), in_journal)
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Sources"]) -> "_Sources":
+        return cls(np.concatenate([part.rows for part in parts]), np.concatenate([part.in_journal for part in parts]))
+
+
+def _source(result: KnownImage | EmbeddedImage, added: Iterator[int]) -> GalleryRow | JournalRow:
+    """added: rows of the journal for images that were embedded just now."""
+    return result.source if isinstance(result, KnownImage) else JournalRow(next(added))
+
+
+def _journalled(fresh: Sequence[EmbeddedImage], journal: Journal) -> range:
+    """Rows of the journal with the embeddings of `fresh`."""
     return journal.add([item.image for item in fresh], np.stack([item.row for item in fresh])) if fresh else range(0)
 
 
@@ -129,22 +154,23 @@ def _contents(images: pa.Table, domains: Sequence[str]) -> dict[str, str]:
     return dict(zip(ours["id"].to_pylist(), ours["sha256"].to_pylist(), strict=True))
 
 
-def _kept(before: Before, domains: Sequence[str]) -> tuple[list[pa.Table], list[np.ndarray]]:
+def _kept(before: OldGallery, domains: Sequence[str]) -> tuple[list[pa.Table], list[_Sources]]:
     """Rows of the old gallery, and where their embeddings are."""
     mask = pc.is_in(before.images["domain"], pa.array(domains, pa.string()))
-    return [before.images.filter(mask)], [np.flatnonzero(mask.to_numpy())]
+    rows = np.flatnonzero(mask.to_numpy())
+    return [before.images.filter(mask)], [_Sources(rows, np.zeros(len(rows), bool))]
 
 
-def _rows_from(before: Before, journal: Journal, source: np.ndarray) -> Rows:
-    """Embeddings by position, from the gallery as it was and from the journal."""
+def _rows_from(before: OldGallery, journal: Journal, source: _Sources) -> Rows:
+    """Embeddings by position, from the old gallery and from the journal."""
 
     def rows(positions: np.ndarray) -> np.ndarray:
-        where = source[positions]
-        embedded = journal.rows(~where[where < 0])
-        gathered = np.empty((len(where), embedded.shape[1]), np.float32)
-        gathered[where < 0] = embedded
-        if (where >= 0).any():
-            gathered[where >= 0] = before.rows(where[where >= 0])
+        wanted, in_journal = source.rows[positions], source.in_journal[positions]
+        embedded = journal.rows(wanted[in_journal])
+        gathered = np.empty((len(wanted), embedded.shape[1]), np.float32)
+        gathered[in_journal] = embedded
+        if not in_journal.all():
+            gathered[~in_journal] = before.rows(wanted[~in_journal])
         return gathered
 
     return rows

@@ -26,8 +26,8 @@ class StepPlan:
     step: int
     first: int
     image_ids: tuple[Ints, ...]
-    query_places: Ints
-    key_places: Ints
+    query_positions: Ints
+    key_positions: Ints
 
 
 def plan_epoch(

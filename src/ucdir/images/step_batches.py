@@ -38,9 +38,9 @@ class StepBatch:
 
     image_ids: tuple[Tensor, ...]
     query_views: Tensor
-    query_places: Tensor
+    query_positions: Tensor
     key_views: Tensor
-    key_places: Tensor
+    key_positions: Tensor
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def batches(
             while waiting or pending:
                 while waiting and len(pending) < AHEAD:
                     plan = waiting.popleft()
-                    lengths = len(plan.query_places), len(plan.key_places)
+                    lengths = len(plan.query_positions), len(plan.key_positions)
                     pending.append((plan, make(pool, _step_images(domains, plan, seed), draw, lengths, image_size)))
                 plan, finish = pending.popleft()
                 yield step_batch(plan, *finish())
@@ -97,13 +97,13 @@ def batches(
 def step_batch(plan: StepPlan, query_views: Tensor, key_views: Tensor) -> StepBatch:
     """The views of a plan, with their places in it."""
     ids = tuple(torch.from_numpy(np.ascontiguousarray(rows)) for rows in plan.image_ids)
-    return StepBatch(ids, query_views, torch.from_numpy(plan.query_places), key_views, torch.from_numpy(plan.key_places))
+    return StepBatch(ids, query_views, torch.from_numpy(plan.query_positions), key_views, torch.from_numpy(plan.key_positions))
 
 
 def _step_images(domains: Sequence[Domain], plan: StepPlan, seed: Sequence[int]) -> list[StepImage]:
     """The images of a step of which a view is wanted here."""
     query_rows, key_rows = (
-        {place: row for row, place in enumerate(places.tolist())} for places in (plan.query_places, plan.key_places)
+        {place: row for row, place in enumerate(places.tolist())} for places in (plan.query_positions, plan.key_positions)
     )
     size = len(plan.image_ids[0])
     images = []

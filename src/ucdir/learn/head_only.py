@@ -95,7 +95,7 @@ class Features:
                 rows[torch.from_numpy(here)] = table.views[view[places[here]], images[places[here]]].float()
             return rows
 
-        return step_batch(plan, taken(first, plan.query_places), taken(second, plan.key_places))
+        return step_batch(plan, taken(first, plan.query_positions), taken(second, plan.key_positions))
 
 
 def compute_features(pictures: Pictures, encoder: Encoder, progress: Progress) -> Features:

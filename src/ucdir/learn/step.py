@@ -41,8 +41,8 @@ def training_step(
             if number == 0:
                 momentum_encoder.update(encoder)
             keys = momentum_encoder.keys(part.key_views.to(device, non_blocking=True))
-        queries = processes.all_rows(queries, part.query_places.to(device))
-        keys = processes.all_rows(keys, part.key_places.to(device))
+        queries = processes.all_rows(queries, part.query_positions.to(device))
+        keys = processes.all_rows(keys, part.key_positions.to(device))
         terms = objective(_domain_steps(part, queries, keys, banks, clusterings, device), weights)
         # of a gradient each process has its own images' part, and the mean over processes is taken
         with without_sync(network, number < len(parts) - 1):

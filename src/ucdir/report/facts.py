@@ -24,7 +24,7 @@ class EncoderFact:
 
 
 @dataclass(frozen=True)
-class Again:
+class Reproduction:
     """How to run it again, and what it was.
 
     command      of ucdir; the other commands are worth running on this folder
@@ -157,7 +157,7 @@ class RunFacts:
     """
 
     name: str
-    again: Again
+    again: Reproduction
     domains: tuple[DomainFacts, ...]
     curves: Curves | None
     learned: str

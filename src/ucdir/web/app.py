@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from ucdir import __version__
 from ucdir.errors import UsageError
-from ucdir.gallery.ask import Way
+from ucdir.gallery.ask import SearchOptions
 from ucdir.gallery.interface import Engine, GalleryImage, Where, path_prefixes
 from ucdir.web.galleries import Served
 from ucdir.web.monitoring import Watch
@@ -301,7 +301,7 @@ def gallery_entry(served: Served, queries: Queries) -> GalleryEntry:
     )
 
 
-def way_of(form: SearchForm, usual: Way) -> Way:
+def way_of(form: SearchForm, usual: SearchOptions) -> SearchOptions:
     """How a gallery is searched: by default, except for the fields of the form. UsageError if the encoder has no confidence."""
     if form.min_confidence and usual.confidence is None:
         raise HTTPException(

@@ -10,9 +10,9 @@ from threading import Lock
 import numpy as np
 
 from ucdir.errors import UcdirError, UsageError
-from ucdir.gallery.ask import Way, ask
+from ucdir.gallery.ask import SearchOptions, ask
 from ucdir.gallery.folder import Gallery
-from ucdir.gallery.interface import EVERYWHERE, Engine, Found, Where
+from ucdir.gallery.interface import EVERYWHERE, Engine, GalleryHits, Where
 
 CHECK_SECONDS = 1.0
 IN_MEMORY = 256 * 2**20
@@ -57,7 +57,9 @@ class Served:
         self.engine()
         return self._domains
 
-    def search(self, engine: Engine, queries: np.ndarray, k: int, where: Where = EVERYWHERE, way: Way | None = None) -> Found:
+    def search(
+        self, engine: Engine, queries: np.ndarray, k: int, where: Where = EVERYWHERE, way: SearchOptions | None = None
+    ) -> GalleryHits:
         """`asking.ask`, on the successor of an engine that can no longer be read; Unavailable if there is none."""
         return ask(self._readable(engine), queries, k, where, way)
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ucdir.errors import UcdirError
-from ucdir.gallery.ask import Way
+from ucdir.gallery.ask import SearchOptions
 from ucdir.images.evaluation_view import Viewing
 from ucdir.images.opening import decode
 from ucdir.model.runtime import Encoded, QueryEncoder, domain_numbers
@@ -76,7 +76,7 @@ class Embedder:
 
     def __init__(self, encode: QueryEncoder, measure: Callable[[int], None] = lambda count: None) -> None:
         self.viewing, self.domains = Viewing(encode.image_size, encode.views), encode.domains
-        self.way = Way(hits_of(encode.rows), encode.confidence)
+        self.way = SearchOptions(hits_of(encode.rows), encode.confidence)
         self._encode = encode
         self._measure = measure
         self._waiting: SimpleQueue[Job | None] = SimpleQueue()
@@ -135,7 +135,7 @@ class Queries:
         """The domains that this encoder knows."""
         return self._embedders[fingerprint].domains
 
-    def way(self, fingerprint: str) -> Way:
+    def way(self, fingerprint: str) -> SearchOptions:
         """How a gallery of this encoder is searched by default."""
         return self._embedders[fingerprint].way
 

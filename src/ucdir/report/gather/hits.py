@@ -33,7 +33,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Taken:
+class ShownImages:
     """The images of one domain that are shown, in order, and their rows under each kind of encoder."""
 
     domain: Domain
@@ -46,21 +46,21 @@ class Taken:
 
 
 def run_scores(
-    taken: Sequence[Taken], class_names: tuple[str, ...], facts: Sequence[EncoderFact], progress: Progress
+    shown: Sequence[ShownImages], class_names: tuple[str, ...], facts: Sequence[EncoderFact], progress: Progress
 ) -> tuple[EvaluationReport | None, str]:
     """The table of `ucdir evaluate`, or None and the reason."""
-    if len(taken) < 2 or any(not len(part.domain) for part in taken):
+    if len(shown) < 2 or any(not len(part.domain) for part in shown):
         return None, "A domain has no image that is still there and readable, so there is nothing to score."
-    own = [set(part.labels[part.labels >= 0].tolist()) for part in taken]
+    own = [set(part.labels[part.labels >= 0].tolist()) for part in shown]
     if not all(own) or not all(one & other for one, other in permutations(own, 2)):
         return None, "The images have no classes that the domains share, so nothing tells right hits from wrong ones."
     kinds = {fact.kind for fact in facts}
     copies = {METHODS[fact.kind]: METHODS[fact.same_as] for fact in facts if fact.same_as in METHODS}
-    rows = training_free([part.embedded("frozen") for part in taken])
+    rows = training_free([part.embedded("frozen") for part in shown])
     wanted = {name: kind for kind, name in METHODS.items() if kind in kinds}
-    rows |= {name: tuple(part.embedded(kind) for part in taken) for name, kind in wanted.items() if name not in copies}
-    counts = [DomainCount(part.domain.name, len(part.domain), int((part.labels >= 0).sum()), ()) for part in taken]
-    with progress("scoring", len(rows) * len(taken) * (len(taken) - 1)) as advance:
+    rows |= {name: tuple(part.embedded(kind) for part in shown) for name, kind in wanted.items() if name not in copies}
+    counts = [DomainCount(part.domain.name, len(part.domain), int((part.labels >= 0).sum()), ()) for part in shown]
+    with progress("scoring", len(rows) * len(shown) * (len(shown) - 1)) as advance:
         report = evaluate_methods(rows, class_names, counts, KS, RESAMPLES, 0, advance)
     return _with_copies(report, copies, tuple(wanted)), ""
 
@@ -90,8 +90,8 @@ class _Way:
     value, before   (Q,) average precision under the trained and the frozen encoder; without classes None
     """
 
-    query: Taken
-    gallery: Taken
+    query: ShownImages
+    gallery: ShownImages
     class_names: tuple[str, ...]
     hits: Mapping[str, Neighbours]
     precision: Mapping[str, Values] | None
@@ -113,14 +113,16 @@ class _Way:
 
 
 def run_directions(
-    taken: Sequence[Taken], class_names: tuple[str, ...], scores: EvaluationReport | None
+    shown: Sequence[ShownImages], class_names: tuple[str, ...], scores: EvaluationReport | None
 ) -> tuple[DirectionFacts, ...]:
-    pairs = [(a, b) for a in range(len(taken)) for b in range(a + 1, len(taken))]
+    pairs = [(a, b) for a in range(len(shown)) for b in range(a + 1, len(shown))]
     ways = [way for pair in pairs for way in (pair, pair[::-1])]
-    return tuple(_direction(taken[a], taken[b], class_names, scores) for a, b in ways)
+    return tuple(_direction(shown[a], shown[b], class_names, scores) for a, b in ways)
 
 
-def _direction(query: Taken, gallery: Taken, class_names: tuple[str, ...], scores: EvaluationReport | None) -> DirectionFacts:
+def _direction(
+    query: ShownImages, gallery: ShownImages, class_names: tuple[str, ...], scores: EvaluationReport | None
+) -> DirectionFacts:
     hits = {name: _nearest(query.rows[kind], gallery.rows[kind]) for name, kind in SHOWN.items()}
     names = query.domain.name, gallery.domain.name
     precision = None if scores is None else {name: _precision(scores.scores(name, *names), len(query.labels)) for name in SHOWN}
@@ -131,7 +133,7 @@ def _direction(query: Taken, gallery: Taken, class_names: tuple[str, ...], score
     return DirectionFacts(*names, _grids(way), _changes(way), found)
 
 
-def _confusion(query: Taken, gallery: Taken, kind: str, near: Neighbours) -> Confusion:
+def _confusion(query: ShownImages, gallery: ShownImages, kind: str, near: Neighbours) -> Confusion:
     rows = query.rows[kind].numpy(), gallery.rows[kind].numpy()
     return confusion(*rows, query.labels, gallery.labels, near, CONFUSED_HITS)
 

@@ -17,9 +17,9 @@ from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Progress
 from ucdir.report.facts import DomainFacts, MapFacts, MapPoint, RunFacts
-from ucdir.report.gather.hits import SHOWN, Taken, run_directions, run_scores
+from ucdir.report.gather.hits import SHOWN, ShownImages, run_directions, run_scores
 from ucdir.report.gather.matches import find_matches
-from ucdir.report.gather.run_files import ALWAYS, KINDS, encoder_facts, how_again, read_curves
+from ucdir.report.gather.run_files import ALWAYS, KINDS, encoder_facts, how_to_reproduce, read_curves
 from ucdir.scoring.picks import sample_rows, shares
 from ucdir.scoring.projection import principal_plane
 from ucdir.settings import stored_settings
@@ -28,7 +28,7 @@ EXAMPLES, MOST_IMAGES, MOST_ON_MAP = 12, 20_000, 1_500
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReportOptions:
     """How images are embedded for a report, and the seed of every draw."""
 
     device: torch.device
@@ -39,7 +39,7 @@ class Asked:
     progress: Progress
 
 
-def gather_run(folder: Path, asked: Asked) -> RunFacts:
+def gather_run(folder: Path, options: ReportOptions) -> RunFacts:
     """Everything about the run in `folder`; UcdirError when it is not finished, or its encoders are damaged."""
     settings = stored_settings(folder)
     curves = None if settings.brings_together else read_curves(folder)
@@ -47,23 +47,23 @@ def gather_run(folder: Path, asked: Asked) -> RunFacts:
     facts = encoder_facts(folder, encoders, {} if curves is None else curves.chosen)
     distinct = {fact.kind: encoders[fact.kind] for fact in facts if fact.same_as is None}
     images = listed_images(folder)
-    present, notes = _present(images, asked.seed)
-    taken, domains = _embed_all(images, present, distinct, {fact.kind: fact.same_as or fact.kind for fact in facts}, asked)
-    class_names, _ = class_ids([part.domain for part in taken])
-    scores, unscored = run_scores(taken, class_names, facts, asked.progress)
-    usable = len(taken) > 1 and all(len(part.domain) for part in taken)
-    groups, pairs = find_matches([part.domain for part in taken], [part.rows["last"] for part in taken]) if usable else ((), ())
+    present, notes = _present(images, options.seed)
+    shown, domains = _embed_all(images, present, distinct, {fact.kind: fact.same_as or fact.kind for fact in facts}, options)
+    class_names, _ = class_ids([part.domain for part in shown])
+    scores, unscored = run_scores(shown, class_names, facts, options.progress)
+    usable = len(shown) > 1 and all(len(part.domain) for part in shown)
+    groups, pairs = find_matches([part.domain for part in shown], [part.rows["last"] for part in shown]) if usable else ((), ())
     return RunFacts(
         name=folder.absolute().name,
-        again=how_again(folder, settings, encoders["last"], facts),
+        again=how_to_reproduce(folder, settings, encoders["last"], facts),
         domains=domains,
         curves=curves,
         learned="trained (last epoch)" if curves is not None else _learned(encoders["last"].config.rows),
         scores=scores,
         unscored=unscored,
         class_names=class_names,
-        directions=run_directions(taken, class_names, scores) if usable else (),
-        map=_map(taken, asked.seed) if usable else None,
+        directions=run_directions(shown, class_names, scores) if usable else (),
+        map=_map(shown, options.seed) if usable else None,
         groups=groups,
         pairs=pairs,
         root=_root(images),
@@ -110,26 +110,34 @@ def _embed_all(
     present: Sequence[Domain],
     encoders: Mapping[str, Encoder],
     same: Mapping[str, str],
-    asked: Asked,
-) -> tuple[tuple[Taken, ...], tuple[DomainFacts, ...]]:
+    options: ReportOptions,
+) -> tuple[tuple[ShownImages, ...], tuple[DomainFacts, ...]]:
     """Each image once with each distinct encoder; images that cannot be read now are left out everywhere."""
-    with asked.progress("embedding", len(encoders) * sum(map(len, present))) as advance:
+    with options.progress("embedding", len(encoders) * sum(map(len, present))) as advance:
         found = [
             embed_with(
-                encoders, domain.paths, asked.device, asked.precision, 64, asked.workers, advance, asked.cache, domain.name
+                encoders,
+                domain.paths,
+                options.device,
+                options.precision,
+                64,
+                options.workers,
+                advance,
+                options.cache,
+                domain.name,
             )
             for domain in present
         ]
     _, labels = class_ids(present)
     first = [next(iter(part.values())) for part in found]
-    taken, facts = [], []
+    shown, facts = [], []
     for number, domain in enumerate(present):
         ids = first[number].image_ids
         rows = {kind: found[number][source].rows for kind, source in same.items()}
-        taken.append(Taken(domain.subset(ids.tolist()), labels[number][ids.numpy()], rows))
+        shown.append(ShownImages(domain.subset(ids.tolist()), labels[number][ids.numpy()], rows))
         errors = tuple((error.path, error.reason) for error in first[number].unreadable)
-        facts.append(_domain_facts(images, taken[-1].domain, errors, asked.seed))
-    return tuple(taken), tuple(facts)
+        facts.append(_domain_facts(images, shown[-1].domain, errors, options.seed))
+    return tuple(shown), tuple(facts)
 
 
 def _domain_facts(images: Sequence[ListedImage], shown: Domain, errors: tuple[tuple[str, str], ...], seed: int) -> DomainFacts:
@@ -163,24 +171,26 @@ def _root(images: Sequence[ListedImage]) -> Path:
 # The map
 
 
-def _map(taken: Sequence[Taken], seed: int) -> MapFacts:
-    parts = shares([len(part.domain) for part in taken], MOST_ON_MAP)
-    rows = [sample_rows(len(part.domain), most, seed) for part, most in zip(taken, parts, strict=True)]
+def _map(shown: Sequence[ShownImages], seed: int) -> MapFacts:
+    parts = shares([len(part.domain) for part in shown], MOST_ON_MAP)
+    rows = [sample_rows(len(part.domain), most, seed) for part, most in zip(shown, parts, strict=True)]
     points = tuple(
         MapPoint(number, int(part.labels[row]), part.domain.paths[row])
-        for number, (part, chosen) in enumerate(zip(taken, rows, strict=True))
+        for number, (part, chosen) in enumerate(zip(shown, rows, strict=True))
         for row in chosen
     )
     planes = {
         name: principal_plane(
-            np.concatenate([part.rows[kind].numpy()[chosen] for part, chosen in zip(taken, rows, strict=True)])
+            np.concatenate([part.rows[kind].numpy()[chosen] for part, chosen in zip(shown, rows, strict=True)])
         )
         for name, kind in SHOWN.items()
     }
     return MapFacts(points, planes)
 
 
-def make_asked(device: str, precision: str, workers: int, seed: int, cache: PixelCache | None, progress: Progress) -> Asked:
+def report_options(
+    device: str, precision: str, workers: int, seed: int, cache: PixelCache | None, progress: Progress
+) -> ReportOptions:
     """Resolve `auto`."""
     place = choose_device(device)
-    return Asked(place, choose_precision(precision, place), workers, seed, cache, progress)
+    return ReportOptions(place, choose_precision(precision, place), workers, seed, cache, progress)

@@ -15,7 +15,7 @@ from ucdir.errors import UcdirError
 from ucdir.learn.checkpoint import load_checkpoint
 from ucdir.model.encoder import Encoder
 from ucdir.model.pretrained import WITHOUT_FILE
-from ucdir.report.facts import Again, Curves, EncoderFact, Series
+from ucdir.report.facts import Curves, EncoderFact, Reproduction, Series
 from ucdir.run_folder import ALIGNED, CHECKPOINT, CHOSEN, ENCODER, FROZEN, LOG, SETTINGS, read_epochs
 from ucdir.settings import Settings
 
@@ -69,7 +69,7 @@ def encoder_facts(folder: Path, encoders: Mapping[str, Encoder], chosen: Mapping
     return tuple(facts)
 
 
-def how_again(folder: Path, settings: Settings, encoder: Encoder, encoders: tuple[EncoderFact, ...]) -> Again:
+def how_to_reproduce(folder: Path, settings: Settings, encoder: Encoder, encoders: tuple[EncoderFact, ...]) -> Reproduction:
     """The command that gives the run again, and what it was."""
     config, out = folder / SETTINGS, folder.with_name(f"{folder.absolute().name}-again")
     command = shlex.join(["ucdir", "train", *settings.data.domains, "--config", str(config), "--out", str(out)])
@@ -77,7 +77,7 @@ def how_again(folder: Path, settings: Settings, encoder: Encoder, encoders: tupl
     weights = settings.encoder.weights
     named = weights not in WITHOUT_FILE
     notes = [f"The weights are named by a relative path ('{weights}'): run it in the folder where it ran before."]
-    return Again(
+    return Reproduction(
         command=command,
         others=others,
         notes=tuple(notes) if named and not Path(weights).is_absolute() else (),

@@ -1,6 +1,6 @@
 """What was run, and how to run it again."""
 
-from ucdir.report.facts import Again, EncoderFact
+from ucdir.report.facts import EncoderFact, Reproduction
 from ucdir.report.page.frame import Section, command, folded, listed, table
 from ucdir.report.plots.svg import plain
 
@@ -13,7 +13,7 @@ MEANING = {
 }
 
 
-def again_section(again: Again, notes: tuple[str, ...]) -> Section:
+def reproduction_section(again: Reproduction, notes: tuple[str, ...]) -> Section:
     """Commands, start weights, encoders, versions, settings."""
     rows = [_encoder(fact) for fact in again.encoders]
     versions = " · ".join(f"{plain(name)} {plain(number)}" for name, number in again.versions)

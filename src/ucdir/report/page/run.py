@@ -11,7 +11,7 @@ from ucdir.report.page.grids import changes_section, grids_section
 from ucdir.report.page.map import map_drawings, map_section
 from ucdir.report.page.matches import matches_section
 from ucdir.report.page.pictures import Pictures
-from ucdir.report.page.reproduce import again_section
+from ucdir.report.page.reproduce import reproduction_section
 from ucdir.report.page.scores import mean_figure, scores_section, without_training
 from ucdir.report.plots.axes import percent, short
 from ucdir.report.plots.marks import Drawing
@@ -35,7 +35,7 @@ def run_drawings(facts: RunFacts) -> Iterator[Drawing]:
 
 def _sections(facts: RunFacts, pictures: Pictures) -> Iterator[Section]:
     labelled = facts.scores is not None
-    yield again_section(facts.again, facts.notes)
+    yield reproduction_section(facts.again, facts.notes)
     yield data_section(facts.domains, pictures)
     if facts.curves is not None:
         yield curves_section(facts.curves)
