@@ -274,7 +274,7 @@ def test_toml_is_read_by_people() -> None:
         ({"optimiser.epoch": 3}, r"unknown setting 'optimiser.epoch' in the command line\. Did you mean epochs"),
         ({"optimizer.epochs": 3}, r"unknown section 'optimizer' in the command line\. Did you mean optimiser"),
         ({"data.batch_size": 3}, r"unknown setting 'data.batch_size'.*Did you mean optimiser.batch_size or tune.batch_size\?"),
-        ({"method.name": "protot"}, r"method.name=protot is refused.*Did you mean protoot\?"),
+        ({"method.name": "protot"}, r"method.name=protot is not valid.*Did you mean protoot\?"),
         ({"method.qqqq": 3}, r"unknown setting 'method.qqqq'.*Choose from: name, num_clusters, "),
         ({"epochs": 3}, r"setting 'epochs' names no section\..*optimiser.epochs"),
         ({"optimiser.epochs.more": 3}, r"unknown setting 'optimiser.epochs.more'"),
@@ -313,7 +313,7 @@ def test_unknown_settings_suggest_near_ones(given: dict[str, Any], message: str)
     ],
 )
 def test_wrong_values_name_the_setting_and_the_rule(key: str, value: Any, reason: str) -> None:
-    with pytest.raises(UsageError, match=rf"setting {key}.* is refused: .*{reason}"):
+    with pytest.raises(UsageError, match=rf"setting {key}.* is not valid: .*{reason}"):
         load_settings(assignments={key: value})
 
 

@@ -399,7 +399,7 @@ def _nested(assignments: Mapping[str, Any]) -> dict[str, Any]:
         section, dot, key = dotted.partition(".")
         if not dot:
             known = [f"{name}.{field}" for name, fields in _known_keys().items() for field in fields]
-            raise UsageError(f"setting '{dotted}' names no section. {did_you_mean(dotted, known)}")
+            raise UsageError(f"setting '{dotted}' has no section. {did_you_mean(dotted, known)}")
         nested.setdefault(section, {})[key] = value
     return nested
 
@@ -446,7 +446,7 @@ def _first_problem(error: ValidationError) -> str:
     reason = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(found, BaseModel | Mapping) else f"={found}"
     near = _near_literal(str(found), problem["ctx"]["expected"]) if problem["type"] == "literal_error" else ""
-    return f"setting {place}{shown} is refused: {reason[0].lower()}{reason[1:]}.{near} Change it with --set {place}=VALUE."
+    return f"setting {place}{shown} is not valid: {reason[0].lower()}{reason[1:]}.{near} Change it with --set {place}=VALUE."
 
 
 def _near_literal(found: str, expected: str) -> str:

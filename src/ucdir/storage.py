@@ -24,7 +24,7 @@ def clear_write_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UcdirError(f"the disk is full: could not write '{path}'. Free some space and run again.") from error
         reason = error.strerror or str(error)
-        raise UcdirError(f"could not write '{path}': {reason}. Choose a place you may write to.") from error
+        raise UcdirError(f"could not write '{path}': {reason}. Choose a folder you can write to.") from error
 
 
 @contextmanager

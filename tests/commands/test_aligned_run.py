@@ -125,7 +125,7 @@ def test_a_run_that_is_to_be_replaced_stays_until_the_features_of_the_new_one_ar
     settings = load_settings(assignments={**SETTINGS, "data.max_unreadable": 0.1, "align.groupings": 1})
     with monkeypatch.context() as patch:
         patch.setattr("ucdir.learn.aligned_run.look", stop)
-        with pytest.raises(InterruptedRun, match="Go on with: the same command"):
+        with pytest.raises(InterruptedRun, match="Continue with: the same command"):
             train(sources, run, settings, overwrite=True, report=False)
     assert is_equal(memories(world / "run"), memories(run))
     train(sources, run, settings, overwrite=True, report=False)
@@ -150,12 +150,12 @@ def test_index_takes_the_rows_of_the_run_and_search_says_what_it_took_the_query_
         assert one["similarity"] == pytest.approx(other["similarity"], abs=1e-4)
     free = json.loads(ucdir("search", tmp_path / "g", query, "--json").stdout)["queries"][0]
     assert free["domain"] in ("photo", "drawing")
-    assert "knows no domain 'print'" in ucdir("search", tmp_path / "g", query, "--as", "print", fails=True).stderr
+    assert "not on domain 'print'" in ucdir("search", tmp_path / "g", query, "--as", "print", fails=True).stderr
 
 
 def test_a_folder_with_another_name_needs_to_be_told(world: Path, tmp_path: Path) -> None:
     refused = ucdir("index", world / "run", world / "new", "--out", tmp_path / "g", fails=True)
-    assert "knows no domain 'new'" in refused.stderr
+    assert "not on domain 'new'" in refused.stderr
     assert not (tmp_path / "g").exists()
     ucdir("index", world / "run", world / "new", "--as", "drawing", "--views", "1", "--no-export", "--out", tmp_path / "g")
     ucdir("embed", world / "run", world / "new", "--as", "drawing", "--out", tmp_path / "rows")

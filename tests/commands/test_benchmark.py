@@ -189,7 +189,7 @@ def test_what_is_finished_is_not_run_again(
     monkeypatch.setattr("ucdir.benchmarking.cells.carry_out", None)
     again = benchmark(folders, out, ["frozen", "smoothed", "instance"], seeds=2, ks=(1, 3), settings=small(), log=said.append)
     assert again.rows == facts.rows
-    assert said == ["3 of 3 cells were finished before"]
+    assert said == ["3 of 3 cells are already finished"]
     fewer = benchmark(folders, out, ["frozen", "instance"], seeds=1, ks=(1, 3), settings=small())
     assert fewer.rows == tuple(row for row in facts.rows if row.seed == 0 and row.method != "smoothed")
 
@@ -214,7 +214,7 @@ def test_a_benchmark_that_broke_off_goes_on(
     assert broken_off.notes[0].startswith("UNFINISHED: 2 of 3 cells.")
     said: list[str] = []
     facts = benchmark(folders, tmp_path / "out", *wanted, log=said.append)
-    assert said[0] == "2 of 3 cells were finished before"
+    assert said[0] == "2 of 3 cells are already finished"
     assert facts.rows == first[1].rows
     assert facts.notes == first[1].notes
 
@@ -314,7 +314,7 @@ def test_domains_of_partial_protocols_do_not_hold_the_same_classes(folders: tupl
         assert own[1] - own[0]
     again: list[str] = []
     benchmark(folders, out, ["frozen", "align"], seeds=2, protocols=["half-a"], ks=(5,), settings=small(), log=again.append)
-    assert "4 of 4 cells were finished before" in again
+    assert "4 of 4 cells are already finished" in again
 
 
 def test_what_is_held_out_does_not_depend_on_where_the_data_lies(folders: tuple[str, str], tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
     (tmp_path / "out" / "cells" / "photo" / "drawing" / "paper" / "instance-seed0").mkdir(parents=True)
     (tmp_path / "out" / "cells" / "photo" / "drawing" / "paper" / "instance-seed0" / "mine.txt").write_text("not a run")
     said: list[str] = []
-    error = r"cell photo - drawing, paper, instance, seed 0: '.*' exists already.* 2 of 3 cells are finished"
+    error = r"cell photo - drawing, paper, instance, seed 0: '.*' already exists.* 2 of 3 cells are finished"
     with pytest.raises(UsageError, match=error):
         benchmark(
             folders, tmp_path / "out", ["frozen", "instance"], seeds=2, settings=small(), devices=devices, log=said.append

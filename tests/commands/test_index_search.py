@@ -152,7 +152,7 @@ def test_nothing_is_written_when_indexing_fails(collection, encoder):
     before = sorted(collection.iterdir())
     with pytest.raises(UcdirError, match=r"none of the 1 images can be read .*, so nothing was written"):
         index(encoder, [str(collection / "bad")], collection / "g", device="cpu")
-    with pytest.raises(UcdirError, match="exists and is no gallery"):
+    with pytest.raises(UcdirError, match="exists and is not a gallery"):
         index(encoder, [str(collection / "right")], collection / "left", device="cpu", overwrite=True)
     with pytest.raises(UcdirError, match="encoder not found"):
         index(collection / "no", [str(collection / "right")], collection / "g", device="cpu")
@@ -237,7 +237,7 @@ def test_the_command_line_refuses_in_one_sentence(collection, gallery, encoder, 
 
 @pytest.mark.parametrize(
     ("asked", "reason"),
-    [({"as_domain": "left"}, "--as left: .*knows no domains"), ({"views": 1}, "--views 1: .*sees an image in one view")],
+    [({"as_domain": "left"}, "--as left: .*does not distinguish domains"), ({"views": 1}, "--views 1: .*embeds an image from one view")],
 )
 def test_what_only_encoders_that_know_domains_read_is_refused_with_others(encoder, collection, tmp_path, asked, reason):
     with pytest.raises(UsageError, match=reason):

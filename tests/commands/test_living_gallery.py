@@ -188,7 +188,7 @@ def test_another_encoder_is_refused_but_for_overwrite(photos, encoder, tmp_path)
 
 
 def test_without_folders_there_must_be_a_gallery(encoder, tmp_path):
-    with pytest.raises(UsageError, match="no folders given, and there is no gallery yet"):
+    with pytest.raises(UsageError, match="no folders given, and no gallery exists yet"):
         index(encoder, (), tmp_path / "g", device="cpu")
 
 

@@ -136,7 +136,7 @@ def test_a_run_goes_on_with_another_number_of_processes(sources: list[str], alon
 def test_an_error_is_told_once(sources: list[str], together: tuple[Path, str]) -> None:
     ended = ucdir(2, "train", *sources, *START, "--out", str(together[0]))
     assert ended.returncode != 0
-    assert ended.stderr.count("exists already") == 1
+    assert ended.stderr.count("already exists") == 1
 
 
 def test_steps_that_cannot_be_shared_are_refused(sources: list[str], tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_of_very_many_images_a_part_is_taken_and_said(run: Path, tmp_path: Path,
 
     monkeypatch.setattr(gathering, "MOST_IMAGES", 20)
     page = text_of(write_report(run, tmp_path / "page.html", device="cpu", precision="float32").page)
-    assert re.search(r"are of 20 of \d+ images, drawn from seed 0", page)
+    assert re.search(r"cover 20 of \d+ images, drawn with seed 0", page)
 
 
 # What it meets

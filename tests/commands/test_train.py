@@ -709,7 +709,7 @@ def copy_of(run: Path, folder: Path) -> Path:
 
 def test_an_existing_run_is_refused(world: Path, whole: TrainResult, tmp_path: Path) -> None:
     run = copy_of(whole.folder, tmp_path / "run")
-    with pytest.raises(UsageError, match=r"exists already\. Go on with --resume, replace it with --overwrite"):
+    with pytest.raises(UsageError, match=r"already exists\. Continue it \(--resume\), replace it \(--overwrite\)"):
         train(sources(world), run, small())
     same_run(run, whole.folder)
 
@@ -860,7 +860,7 @@ def test_views_may_be_rendered_on_the_device(world: Path, tmp_path: Path) -> Non
 
 def test_resume_with_other_settings_is_refused(whole: TrainResult, tmp_path: Path) -> None:
     run = copy_of(whole.folder, tmp_path / "run")
-    with pytest.raises(UsageError, match=r"--resume with another optimiser.epochs \(9\) than the run began with \(3\)"):
+    with pytest.raises(UsageError, match=r"--resume with another optimiser.epochs \(9\) than the run started with \(3\)"):
         train(out=run, settings=small(optimiser__epochs=9), resume=True)
 
 
@@ -870,7 +870,7 @@ def test_resume_with_the_same_settings_and_domains_is_fine(world: Path, whole: T
 
 
 def test_resume_with_other_domains_is_refused(world: Path, whole: TrainResult) -> None:
-    with pytest.raises(UsageError, match=r"--resume with other domains than the run began with \(photo="):
+    with pytest.raises(UsageError, match=r"--resume with other domains than those the run started with \(photo="):
         train(sources(world)[::-1], whole.folder, resume=True)
 
 
@@ -881,7 +881,7 @@ def test_resume_without_a_run(tmp_path: Path) -> None:
 
 
 def test_resume_and_overwrite(whole: TrainResult) -> None:
-    with pytest.raises(UsageError, match="--resume and --overwrite contradict each other"):
+    with pytest.raises(UsageError, match="--resume and --overwrite exclude each other"):
         train(out=whole.folder, resume=True, overwrite=True)
 
 

@@ -92,7 +92,7 @@ def test_a_web_page_saved_as_an_archive(tmp_path: Path) -> None:
 def test_an_archive_that_may_not_be_read(tmp_path: Path) -> None:
     archive = packed(tmp_path / "set.zip")
     archive.chmod(0)
-    with pytest.raises(UcdirError, match=r"cannot be read: Permission denied\. Allow reading it\.$"):
+    with pytest.raises(UcdirError, match=r"cannot be read: Permission denied\. Make it readable\.$"):
         list_members(Archive(archive))
 
 

@@ -162,7 +162,7 @@ def test_a_part_that_is_longer_than_the_file(url: str, tmp_path: Path) -> None:
 
 
 def test_another_length_is_refused_before_it_is_fetched(url: str, tmp_path: Path) -> None:
-    with pytest.raises(UcdirError, match=r"has 256,000 bytes, expected 256,001: it is another file now"):
+    with pytest.raises(UcdirError, match=r"has 256,000 bytes, expected 256,001: it is a different file now"):
         download(url, tmp_path / "set.zip", len(CONTENT) + 1)
     assert names(tmp_path) == []
 
@@ -221,7 +221,7 @@ def test_a_file_there_of_another_length_is_refused(url: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal(url: str, behaviour: Behaviour, tmp_path: Path, status: int) -> None:
     behaviour.statuses = [status]
-    with pytest.raises(UcdirError, match=rf"cannot be fetched: the server answered {status} .* by hand into '.*set\.zip'"):
+    with pytest.raises(UcdirError, match=rf"cannot be downloaded: the server answered {status} .* by hand into '.*set\.zip'"):
         download(url, tmp_path / "set.zip", pause=0)
     assert len(behaviour.asked) == 1
 
@@ -235,7 +235,7 @@ def test_without_a_network(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/set.zip"
-        with pytest.raises(UcdirError, match=r"could not fetch http.*: Connection refused\. Check the network"):
+        with pytest.raises(UcdirError, match=r"could not download http.*: Connection refused\. Check the network"):
             download(address, tmp_path / "set.zip", pause=0)
     assert names(tmp_path) == []
 
@@ -244,14 +244,14 @@ def test_a_server_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/set.zip"
-        with pytest.raises(UcdirError, match=r"could not fetch .*timed out"):
+        with pytest.raises(UcdirError, match=r"could not download .*timed out"):
             download(address, tmp_path / "set.zip", pause=0)
 
 
 def test_two_at_once(url: str, behaviour: Behaviour, tmp_path: Path) -> None:
     with (
         locked(tmp_path / "set.zip", "being fetched"),
-        pytest.raises(UcdirError, match="is being fetched by another ucdir data prepare"),
+        pytest.raises(UcdirError, match="is being downloaded by another ucdir data prepare"),
     ):
         download(url, tmp_path / "set.zip")
     assert behaviour.asked == []

@@ -571,5 +571,5 @@ def test_one_folder_holds_one_data_set(trees: dict[str, Path], tmp_path: Path) -
 
 def test_a_file_name_that_is_no_text(pacs_tree: Path, tmp_path: Path) -> None:
     (pacs_tree / "kfold" / "photo" / "dog" / "\udcff.png").write_bytes(picture("x"))
-    with pytest.raises(UcdirError, match=r"holds a file name that is no UTF-8"):
+    with pytest.raises(UcdirError, match=r"contains a file name that is not UTF-8"):
         prepared(smaller(PACS), pacs_tree, tmp_path / "out", allow_differences=True)

@@ -117,5 +117,5 @@ def test_new_images_can_be_seen_in_fewer_views(members: Members, pictures: list[
 
 
 def test_a_domain_without_a_name_ends_in_a_sentence(members: Members) -> None:
-    with pytest.raises(UsageError, match=r"learned from 'photo', 'sketch' and knows no domain 'painting'.*--as NAME"):
+    with pytest.raises(UsageError, match=r"trained on 'photo', 'sketch', not on domain 'painting'.*--as NAME"):
         Members.of(members.encoder, "painting")

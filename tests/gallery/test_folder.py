@@ -195,7 +195,7 @@ def test_anything_else_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.txt").write_text("mine")
     for step in (GalleryFolder(tmp_path / "photos", overwrite=True).check, lambda: write(tmp_path / "photos", overwrite=True)):
-        with pytest.raises(UcdirError, match="exists and is no gallery"):
+        with pytest.raises(UcdirError, match="exists and is not a gallery"):
             step()
     assert (tmp_path / "photos" / "a.txt").read_text() == "mine"
     (tmp_path / "empty").mkdir()

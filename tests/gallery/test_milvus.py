@@ -587,7 +587,7 @@ def test_names_no_collection_can_have(tmp_path, name, better):
         MilvusWriter(str(tmp_path / "shop.db"), name).check,
         lambda: MilvusGallery.load(f"{tmp_path}/shop.db", name),
     ):
-        with pytest.raises(UsageError, match=rf"cannot name a Milvus collection.*Give {better}, say\.$"):
+        with pytest.raises(UsageError, match=rf"cannot name a Milvus collection.*for example {better}\.$"):
             refuse()
     assert not list(tmp_path.iterdir())
 
@@ -599,7 +599,7 @@ def test_the_collection_of_the_galleries_is_not_theirs(tmp_path):
 
 @pytest.mark.parametrize("uri", ["shop", "ftp://host/x.db", "http://", ":19530", "shop.sqlite"])
 def test_what_is_no_address(uri):
-    with pytest.raises(UsageError, match=r"is no Milvus database\. Give milvus:FILE\.db"):
+    with pytest.raises(UsageError, match=r"is not a Milvus database\. Give milvus:FILE\.db"):
         MilvusGallery.load(uri, "gallery")
 
 
@@ -613,7 +613,7 @@ def test_other_files_and_folders_are_left_alone(tmp_path):
     (tmp_path / "old.db").write_bytes(b"SQLite format 3\0")
     (tmp_path / "photos.db").mkdir()
     (tmp_path / "photos.db" / "a.txt").write_text("mine")
-    for name, reason in (("old.db", "is a file, but Milvus Lite 3"), ("photos.db", "is no Milvus Lite database")):
+    for name, reason in (("old.db", "is a file, but Milvus Lite 3"), ("photos.db", "is not a Milvus Lite database")):
         with pytest.raises(UcdirError, match=reason):
             MilvusWriter(str(tmp_path / name), "gallery", overwrite=True).check()
         with pytest.raises(UcdirError, match=reason):

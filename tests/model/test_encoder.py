@@ -181,12 +181,12 @@ def test_the_fingerprint_does_not_depend_on_where_training_started() -> None:
 @pytest.mark.parametrize("absent", ["config.json", "model.safetensors"])
 def test_a_missing_file(saved: Path, absent: str) -> None:
     (saved / absent).unlink()
-    with pytest.raises(UcdirError, match=r"is no encoder folder: model.safetensors and config.json are expected"):
+    with pytest.raises(UcdirError, match=r"is not an encoder folder: expected model.safetensors and config.json"):
         Encoder.load(saved)
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UcdirError, match="nowhere' is no encoder folder"):
+    with pytest.raises(UcdirError, match="nowhere' is not an encoder folder"):
         Encoder.load(tmp_path / "nowhere")
 
 
@@ -229,7 +229,7 @@ def test_weights_of_another_network(saved: Path, change: Callable[[dict[str, tor
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"text"', "{}", '{"format_version": 1}', "\udce4"])
 def test_a_config_that_is_none(saved: Path, text: str) -> None:
     (saved / "config.json").write_text(text, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(UcdirError, match=r"config\.json is not as written"):
+    with pytest.raises(UcdirError, match=r"config\.json is invalid"):
         Encoder.load(saved)
 
 

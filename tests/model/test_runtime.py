@@ -65,7 +65,7 @@ def test_an_export_of_other_weights_is_not_used(tmp_path):
     other = made(tmp_path / "e", seed=1)
     assert not is_exported(tmp_path / "e")
     assert load_query_encoder(tmp_path / "e").fingerprint == other.fingerprint()
-    with pytest.raises(UcdirError, match=r"holds no export of its weights. Make one with: ucdir export"):
+    with pytest.raises(UcdirError, match=r"contains no export of its weights. Make one with: ucdir export"):
         load_query_encoder(tmp_path / "e", runtime="onnx")
 
 

@@ -46,7 +46,7 @@ def test_nothing_to_lose_and_nothing_to_choose() -> None:
     [
         (
             ((0.9, 0.3490), (0.1, 0.3488)),
-            "last 34.9, chosen 34.9, oracle 34.9; all are equal, so there was nothing to lose or gain.",
+            "last 34.9, chosen 34.9, oracle 34.9; all are equal, so the choice made no difference.",
         ),
         (((0.9, 0.3400), (0.1, 0.3488)), "the last epoch is the best, so there was nothing to gain, and it loses 0.9."),
         (((0.9, 0.3500), (0.1, 0.3400)), "it loses 0 % of what lies between last and oracle."),

@@ -231,15 +231,15 @@ def test_k_out_of_range(client, k):
 @pytest.mark.parametrize(
     ("fields", "status", "sentence"),
     [
-        ({"gallery": "gone"}, 404, "there is no gallery 'gone'. Served are 'everything', 'photos'."),
-        ({"gallery": "../photos"}, 404, "there is no gallery"),
-        ({"domain": "clay"}, 404, "there is no domain 'clay' in this gallery: it holds 'photo', 'drawing'."),
-        ({"domain": "photo\0"}, 404, "there is no domain"),
+        ({"gallery": "gone"}, 404, "no gallery is called 'gone'. Choose one of: 'everything', 'photos'."),
+        ({"gallery": "../photos"}, 404, "no gallery is called"),
+        ({"domain": "clay"}, 404, "this gallery has no domain 'clay', only 'photo', 'drawing'."),
+        ({"domain": "photo\0"}, 404, "this gallery has no domain"),
         ({"under": "nowhere"}, 404, "has no image below 'nowhere'"),
         ({"under": "猫 🐈"}, 404, "has no image below"),
-        ({"under": "../.."}, 422, "is no folder below that of a domain"),
-        ({"under": "/etc"}, 422, "is no folder below that of a domain"),
-        ({"under": "a\0b"}, 422, "is no folder below that of a domain"),
+        ({"under": "../.."}, 422, "is not a folder within a domain"),
+        ({"under": "/etc"}, 422, "is not a folder within a domain"),
+        ({"under": "a\0b"}, 422, "is not a folder within a domain"),
         ({"image_id": "0" * 24}, 422, "both of image and image_id given"),
         ({"galery": "photos"}, 422, "field 'galery' is unknown"),
         ({"under": "x" * 5000}, 400, "the form cannot be read: part exceeded maximum size"),
@@ -417,7 +417,7 @@ def test_images_that_are_not_there(client, path):
 
 def test_images_of_a_gallery_that_is_not_there(client):
     known = some_id(client)
-    assert "there is no gallery" in detail(client.get(f"/images/{known}?gallery=../x"), 404)
+    assert "no gallery is called" in detail(client.get(f"/images/{known}?gallery=../x"), 404)
     other = find(client, "0001.png", "boat")["id"]
     assert "gallery 'photos' has no image" in detail(client.get(f"/images/{other}?gallery=photos"), 404)
 
@@ -511,7 +511,7 @@ def test_a_gallery_that_was_spoiled_is_served_as_it_was(own, own_gallery, how, c
     assert health["status"] == "degraded"
     assert [problem["gallery"] for problem in health["problems"]] == ["own"]
     assert str(own_gallery) not in json.dumps(health)
-    assert len([record for record in caplog.records if "served as it was before" in record.message]) == 1
+    assert len([record for record in caplog.records if "its last good version is served" in record.message]) == 1
     shutil.rmtree(own_gallery, ignore_errors=True)
     own_gallery.with_name("before").rename(own_gallery)
     assert search(own, picture())["searched"] == 40
@@ -668,11 +668,11 @@ def test_an_upload_is_searched_as_the_domain_that_it_looks_like_or_is_said_to_be
     assert told["photo"]["hits"] != told["drawing"]["hits"]
     free = search(knowing, content)
     assert free["hits"] == told[free["query"]["domain"]]["hits"]
-    assert "knows no domain 'print'" in search(knowing, content, status=404, **{"as": "print"})["detail"]
+    assert "not on domain 'print'" in search(knowing, content, status=404, **{"as": "print"})["detail"]
 
 
 def test_a_domain_is_refused_where_the_encoder_knows_none(client):
-    assert "knows no domains" in search(client, picture(), status=404, **{"as": "photo"})["detail"]
+    assert "does not distinguish domains" in search(client, picture(), status=404, **{"as": "photo"})["detail"]
 
 
 def test_a_query_moves_toward_its_hits_unless_this_very_object_is_looked_for(knowing, drawn):

@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is anything to learn."""
+        """Whether the method is trained."""
         return self.method in TRAINED
 
     def __str__(self) -> str:
@@ -69,10 +69,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Task:
-    """All that a cell needs to be run anywhere.
+    """Everything needed to run a cell in any process.
 
     sources   the two domains, as NAME=PATH
-    methods   the rows that are wanted of it
+    methods   the rows to take from it
     """
 
     cell: Cell
@@ -88,24 +88,24 @@ Rows = list[BenchmarkRow]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of `planned` cells: the rows of those that were finished, and why others failed."""
+    """The outcome of `planned` cells: the rows of finished ones, and why others failed."""
 
     planned: int
     found: dict[Cell, Rows]
     failures: dict[Cell, UcdirError]
 
     def refuse_nothing(self) -> None:
-        """Raise what `refuse_failures` does where there is not a single row."""
+        """As `refuse_failures`, but only if there is not a single row."""
         if not self.found:
             self.refuse_failures()
 
     def refuse_failures(self) -> None:
-        """UcdirError that tells the first failure, when there is one."""
+        """Raise a UcdirError with the first failure, if there is one."""
         if not self.failures:
             return
         first = next(iter(self.failures.values()))
         more = f" {len(self.failures) - 1} others failed too." if len(self.failures) > 1 else ""
-        done = f"{len(self.found)} of {self.planned} cells are finished; the same command tries again."
+        done = f"{len(self.found)} of {self.planned} cells are finished; run the same command again to retry the others."
         raise type(first)(f"{first}{more} {done}") from first.__cause__
 
 
@@ -124,7 +124,7 @@ def run_cells(
     waiting = [task for task in tasks if task.cell not in found]
     failures: dict[Cell, UcdirError] = {}
     if found:
-        log(f"{len(found)} of {len(tasks)} cells were finished before")
+        log(f"{len(found)} of {len(tasks)} cells are already finished")
     trained: list[float] = []  # seconds of each cell with a training; the others say nothing about what is left
 
     def done(task: Task, rows: Rows, seconds: float) -> None:
@@ -201,7 +201,7 @@ def _run_side_by_side(tasks: Sequence[Task], devices: Sequence[str], done: Done,
                 except InterruptedRun:
                     raise
                 except BrokenProcessPool as error:
-                    reason = "a worker was killed, perhaps for memory. Run the same command again to continue."
+                    reason = "a worker was killed, perhaps because memory ran out. Run the same command again to continue."
                     raise _told(task, UcdirError(reason)) from error
                 except Exception as error:  # as above
                     failed(task, error)

@@ -51,7 +51,7 @@ def refuse_other_settings(task: Task) -> None:
         key = differing[0]
         raise UsageError(
             f"'{task.folder}' was started with another {key} ({value_of(stored, key)}) than requested now "
-            f"({value_of(task.settings, key)}). Give another --out, or leave the setting as it was."
+            f"({value_of(task.settings, key)}). Give another --out, or use the same setting as before."
         )
 
 
@@ -63,7 +63,7 @@ def refuse_other_images(task: Task, domains: Sequence[Domain], out: Path) -> Non
     for name, now in found.items():
         if known.get(name) != now:
             raise UsageError(
-                f"domain '{name}' has other images or classes ({now['images']:,}) than the cells in '{out}' were begun with "
+                f"domain '{name}' has other images or classes ({now['images']:,}) than the cells in '{out}' were computed from "
                 f"({known.get(name, {}).get('images', 0):,}). Give another --out, or put them back."
             )
     if not file.is_file():
@@ -85,7 +85,9 @@ def tell_rows_left_out(out: Path, tasks: Sequence[Task], log: Callable[[str], No
         rows = read_benchmark(out).rows
         others = sum((frozenset((row.query, row.gallery)), row.protocol, row.method) not in asked for row in rows)
         if others:
-            log(f"{others} rows of the tables in '{out}' were not asked for now and go; their cells stay, for when they are")
+            log(
+                f"{others} rows of the tables in '{out}' were not requested now and are removed; their cells are kept for later"
+            )
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _collapsed(done: Sequence[Task]) -> list[str]:
     for task in done:
         epochs = [bool(epoch.get("collapsed")) for epoch in read_epochs(task.folder)] if task.cell.is_trained else []
         if epochs and all(epochs):
-            notes.append(f"{task.cell}: every epoch collapsed. Means of label-free and oracle rows are of the other seeds.")
+            notes.append(f"{task.cell}: every epoch collapsed. Means of label-free and oracle rows cover the other seeds.")
         elif epochs and epochs[-1]:
             notes.append(f"{task.cell}: the last epoch collapsed.")
     return notes

@@ -167,7 +167,7 @@ def _prepared(sources: Sequence[str]) -> PreparedSet | None:
     folder = Path(sources[0])
     if not (folder / DOCUMENT).is_file():
         raise UsageError(
-            f"'{folder}' alone cannot be compared: it holds no {DOCUMENT}. Give a folder that ucdir data prepare wrote "
+            f"cannot compare '{folder}' alone: it has no {DOCUMENT}. Give a folder that ucdir data prepare wrote "
             f"(ucdir data prepare NAME --source DIR --out {folder}), or two or more folders."
         )
     return load_prepared(folder)

@@ -36,6 +36,6 @@ def refuse_without_images(report: CheckReport) -> None:
         if domain.num_readable == 0:
             first = domain.unreadable[0]
             raise UcdirError(
-                f"domain '{domain.name}' has no readable image: 0 of {domain.num_images:,}, "
+                f"domain '{domain.name}' has no readable image: 0 of {domain.num_images:,}; "
                 f"the first is '{first.path}' ({first.reason}). Give a folder with images that open."
             )

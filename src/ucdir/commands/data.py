@@ -42,7 +42,9 @@ def prepare(
         raise UsageError(f"--source is missing. Give the folder that holds the files of {spec.title}{where}.")
     if download and not spec.downloadable:
         wanted = ", ".join(file.name for file in spec.files)
-        raise UcdirError(f"{spec.title} is behind a form, so --download cannot fetch it. Get {wanted} by hand from {spec.site}")
+        raise UcdirError(
+            f"{spec.title} is behind a form, so --download cannot fetch it. Download {wanted} by hand from {spec.site}"
+        )
     out = Path(name) if out is None else out if out.name not in ("", "..") else out.resolve()
     source = out / ARCHIVES if source is None else source
     with preparing(out):

@@ -80,7 +80,7 @@ def demo(
     index(run, [str(drawn.photo)], gallery, progress=progress)
     queries = _first_drawings(drawn)
     answers = [search(gallery, query, k=HITS) for query in queries]
-    title = "Line drawings search photographs, learned without labels"
+    title = "Line drawings find photographs; learned without labels"
     picture = draw_hits_grid([_grid_row(answer) for answer in answers], title, out / "hits.png")
     return DemoResult(drawn, run, scores, gallery, queries[0], answers[0], picture, trained.report, time.monotonic() - started)
 

@@ -90,7 +90,7 @@ def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str |
         sources, split = settings.domains, split or settings.split
         classes = classes or settings.classes
     if len(sources) < 2:
-        raise UsageError(f"one domain alone cannot be scored: '{sources[0]}'. Give two or more folders or manifests.")
+        raise UsageError(f"cannot score a single domain: '{sources[0]}'. Give two or more folders or manifests.")
     return load_domains(sources, classes=classes or "auto", split=split)
 
 
@@ -110,7 +110,10 @@ def _encoders(
 ) -> dict[str, Encoder]:
     if backbone is not None:
         if encoder is not None or frozen is not None:
-            raise UsageError("--backbone scores a backbone without training, so it takes no encoder and no --frozen. Drop one.")
+            raise UsageError(
+                "--backbone scores a backbone without training, so it cannot be combined with an encoder or "
+                "--frozen. Leave one out."
+            )
         return {FROZEN: build_encoder(backbone, weights, image_size)}
     if encoder is None:
         raise UsageError("nothing to score: give a run folder, an encoder folder or --backbone torchvision/NAME.")
@@ -121,9 +124,9 @@ def _encoders(
     beside = folder.parent / FROZEN_ENCODER
     if frozen is None and not beside.is_dir():
         raise UcdirError(
-            f"the frozen backbone of '{folder}' is not at '{beside}', and without it there is nothing to "
+            f"the frozen backbone of '{folder}' is not at '{beside}', and without it there is no baseline to "
             "compare with. "
-            "Give its encoder folder with --frozen."
+            "Give its encoder folder (--frozen FOLDER)."
         )
     epochs = {name: folder.parent / part for name, part in OTHER_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}

@@ -175,7 +175,7 @@ def _kept_domains(info: GalleryInfo | None, domains: Sequence[Domain], drop: Seq
         if old is not None and domain.name not in drop and Path(old) != domain.source.absolute() and Path(old).exists():
             raise UsageError(
                 f"domain '{domain.name}' of the gallery follows '{old}', which still exists; found '{domain.source}'. "
-                f"Give the new one another name (NAME={domain.source}), or replace the old one with --drop {domain.name}."
+                f"Give the new one another name (NAME={domain.source}), or replace the old one (--drop {domain.name})."
             )
     named = {domain.name for domain in domains}
     return tuple(name for name in there if name not in named and name not in drop)
@@ -193,7 +193,7 @@ def _warn_of_collapse(updated: Updated, log: Callable[[str], None]) -> None:
     for name in dict.fromkeys(of_image.tolist()):
         own = np.flatnonzero(of_image == name)
         if is_collapsed(torch.from_numpy(updated.rows(own[evenly_spread(len(own), SAMPLED)]))):
-            log(f"warning: {collapse_sentence([name])}: any of them may be found first. Use another encoder.")
+            log(f"warning: {collapse_sentence([name])}: hits among them are arbitrary. Use another encoder.")
 
 
 def _info(

@@ -56,7 +56,7 @@ def search(
     if k < 1:
         raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
     if expand is not None and expand < 0:
-        raise UsageError(f"expand={expand}: expected 0 or more. Give --expand 0 to take the query as it is.")
+        raise UsageError(f"expand={expand}: expected 0 or more. Use --expand 0 to search with the unchanged query.")
     opened = open_engine(gallery, engine)
     paths = _query_paths(query)
     encode = gallery_encoder(opened.info, str(gallery), encoder, device, precision, runtime, engine)
@@ -76,7 +76,7 @@ def _least(wanted: float, confidence: Confidence | None) -> float:
         raise UsageError(f"min_confidence={wanted}: expected a number from 0 to 1.")
     if wanted and confidence is None:
         raise UsageError(
-            "--min-confidence: the encoder of this gallery has not learned what similarities mean. Leave it out, or index with "
+            "--min-confidence: the encoder of this gallery has no calibrated confidence. Leave it out, or index with "
             "a run of method align."
         )
     return wanted

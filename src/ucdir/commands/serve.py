@@ -92,14 +92,14 @@ def serve(
 def open_galleries(galleries: Sequence[str], engine: str) -> dict[str, Engine]:
     """Name -> opened gallery, in the order given; UsageError when two have one name."""
     if not galleries:
-        raise UsageError("no gallery to serve. Give the folder of one that ucdir index wrote.")
+        raise UsageError("no gallery to serve. Give a gallery folder that ucdir index wrote.")
     opened: dict[str, Engine] = {}
     for text in galleries:
         given, place = name_and_place(text)
         found = open_engine(Path(place), engine)
         name = given or found.name
         if name in opened:
-            raise UsageError(f"two galleries have the name '{name}'. Give one of them another: NAME={place}.")
+            raise UsageError(f"two galleries have the name '{name}'. Rename one of them: NAME={place}.")
         opened[name] = found
     return opened
 
@@ -142,7 +142,7 @@ def read_token(file: Path | None) -> str | None:
         except (OSError, UnicodeDecodeError) as error:
             raise UcdirError(f"{source} cannot be read ({error}). Give a text file with one token.") from error
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise UsageError(f"the token of {source} is empty, or holds blanks or other than ASCII. Write one word into it.")
+        raise UsageError(f"the token in {source} must be one word of printable ASCII.")
     return token
 
 

@@ -128,15 +128,17 @@ def _clear_read_errors(archive: Archive) -> Iterator[None]:
     try:
         yield
     except NotImplementedError as error:
-        raise UcdirError(f"archive '{archive}' is packed in a way that cannot be read here: {error}. Unpack it.") from error
+        raise UcdirError(
+            f"archive '{archive}' is compressed in a way that cannot be read here: {error}. Unpack it by hand."
+        ) from error
     except PermissionError as error:
-        raise UcdirError(f"archive '{archive}' cannot be read: {error.strerror}. Allow reading it.") from error
+        raise UcdirError(f"archive '{archive}' cannot be read: {error.strerror}. Make it readable.") from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         found = "it is a web page, saved in its place" if is_web_page(archive.file) else reason
         raise UcdirError(
             f"archive '{archive}' cannot be read: {found}. "
-            f"Delete '{archive.kept}', then run again with --download or fetch it by hand."
+            f"Delete '{archive.kept}', then run again with --download or download it by hand."
         ) from error
 
 
@@ -166,7 +168,7 @@ def _tar_members(opened: tarfile.TarFile, archive: Archive) -> Iterator[Member]:
 
 def _refuse_more(number: int, archive: Archive) -> None:
     if number >= MAX_MEMBERS:
-        raise UcdirError(f"archive '{archive}' holds more than {MAX_MEMBERS:,} entries. Unpack it and give the folder.")
+        raise UcdirError(f"archive '{archive}' contains more than {MAX_MEMBERS:,} entries. Unpack it and give the folder.")
 
 
 def _checked_parts(name: str, archive: Archive) -> tuple[str, ...]:

@@ -129,7 +129,7 @@ def load_prepared(folder: Path) -> PreparedSet:
         document = json.loads(file.read_text(encoding="utf-8"))
         found = _prepared(folder, document)
     except FileNotFoundError as error:
-        raise UcdirError(f"'{folder}' holds no {DOCUMENT}. Give a folder that ucdir data prepare wrote.") from error
+        raise UcdirError(f"'{folder}' contains no {DOCUMENT}. Give a folder that ucdir data prepare wrote.") from error
     except OSError as error:
         raise UcdirError(f"cannot read '{file}': {error.strerror or error}. Allow reading it.") from error
     except KeyError as error:
@@ -172,13 +172,13 @@ def _prepared(folder: Path, document: Any) -> PreparedSet:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} found where a name belongs")
+        raise ValueError(f"found {value!r}, expected a name")
     return value
 
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{value!r} found where a number of at least 1 belongs")
+        raise ValueError(f"found {value!r}, expected a number of at least 1")
     return value
 
 

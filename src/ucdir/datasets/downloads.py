@@ -48,7 +48,7 @@ def download(
     The server's ETag or date is kept in PATH.part.tag: a file that changed in the meantime is fetched from its start.
     A web page that comes in place of an archive is refused, also where neither size nor MD5 is known.
     """
-    with locked(path, "being fetched by another ucdir data prepare"):
+    with locked(path, "being downloaded by another ucdir data prepare"):
         if not path.exists():
             return _fetch(_Fetch(url, path, size, md5), progress, pause)
         found = path.stat().st_size
@@ -131,7 +131,7 @@ def _fetch_once(fetch: _Fetch, progress: Progress) -> bool:
         if not goes_on:
             fetch.part.unlink(missing_ok=True)  # before the tag, so that old bytes never have a new tag
         _remember_tag(fetch, answer)
-        with progress(f"fetching {fetch.path.name}", total or 0) as advance:
+        with progress(f"downloading {fetch.path.name}", total or 0) as advance:
             advance(start if goes_on else 0)
             _receive(answer, fetch.part, "ab" if goes_on else "wb", advance)
     if total is not None and fetch.arrived < total:
@@ -169,7 +169,7 @@ def _after_refusal(fetch: _Fetch, error: urllib.error.HTTPError, start: int) -> 
     said = f"{error.code} {error.reason}"
     if error.code in BUSY:
         raise _ConnectionLostError(f"the server answered {said}")
-    raise UcdirError(f"{fetch.url} cannot be fetched: the server answered {said}. Fetch it by hand into '{fetch.path}'.")
+    raise UcdirError(f"{fetch.url} cannot be downloaded: the server answered {said}. Download it by hand to '{fetch.path}'.")
 
 
 def _total(answer: Answer, start: int, fetch: _Fetch) -> int | None:
@@ -184,8 +184,8 @@ def _total(answer: Answer, start: int, fetch: _Fetch) -> int | None:
         total = int(length) if length.isdecimal() else None
     if total is not None and fetch.size is not None and total != fetch.size:
         raise UcdirError(
-            f"{fetch.url} has {total:,} bytes, expected {fetch.size:,}: it is another file now. "
-            f"Look at the site of the data set, and fetch it by hand if you trust it."
+            f"{fetch.url} has {total:,} bytes, expected {fetch.size:,}: it is a different file now. "
+            "Check the site of the data set, and download it by hand if you trust it."
         )
     return total
 
@@ -216,7 +216,8 @@ def _read(answer: Answer) -> bytes:
 def _not_reached(fetch: _Fetch, error: _ConnectionLostError) -> UcdirError:
     kept = f" {fetch.arrived:,} bytes are kept; run the same command again to continue." if fetch.arrived else ""
     return UcdirError(
-        f"could not fetch {fetch.url}: {error}. Check the network and run again, or put it at '{fetch.path}' yourself.{kept}"
+        f"could not download {fetch.url}: {error}. Check the network and run again, or save it as '{fetch.path}' "
+        f"yourself.{kept}"
     )
 
 
@@ -224,7 +225,7 @@ def _web_page(fetch: _Fetch) -> UcdirError:
     kept = f" {fetch.arrived:,} bytes that arrived before are kept." if fetch.arrived else ""
     return UcdirError(
         f"{fetch.url} answered with a web page, perhaps a login, where an archive was expected. "
-        f"Look at it in a browser, then run again or fetch it by hand into '{fetch.path}'.{kept}"
+        f"Look at it in a browser, then run again or download it by hand to '{fetch.path}'.{kept}"
     )
 
 

@@ -160,7 +160,7 @@ def _listed_domain(
     lacking = [name for name, copies in files.items() if not copies]
     if lacking:
         raise UcdirError(
-            f"domain '{domain.name}': found its images but not {' and '.join(lacking)}, which say which of them count "
+            f"domain '{domain.name}': found its images but not {' and '.join(lacking)}, which list the valid ones "
             f"(the folders also hold duplicates). Put them into --source; ucdir data info {spec.name} says where they are."
         )
     there = {entry.parts[-2:]: entry for entry in entries}
@@ -178,7 +178,7 @@ def _read_list(files: Sequence[Entry], domain: DomainSpec, read_text: ReadText) 
     texts = [read_text(file) for file in files]
     if len(set(texts)) > 1:
         raise UcdirError(
-            f"'{files[0].place}' and '{files[1].place}' differ: a list in two versions. Keep that of the cleaned one."
+            f"'{files[0].place}' and '{files[1].place}' differ: two versions of one list. Keep the one of the cleaned data set."
         )
     lines = [line.strip() for line in texts[0].splitlines()]
     return [_read_line(line, number, files[0], domain) for number, line in enumerate(lines, start=1) if line]

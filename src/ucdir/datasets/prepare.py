@@ -181,7 +181,7 @@ def _read_text(entry: Entry, scratch: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
-        raise UcdirError(f"list '{entry.place}' cannot be read: {error}. Fetch it again.") from error
+        raise UcdirError(f"list '{entry.place}' cannot be read: {error}. Download it again.") from error
 
 
 def _another(spec: DatasetSpec, source: Path, images: Sequence[Entry]) -> UcdirError:

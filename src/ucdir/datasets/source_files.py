@@ -83,7 +83,9 @@ def _look_into(entry: Entry, scratch: Path, depth: int) -> Listing:
         archive = _taken_out(entry, scratch)
         listing = _members(archive, entry.parts)
         if listing.archives and depth == 1:
-            raise UcdirError(f"'{archive}' is an archive within {DEPTH - 1} others and holds more. Unpack it by hand.")
+            raise UcdirError(
+                f"'{archive}' is an archive inside {DEPTH - 1} others and contains more archives. Unpack it by hand."
+            )
     except UcdirError as error:
         return Listing(unread=(error,))
     found = Listing(listing.images, listing.texts)
@@ -120,7 +122,7 @@ def _walk(source: Path, skip: Path) -> Iterator[Entry]:
             with os.scandir(folder) as opened:
                 entries = [entry for entry in opened if not _is_hidden(entry.name)]
         except OSError as error:
-            raise UcdirError(f"cannot read folder '{folder}': {error.strerror or error}. Allow reading it.") from error
+            raise UcdirError(f"cannot read folder '{folder}': {error.strerror or error}. Make it readable.") from error
         if (status.st_dev, status.st_ino) in seen or (parts and skip.exists() and folder.samefile(skip)):
             continue
         seen.add((status.st_dev, status.st_ino))

@@ -30,7 +30,7 @@ def draw_collections(out: Path, images_per_class: int = 60, seed: int = 0, size:
     raises             UsageError for a number that is too small, UcdirError when `out` cannot be written
     """
     if images_per_class < 1 or size < 16:
-        raise UsageError(f"images_per_class={images_per_class}, size={size}: at least 1 image and 16 pixels are needed.")
+        raise UsageError(f"images_per_class={images_per_class}, size={size}: expected at least 1 image and 16 pixels.")
     rng = np.random.default_rng(seed)
     spread = images_per_class // 6
     counts = {kind: tuple(images_per_class + rng.integers(-spread, spread + 1, size=2)) for kind in KINDS}

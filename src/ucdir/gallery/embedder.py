@@ -237,7 +237,7 @@ def image_embedder(
 ) -> ImageEmbedder:
     """The embedder of this process on this device at this precision; UsageError, reported once, for unknown ones."""
     if views is not None and not encoder.config.views:
-        raise UsageError(f"--views {views}: this encoder sees an image in one view. Leave --views out.")
+        raise UsageError(f"--views {views}: this encoder embeds an image from one view. Leave out --views.")
     own = own_device(device, processes)
     exactness = processes.first(lambda: choose_precision(precision, own))
     return ImageEmbedder(encoder, own, exactness, batch_size, workers, processes, as_domain, views)

@@ -238,7 +238,7 @@ def _open(folder: Path, stamp: bytes) -> Gallery:
     if len(counts) > 1 or embeddings.shape[1] != info.dim:
         raise _damaged(
             folder,
-            f"gallery.json tells of {info.count} x {info.dim}, embeddings.npy holds "
+            f"gallery.json says {info.count} x {info.dim}, embeddings.npy has "
             f"{len(embeddings)} x {embeddings.shape[1]} and images.parquet {images.num_rows} rows",
         )
     return Gallery(folder, info, embeddings, images, stamp)
@@ -263,7 +263,7 @@ def _read_info(folder: Path) -> GalleryInfo:
         sources: Mapping[str, str] = dict(content["sources"])
         return GalleryInfo(**{**content, "sources": sources, "unreadable": tuple(content["unreadable"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(folder, f"gallery.json is not as written ({error})") from error
+        raise _damaged(folder, f"gallery.json is invalid ({error})") from error
 
 
 def _read_embeddings(folder: Path) -> np.ndarray:

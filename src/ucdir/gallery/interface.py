@@ -234,7 +234,7 @@ def path_prefixes(info: GalleryInfo, where: Where) -> list[tuple[str, str]]:
         there = ", ".join(f"'{name}'" for name in info.sources)
         raise UsageError(f"this gallery has no domain '{where.domain}', only {there}. Give one of those.")
     if where.under is not None and ".." in Path(where.under).parts:
-        raise UsageError(f"folder '{where.under}' holds '..'. Give a folder below that of a domain.")
+        raise UsageError(f"folder '{where.under}' contains '..'. Give a folder within a domain.")
     names = [where.domain] if where.domain is not None else list(info.sources)
     return [(name, _prefix(info.sources[name], where.under)) for name in names]
 
@@ -243,7 +243,7 @@ def nothing_there(gallery: str, where: Where) -> UsageError:
     """For a part of a gallery that holds no image."""
     return UsageError(
         f"gallery '{gallery}' has no image below '{where.under or '.'}'"
-        f"{f' in domain {where.domain!r}' if where.domain else ''}. Give a folder as it was when indexed."
+        f"{f' in domain {where.domain!r}' if where.domain else ''}. Give a folder as it was called when indexed."
     )
 
 

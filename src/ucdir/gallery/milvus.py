@@ -179,7 +179,7 @@ class MilvusGallery:
         there = store.count() if store.exists() else 0
         if there != info.count:
             raise UcdirError(
-                f"gallery '{name}' in '{address}' is damaged: it should hold {info.count} images and holds {there}. "
+                f"gallery '{name}' in '{address}' is damaged: it should have {info.count} images and has {there}. "
                 "Run the same ucdir index again."
             )
         return cls(uri, name, info, counts, head.stamp, store)
@@ -289,7 +289,7 @@ class MilvusWriter:
             at = {record["id"]: row for row, record in enumerate(records)}
             if not at.keys() >= set(ids):
                 raise UcdirError(
-                    f"gallery '{self.name}' in '{self._address}' was changed by somebody else meanwhile. Run again."
+                    f"gallery '{self.name}' in '{self._address}' was changed by another program meanwhile. Run again."
                 )
             return found[np.array([at[image] for image in ids], np.int64)]
 
@@ -407,9 +407,7 @@ def _no_gallery(store: Store, uri: str) -> UcdirError:
 
 
 def _foreign(store: Store, advice: str) -> UcdirError:
-    return UcdirError(
-        f"collection '{store.name}' in '{store.milvus.address}' was not made by ucdir, so it is left alone. {advice}"
-    )
+    return UcdirError(f"collection '{store.name}' in '{store.milvus.address}' was not made by ucdir; not changing it. {advice}")
 
 
 def _missing(uri: str, name: str, there: str) -> UcdirError:

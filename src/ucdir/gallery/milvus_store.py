@@ -189,8 +189,8 @@ def collection_name(name: str) -> str:
     better = re.sub(r"[^A-Za-z0-9_]", "_", Path(name).name)[:254].strip("_") or "gallery"
     better = better if re.match(r"[A-Za-z_]", better) and better != GALLERIES else f"gallery_{better}"
     raise UsageError(
-        f"'{name}' cannot name a Milvus collection: that takes letters, digits and underscores, and no digit first. "
-        f"Give {better}, say."
+        f"'{name}' cannot name a Milvus collection: use letters, digits and underscores, and do not start with a "
+        f"digit, for example {better}."
     )
 
 
@@ -406,7 +406,7 @@ def _no_file(file: Path, error: Exception) -> UcdirError:
     except DataDirLockedError:
         return UcdirError(
             f"'{file}' is open in another process, and Milvus Lite serves one at a time. "
-            "Wait until it has finished, end it if it is a ucdir serve, or use a Milvus server."
+            "Wait until it has finished, stop it if it is ucdir serve, or use a Milvus server."
         )
     except Exception as reason:
         error = reason
@@ -418,7 +418,7 @@ def _failed(address: Address, error: Exception) -> UcdirError:
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return _refused(address)
     if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-        return UcdirError(f"the Milvus server at '{address}' does not answer any more. See that it runs, then try again.")
+        return UcdirError(f"the Milvus server at '{address}' no longer answers. Check that it is running, then try again.")
     return UcdirError(f"Milvus at '{address}' refused: {_reason(error)}. See its log, or index into another database.")
 
 

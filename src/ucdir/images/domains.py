@@ -161,7 +161,7 @@ def _refuse_repeated(named: Sequence[tuple[str, Path]]) -> None:
 def _no_such_source(source: Path, name: str) -> UsageError:
     wanted = "Give a folder of images or a .csv or .parquet manifest."
     if os.path.exists(source):  # noqa: PTH110
-        return UsageError(f"domain '{name}': '{source}' is a file but no manifest. {wanted}")
+        return UsageError(f"domain '{name}': '{source}' is a file but not a manifest. {wanted}")
     try:
         siblings = os.listdir(source.parent)  # noqa: PTH208 (names, not paths)
     except OSError:
@@ -234,7 +234,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UcdirError(f"cannot read folder '{folder}': {reason}. Allow reading it or move it away.") from error
+        raise UcdirError(f"cannot read folder '{folder}': {reason}. Make it readable or move it away.") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -209,7 +209,7 @@ def _identify(file: BinaryIO, max_pixels: int) -> Image.Image:
         raise TooManyPixels("", f"far more pixels than the limit of {limit:,}") from error
     width, height = image.size
     if width < 1 or height < 1:
-        raise _refusal(f"{width} x {height} pixels, there is nothing to see")
+        raise _refusal(f"{width} x {height} pixels: there is nothing to see")
     if width * height > max_pixels:
         raise TooManyPixels("", f"{width} x {height} pixels is more than the limit of {max_pixels:,}")
     return image
@@ -240,7 +240,7 @@ def _has_many_scans(data: bytes) -> bool:
 def _what_it_is(beginning: bytes) -> str:
     for sign, name in BEGINNINGS.items():
         if beginning.startswith(sign):
-            return f"damaged: it begins like {name}, the rest of the header is broken"
+            return f"damaged: it begins like {name}, but the rest of the header is broken"
     if beginning[4:8] == b"ftyp":
         is_avif = beginning[8:12] in (b"avif", b"avis")
         return "damaged AVIF" if is_avif else "HEIC or a video; convert it to JPEG"

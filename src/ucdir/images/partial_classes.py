@@ -23,7 +23,7 @@ def kept_classes(names: Sequence[str], protocol: str, seed: int) -> tuple[frozen
     Raises UsageError for fewer than FEWEST classes.
     """
     if len(names) < FEWEST:
-        raise UsageError(f"--protocol {protocol} needs at least {FEWEST} classes, found {len(names)}. Leave the protocol out.")
+        raise UsageError(f"--protocol {protocol} needs at least {FEWEST} classes, found {len(names)}. Leave out the protocol.")
     drawn = [sorted(names)[place] for place in np.random.default_rng(seed).permutation(len(names))]
     half, shared = (len(names) + 1) // 2, max(1, round(3 * len(names) / 7))
     private = (len(names) - shared) // 2
@@ -44,5 +44,5 @@ def partial_sources(pair: tuple[Domain, Domain], protocol: str, seed: int, folde
 def _source(domain: Domain, kept: frozenset[str], folder: Path) -> str:
     rows = [(path.absolute(), name) for path, name in zip(domain.paths, domain.classes or (), strict=True) if name in kept]
     if not rows:
-        raise UsageError(f"domain '{domain.name}' has no image of the classes that were drawn. Use another number of seeds.")
+        raise UsageError(f"domain '{domain.name}' has no image of the randomly chosen classes. Use another number of seeds.")
     return manifest_source(domain.name, ("path", "class"), rows, folder)

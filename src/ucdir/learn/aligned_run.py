@@ -69,7 +69,7 @@ def learn_aligned(run: AlignedRun, begin: Callable[[], None] = lambda: None) -> 
     write_images(run.out, readable, {d.name: part.unreadable for d, part in zip(run.domains, seen, strict=True)})
     plain = _Plain.of(run, seen, run.frozen)
     for kind, folder in (("frozen", FROZEN), ("centred", CENTRED), ("smoothed", SMOOTHED)):
-        card = f"The backbone as it came, rows {kind}: nothing is learned, to compare with."
+        card = f"The unchanged backbone, {kind} embeddings: nothing is learned; for comparison."
         plain.encoder(kind).save(run.out / folder, card)
     encoder = bring_together(run.settings, plain, seen, run.log)
     if run.settings.method.name == "tune":
@@ -85,8 +85,8 @@ def _card(plain: "_Plain", encoder: Encoder) -> str:
     how = {
         "aligned": "brought together",
         "tuned": "brought together by a backbone that was tuned on what align found, then on what it found itself",
-    }.get(rows, f"made with {rows} rows, because nothing spoke for learning more")
-    return f"From {names}, by ucdir, without labels: {how}. {plain.recognition}."
+    }.get(rows, f"made with {rows} rows, because there was no evidence for learning more")
+    return f"Made by ucdir from {names} without labels: {how}. {plain.recognition}."
 
 
 def tune(run: AlignedRun, plain: "_Plain", seen: Sequence[ViewFeatures], encoder: Encoder) -> tuple[Encoder, "_Plain"]:
@@ -95,7 +95,7 @@ def tune(run: AlignedRun, plain: "_Plain", seen: Sequence[ViewFeatures], encoder
     `encoder` and `plain` come back where nothing was learned, or where the tuned backbone tells hardly any image from another.
     """
     if encoder.config.rows != "aligned":
-        run.log("so there is nothing that the backbone could be tuned on: it stays as it was")
+        run.log("so there is nothing to tune the backbone on; keeping it as it was")
         return encoder, plain
     encoder.save(run.out / ALIGNED, _card(plain, encoder))
     lessons = _lessons(run.domains, plain, seen, encoder)
@@ -104,7 +104,7 @@ def tune(run: AlignedRun, plain: "_Plain", seen: Sequence[ViewFeatures], encoder
     run.log(tuned_plain.recognition)
     described = [F.normalize(rows @ learned.projection, dim=1) for rows in tuned_plain.features]
     if any(map(is_collapsed, described)):
-        run.log("the tuned backbone tells hardly any image from another, so the encoder is the one from before")
+        run.log("the tuned backbone hardly tells images apart; keeping the encoder from before tuning")
         return encoder, plain
     rows = [centred(part) for part in described]
     embeddings = [averaged(part, run.settings.align.neighbours, rounds=1) for part in rows]
@@ -179,7 +179,7 @@ class _Plain:
     @property
     def recognition(self) -> str:
         """A sentence about the recogniser."""
-        return f"The domain of an image is recognised from the image alone for {100 * self.accuracy:.1f} % of them"
+        return f"The domain is recognised from the image alone for {100 * self.accuracy:.1f} % of them"
 
     def encoder(self, kind: str) -> Encoder:
         """An encoder that gives frozen, centred or smoothed rows."""
@@ -209,7 +209,10 @@ def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeature
     fewest = min(map(len, plain.features))
     free = "smoothed" if fewest >= FEWEST_SMOOTHED else "centred"
     if fewest < FEWEST:
-        log(f"a domain has {fewest} images, and {FEWEST} are needed to find groups: rows are {free}, nothing is learned")
+        log(
+            f"a domain has {fewest} images, fewer than the {FEWEST} needed to find groups. Nothing is learned; the "
+            f"embeddings are {free}"
+        )
         return plain.encoder(free)
     device = plain.features[0].device
     order = by_content(seen)
@@ -217,11 +220,11 @@ def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeature
     found = align(parts, [name in KEEPING_STYLE for name in DEFAULT_VIEWS], settings.align, settings.run.seed)
     if found.agreement < LEAST_AGREEMENT:
         log(
-            f"the domains seem to share nothing: the mean cosine of an image to its nearest ones of another domain is "
+            f"the domains seem to have nothing in common: the mean cosine of an image to its nearest ones of another domain is "
             f"{found.agreement:.3f}, and {LEAST_AGREEMENT} is the least. Rows are {free}, nothing is learned"
         )
         return plain.encoder(free)
-    log(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before any are paired")
+    log(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before pairing")
     placed = [found.domains[int(place)] for place in np.argsort(order)]
     memories = [_memory(*parts) for parts in zip(placed, plain.contents, strict=True)]
     alignment = Alignment(found.map.weights, found.map.projection, memories, plain.recogniser)
@@ -244,8 +247,7 @@ def refuse_too_few(domains: Sequence[Domain], least: int = 4) -> None:
     for domain in domains:
         if len(domain) < least:
             raise UsageError(
-                f"domain '{domain.name}' has {len(domain)} images; bringing domains together needs at least {least} in each. "
-                "Add images."
+                f"domain '{domain.name}' has {len(domain)} images; aligning needs at least {least} in each. Add images."
             )
     if len(domains) < 2:
-        raise UsageError(f"one domain alone cannot be brought together: '{domains[0].name}'. Name two or more folders.")
+        raise UsageError(f"cannot align a single domain: '{domains[0].name}'. Name two or more folders.")

@@ -84,7 +84,8 @@ def _refuse_not_finite(rows: Tensor) -> None:
     if not bool(rows.isfinite().all()):
         bad = int((~rows.isfinite().all(dim=1)).sum())
         raise UcdirError(
-            f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity. Learn more slowly."
+            f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity. Lower the "
+            f"learning rate (--learning-rate)."
         )
 
 

@@ -124,8 +124,8 @@ def refuse_many_unreadable(name: str, readable: int, unreadable: Sequence[ImageE
         first = "; ".join(f"{error.path}: {error.reason}" for error in unreadable[:3])
         raise UcdirError(
             f"{len(unreadable)} of the {images} images of domain '{name}' cannot be read "
-            f"({len(unreadable) / images:.1%}, allowed {allowed:.1%}): {first}. See all with ucdir check, repair or remove "
-            "them, or allow more with --set data.max_unreadable=FRACTION."
+            f"({len(unreadable) / images:.1%}, allowed {allowed:.1%}): {first}. List all with ucdir check, repair or remove "
+            "them, or allow more (--set data.max_unreadable=FRACTION)."
         )
 
 

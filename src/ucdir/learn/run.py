@@ -89,11 +89,11 @@ def resolve(
 ) -> Settings:
     """The settings with absolute domains; those of the run folder when resuming."""
     if resume and overwrite:
-        raise UsageError("--resume and --overwrite contradict each other. Give one of them.")
+        raise UsageError("--resume and --overwrite exclude each other. Give only one.")
     if resume:
         return _stored_settings(out, sources, settings)
     if out.exists() and not overwrite and not _is_empty(out):
-        raise UsageError(f"'{out}' exists already. Go on with --resume, replace it with --overwrite, or give another --out.")
+        raise UsageError(f"'{out}' already exists. Continue it (--resume), replace it (--overwrite), or give another --out.")
     if overwrite and out.exists() and not is_run_folder(out) and not _is_empty(out):
         raise UsageError(f"'{out}' is not a run folder (it has no {SETTINGS}); not deleting it. Give another --out.")
     if not sources:
@@ -121,7 +121,7 @@ def _stored_settings(out: Path, sources: Sequence[str], settings: Settings | Non
         if differing:
             key = differing[0]
             raise UsageError(
-                f"--resume with another {key} ({value_of(settings, key)}) than the run began with "
+                f"--resume with another {key} ({value_of(settings, key)}) than the run started with "
                 f"({value_of(stored, key)}). Leave the setting out, or start another run."
             )
         data = {name: getattr(settings.data, name) for name in ("cache_dir", "cache_gb", "workers")}
@@ -283,7 +283,7 @@ def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
         skipped = learn_aligned(run, begin if is_theirs else lambda: None)
     except KeyboardInterrupt as error:
         again = "the same command" if is_theirs else f"ucdir train --out {out} --resume"
-        raise InterruptedRun(f"stopped; what was computed so far is kept. Go on with: {again}") from error
+        raise InterruptedRun(f"stopped; results so far are kept. Continue with: {again}") from error
     return TrainResult(out, out / ENCODER, 0, {}, skipped, time.monotonic() - started)
 
 
@@ -305,7 +305,7 @@ def _resumed(begun: _Begun) -> TrainResult:
     domains = restrict_to_images(out, begun.domains())
     trainer = begun.trainer(domains, with_start(encoder, started.config.start))
     if [len(domain) for domain in trainer.domains] != [len(rows) for rows in state.banks]:
-        raise UcdirError(f"'{out / IMAGES}' lists other images than the checkpoint holds. Start again with --overwrite.")
+        raise UcdirError(f"'{out / IMAGES}' lists other images than the checkpoint. Start again with --overwrite.")
     if state.reference is None:  # of a checkpoint from before there was one; the backbone is still the frozen one
         trainer.reference = reference_of(trainer, begun.progress)
     restore(trainer, state)
@@ -338,8 +338,8 @@ def _run(begun: _Begun, trainer: Trainer, skipped: tuple[ImageError, ...]) -> Tr
                     begun.log(line)
     except KeyboardInterrupt as error:
         raise InterruptedRun(
-            f"stopped after epoch {safe} of {epochs}; what was learned is in '{out}'. "
-            f"Go on with: ucdir train --out {out} --resume"
+            f"stopped after epoch {safe} of {epochs}; everything learned so far is in '{out}'. "
+            f"Continue with: ucdir train --out {out} --resume"
         ) from error
     if not trainer.best:
         begun.log(NONE_CHOSEN)

@@ -66,7 +66,7 @@ def listed_images(folder: Path) -> tuple[ListedImage, ...]:
             return tuple(ListedImage(row["domain"], row["path"], row["class"] or None, row["skipped"]) for row in rows)
     except (OSError, KeyError, csv.Error) as error:
         raise UcdirError(
-            f"'{file}' cannot be read, so nobody knows the images of this run (columns domain, path, class, skipped are "
+            f"'{file}' cannot be read, so the images of this run are unknown (columns domain, path, class, skipped are "
             "expected). Start again with --overwrite."
         ) from error
 

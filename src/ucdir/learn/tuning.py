@@ -67,7 +67,8 @@ def require_sizes(encoder: EncoderSettings, wanted: TuneSettings) -> None:
             build_backbone(encoder.backbone, size)
         except UsageError as error:
             raise UsageError(
-                f"tune.{name}={size}: backbone '{encoder.backbone}' takes no images of {size} px. Give sizes that it takes: "
+                f"tune.{name}={size}: backbone '{encoder.backbone}' does not accept images of {size} px. Give "
+                f"sizes that it accepts: "
                 f"--set tune.crop_size={encoder.image_size} --set tune.image_size={encoder.image_size}."
             ) from error
 

@@ -40,7 +40,7 @@ def build_backbone(name: str, image_size: int, pretrained: bool = False) -> Back
         backbone = _from_torchvision(network, pretrained) if library == "torchvision" else _from_timm(network, pretrained)
     except OSError as error:
         raise UcdirError(
-            f"the pretrained weights of '{name}' could not be fetched ({error}). "
+            f"the pretrained weights of '{name}' could not be downloaded ({error}). "
             "Give a file with --weights PATH, or --weights none to start from random numbers."
         ) from error
     module, mean, std = backbone
@@ -104,7 +104,7 @@ def _feature_dim(name: str, module: nn.Module, image_size: int) -> int:
     finally:
         module.train(training)
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
-        raise UsageError(f"backbone '{name}' gives no vector per image. Choose a classification network.")
+        raise UsageError(f"backbone '{name}' does not give one vector per image. Choose a classification network.")
     return features.shape[1]
 
 

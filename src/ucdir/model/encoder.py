@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         domain   (N,) int64, position in `config.domains`; -1 = recognise it
         """
         if self.alignment is None:
-            raise ValueError("this encoder knows no domains")
+            raise ValueError("this encoder does not distinguish domains")
         images, count = views.shape[:2]
         features = self.features(views.reshape(images * count, *views.shape[2:])).float().reshape(images, count, -1)
         placed: Placed = self.alignment(features, domain)

@@ -116,6 +116,4 @@ def read_config(folder: Path) -> EncoderConfig:
             content[name] = tuple(content.get(name, ()))
         return EncoderConfig(**content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UcdirError(
-            f"encoder '{folder}' is damaged: config.json is not as written ({error}). Train or copy it again."
-        ) from error
+        raise UcdirError(f"encoder '{folder}' is damaged: config.json is invalid ({error}). Train or copy it again.") from error

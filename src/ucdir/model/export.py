@@ -33,7 +33,7 @@ def export_onnx(folder: Path) -> float:
     """
     if not can_export():
         missing = [name for name in PACKAGES if find_spec(name) is None]
-        raise UcdirError(f"not installed: {', '.join(missing)}. Install what exporting needs with: pip install 'ucdir[onnx]'.")
+        raise UcdirError(f"not installed: {', '.join(missing)}. Install the export tools: pip install 'ucdir[onnx]'.")
     encoder = Encoder.load(folder)
     size, names = encoder.config.image_size, encoder.config.views
     shape = (4, len(names), 3, size, size) if names else (4, 3, size, size)

@@ -51,7 +51,7 @@ class MatchReport:
 
     def sentence(self) -> str:
         """One line for logs and model cards."""
-        head = "no projection head in the file, it starts from random numbers"
+        head = "no projection head in the file; it starts from random numbers"
         if self.head_wanted == 0:
             head = "no projection head wanted"
         elif self.head_matched:
@@ -91,7 +91,7 @@ def load_weights(path: Path, backbone: nn.Module, head: nn.Module | None) -> Mat
 def require_weights(path: Path) -> None:
     """UcdirError when there is nothing at `path`."""
     if not path.exists():
-        raise UcdirError(f"pretrained weights not found: '{path}'. Give an existing file or encoder folder to --weights.")
+        raise UcdirError(f"pretrained weights not found: '{path}'. Give an existing file or encoder folder (--weights PATH).")
 
 
 def require_start(weights: str) -> None:
@@ -114,7 +114,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise UcdirError(f"weights '{path}' hold no state dict. Give a checkpoint with named tensors to --weights.")
+        raise UcdirError(f"weights '{path}' contain no state dict. Give a checkpoint with named tensors (--weights PATH).")
     return content
 
 
@@ -128,7 +128,7 @@ def _read_encoder_folder(path: Path) -> Mapping[str, Tensor]:
     """Our own tensors under the names that a MoCo file has: backbone.X -> X, head.X -> fc.X."""
     file = path / "model.safetensors"
     if not file.is_file():
-        raise UcdirError(f"'{path}' holds no model.safetensors. Give a weights file or an encoder folder to --weights.")
+        raise UcdirError(f"'{path}' contains no model.safetensors. Give a weights file or an encoder folder (--weights PATH).")
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
@@ -142,7 +142,7 @@ def _unreadable(path: Path, error: Exception) -> UcdirError:
     reason = str(error).strip().splitlines()[0][:160].rstrip(".") if str(error).strip() else type(error).__name__
     if isinstance(error, UnpicklingError):  # of which torch says how to run whatever code the file holds
         reason = "the pickle contains more than tensors; not loading it, because pickles can run code"
-    return UcdirError(f"weights '{path}' cannot be read: {reason}. Fetch the file again, or give another to --weights.")
+    return UcdirError(f"weights '{path}' cannot be read: {reason}. Download the file again, or give another (--weights PATH).")
 
 
 def _without_prefix(content: Mapping[str, Any], backbone: nn.Module) -> tuple[dict[str, Tensor], str]:
@@ -178,5 +178,5 @@ def _poor_match(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, 
     examples = ", ".join([*(f"no {name}" for name in missing[:2]), *shapes[:2]])
     return (
         f"weights '{path}' fill only {len(fitting)} of the {len(wanted)} tensors of the backbone ({examples}). "
-        "Give the weights of the same network, or the fitting --backbone."
+        "Give the weights of the same network, or use the matching --backbone."
     )

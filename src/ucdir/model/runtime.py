@@ -88,9 +88,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     if not known:
         return f"--as {name}: this encoder does not distinguish domains. Leave out --as."
     listed = ", ".join(f"'{domain}'" for domain in known)
-    return (
-        f"the encoder has learned from {listed} and knows no domain '{name}'. Say which of them an image belongs to: --as NAME."
-    )
+    return f"the encoder was trained on {listed}, not on domain '{name}'. Say which of them the images belong to (--as NAME)."
 
 
 def load_query_encoder(path: Path, device: str = "auto", precision: str = "auto", runtime: str = "auto") -> QueryEncoder:
@@ -133,7 +131,7 @@ class OnnxEncoder:
         if find_spec("onnxruntime") is None:
             raise UcdirError("onnxruntime is not installed. Run: pip install 'ucdir[onnx]', or use --runtime torch.")
         if not is_exported(folder):
-            raise UcdirError(f"'{folder}' holds no export of its weights. Make one with: ucdir export {folder}")
+            raise UcdirError(f"'{folder}' contains no export of its weights. Make one with: ucdir export {folder}")
         try:
             self._session = open_session(folder / EXPORTED)
         except Exception as error:  # onnxruntime raises types of its own

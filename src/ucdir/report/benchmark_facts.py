@@ -78,7 +78,7 @@ def read_benchmark(folder: Path) -> BenchmarkFacts:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UcdirError(f"'{file}' is not as a benchmark writes it ({reason}). Run the benchmark again.") from error
+        raise UcdirError(f"'{file}' is not a valid benchmark result ({reason}). Run the benchmark again.") from error
     if not rows:
         raise UcdirError(f"'{file}' has no rows, so there is nothing to report. Run the benchmark to its end.")
     return facts

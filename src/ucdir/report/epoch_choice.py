@@ -53,7 +53,7 @@ class Choice:
         if _percent(self.oracle) != _percent(self.last):
             return f"it loses {100 * self.lost:.0f} % of the difference between last and oracle"
         if _percent(self.chosen) == _percent(self.last):
-            return "all are equal, so there was nothing to lose or gain"
+            return "all are equal, so the choice made no difference"
         return f"the last epoch is the best, so there was nothing to gain, and it loses {_percent(self.oracle - self.chosen)}"
 
 

@@ -357,5 +357,5 @@ def _checked(candidates: Rows | None, count: int) -> Rows | None:
         return None
     rows = np.asarray(candidates, dtype=np.int64)
     if len(rows) and (rows[0] < 0 or rows[-1] >= count or (np.diff(rows) <= 0).any()):
-        raise ValueError(f"candidates do not rise within 0 to {count - 1}: give gallery rows, each once, in order.")
+        raise ValueError(f"candidates must be rising gallery rows from 0 to {count - 1}, each once.")
     return rows

@@ -69,7 +69,7 @@ def check_classes(domains: Sequence[Domain]) -> None:
     for domain, own in zip(domains, names, strict=True):
         if not own:
             raise UcdirError(
-                f"domain '{domain.name}' has no classes, and only classes tell right hits from wrong "
+                f"domain '{domain.name}' has no classes, and scoring needs them to tell right hits from wrong "
                 "ones: looked in "
                 f"'{domain.source}'. Sort its images into class folders, or give a manifest with a class "
                 "column."
@@ -79,7 +79,7 @@ def check_classes(domains: Sequence[Domain]) -> None:
             raise UcdirError(
                 f"domains '{first.name}' and '{second.name}' share no class by name: {_listed(left)} "
                 f"against {_listed(right)}. "
-                "Give equal classes equal names."
+                "Use the same class names in both domains."
             )
 
 

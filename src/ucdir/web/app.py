@@ -138,7 +138,7 @@ class Routes:
         for served in service.catalogue:
             await service.searching(served.engine)
         problems = [
-            GalleryProblem(gallery=served.name, detail="it is served as it was; the log of the service says why.")
+            GalleryProblem(gallery=served.name, detail="the last good version is served; the log of the service says why.")
             for served in service.catalogue
             if served.problem is not None
         ]
@@ -304,9 +304,7 @@ def gallery_entry(served: Served, queries: Queries) -> GalleryEntry:
 def way_of(form: SearchForm, usual: SearchOptions) -> SearchOptions:
     """How a gallery is searched: by default, except for the fields of the form. UsageError if the encoder has no confidence."""
     if form.min_confidence and usual.confidence is None:
-        raise HTTPException(
-            422, "min_confidence: the encoder of this gallery has not learned what similarities mean. Leave it out."
-        )
+        raise HTTPException(422, "min_confidence: the encoder of this gallery has no calibrated confidence. Leave it out.")
     expand = usual.expand if form.expand is None else form.expand
     return replace(usual, expand=expand, least=form.min_confidence)
 
@@ -315,7 +313,7 @@ def known_image(engine: Engine, gallery: str, wanted: str) -> GalleryImage:
     """The image with this id; UsageError if there is none."""
     image = engine.find(wanted) if re.fullmatch("[0-9a-f]{24}", wanted) else None
     if image is None:
-        raise UsageError(f"gallery '{gallery}' has no image '{wanted[:40]}'. Search again, it may have been updated.")
+        raise UsageError(f"gallery '{gallery}' has no image '{wanted[:40]}'. Search again; the gallery may have been updated.")
     return image
 
 

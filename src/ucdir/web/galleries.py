@@ -74,7 +74,7 @@ class Served:
             self._refresh()
         if is_whole(self._engine):
             return self._engine
-        raise Unavailable(f"gallery '{self.name}' is damaged on disk. Index it again, then ask again.")
+        raise Unavailable(f"gallery '{self.name}' is damaged on disk. Index it again, then search again.")
 
     def _refresh(self) -> None:
         try:
@@ -99,9 +99,9 @@ class Served:
     def _say(self, problem: str | None) -> None:
         """Note a problem, once in the log however long it lasts."""
         if problem is not None and problem != self.problem:
-            log.warning("gallery '%s' is served as it was before: %s", self.name, problem)
+            log.warning("gallery '%s' cannot be updated, so its last good version is served: %s", self.name, problem)
         if problem is None and self.problem is not None:
-            log.info("gallery '%s' is well again", self.name)
+            log.info("gallery '%s' is readable again", self.name)
         self.problem = problem
 
     def _ready(self, engine: Engine) -> Engine:

@@ -53,7 +53,7 @@ async def _gone(request: Request, error: Gone) -> JSONResponse:
 
 
 async def _busy(request: Request, error: Busy) -> JSONResponse:
-    return refuse(503, "too many searches at once. Ask again in a second.", {"Retry-After": BUSY_SECONDS})
+    return refuse(503, "too many searches at once. Try again in a second.", {"Retry-After": BUSY_SECONDS})
 
 
 async def _unavailable(request: Request, error: Unavailable) -> JSONResponse:
@@ -68,7 +68,7 @@ async def _broken(request: Request, error: UcdirError) -> JSONResponse:
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    return refuse(500, "something went wrong in the service; its log says what.")
+    return refuse(500, "something went wrong in the service; see its log.")
 
 
 ANSWERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {

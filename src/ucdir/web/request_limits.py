@@ -168,7 +168,7 @@ def _search_form(form: FormData, limits: Limits) -> SearchForm:
         if names.count(name) > 1:
             raise HTTPException(422, f"field '{_shown(name)}' is given twice. Give it once.")
         if name != "image" and name not in TEXT_FIELDS:
-            raise HTTPException(422, f"field '{_shown(name)}' is unknown. Known are image, {', '.join(TEXT_FIELDS)}.")
+            raise HTTPException(422, f"field '{_shown(name)}' is unknown. Use image, {', '.join(TEXT_FIELDS)}.")
     texts = {name: _text(form, name) for name in TEXT_FIELDS}
     image = _image(form, limits)
     if (image is None) == (texts["image_id"] is None):

@@ -52,8 +52,10 @@ class GalleryEntry(Answer):
     dim: int
     domains: list[DomainCount]
     encoder: str = Field(description="Fingerprint of the encoder.")
-    known_domains: list[str] = Field(description="That the encoder knows and an upload can be searched as; often none.")
-    expand: int = Field(description="Best hits that a query moves toward before it is answered, unless a search says how many.")
+    known_domains: list[str] = Field(
+        description="Domains that the encoder distinguishes and an upload can be searched as; often none."
+    )
+    expand: int = Field(description="Best hits that a query moves toward before it is answered, by default.")
     knows_confidence: bool = Field(description="Whether hits come with a confidence, and min_confidence can be set.")
     updated: str = Field(description="UTC, ISO 8601.")
 
@@ -81,9 +83,10 @@ class QueryEntry(Answer):
     width: int
     height: int
     domain: str | None = Field(
-        description="Of an upload, that it was taken for, or null where the encoder knows no domains; of an image, its own."
+        description="Of an upload, the recognised domain, or null if the encoder does not distinguish domains; of "
+        "an image, its own."
     )
-    is_strange: bool = Field(description="It looks like no image of that domain.")
+    is_strange: bool = Field(description="It looks unlike all images of that domain.")
 
 
 class HitEntry(Answer):
@@ -92,7 +95,9 @@ class HitEntry(Answer):
     rank: int = Field(ge=1)
     id: str
     similarity: float = Field(ge=-1, le=1, description="Cosine; larger is nearer.")
-    confidence: float | None = Field(description="Probability that it is such a thing as was looked for; null as above.")
+    confidence: float | None = Field(
+        description="Probability that it shows the same kind of thing as the query; null as above."
+    )
     domain: str
     class_name: str | None = Field(alias="class")
     name: str
@@ -111,9 +116,11 @@ class SearchAnswer(Answer):
     searched: int
     seconds: float
     query: QueryEntry
-    expand: int = Field(description="Best hits that the query moved toward; similarities are to where it went. 0 = not moved.")
+    expand: int = Field(
+        description="Best hits that the query moved toward; similarities are to the moved query. 0 = not moved."
+    )
     confidence: float | None = Field(
-        description="Probability that anything like the query is there to be found; null where the encoder does not know."
+        description="Probability that the gallery contains anything like the query; null if that is not known."
     )
     hits: list[HitEntry]
 

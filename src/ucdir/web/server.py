@@ -129,5 +129,5 @@ def _refused(host: str, port: int, error: OSError) -> UcdirError:
         other = port + 1 if port < MAX_PORT else port - 1
         return UcdirError(f"port {port} of {host} is taken by another program. Give another one: --port {other}.")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return UcdirError(f"port {port} of {host} is not for this user. Give one above 1023: --port 8000.")
+        return UcdirError(f"this user may not use port {port} of {host}. Give one above 1023: --port 8000.")
     return UsageError(f"--host '{host}' cannot be used ({error.strerror}). Give an address of this machine: 127.0.0.1, say.")

@@ -84,9 +84,11 @@ def build_service(
         searchers=ThreadPoolExecutor(threads, "ucdir-searcher"),
         readers=ThreadPoolExecutor(max(2, threads), "ucdir-reader"),
     )
-    metrics.gauge("searches_in_progress", "Searches that hold a place.", lambda: service.places.taken)
+    metrics.gauge("searches_in_progress", "Searches waiting or running.", lambda: service.places.taken)
     metrics.gauge("thumbnail_bytes", "Thumbnails kept in memory.", lambda: service.thumbnails.size)
     metrics.gauge(
-        "degraded_galleries", "Galleries served as they were.", lambda: sum(each.problem is not None for each in served)
+        "degraded_galleries",
+        "Galleries served in their last good version.",
+        lambda: sum(each.problem is not None for each in served),
     )
     return service

@@ -91,8 +91,8 @@ def _present(images: Sequence[ListedImage], seed: int) -> tuple[tuple[Domain, ..
     parts = shares([len(part) for part in kept.values()], MOST_IMAGES)
     if sum(parts) < here:
         notes.append(
-            f"Scores, grids and maps are of {sum(parts):,} of {here:,} images, drawn from seed {seed}, the same share of each "
-            "domain. ucdir evaluate scores all."
+            f"Scores, grids and maps cover {sum(parts):,} of {here:,} images, drawn with seed {seed}, the same fraction of "
+            "each domain. ucdir evaluate scores all."
         )
     chosen = (
         [part[row] for row in sample_rows(len(part), most, seed)] for part, most in zip(kept.values(), parts, strict=True)

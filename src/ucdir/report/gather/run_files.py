@@ -21,7 +21,7 @@ from ucdir.settings import Settings
 
 ALWAYS = {"frozen": FROZEN, "last": ENCODER}
 KINDS = {**ALWAYS, **CHOSEN, "aligned": ALIGNED}  # folders of the encoders that are scored, if a run has them
-NEVER = "Training read no label of your images; where there are classes, they chose the oracle epoch and made the scores."
+NEVER = "Training read no labels of your images; classes, if any, were used only to choose the oracle epoch and for the scores."
 LOG_TIME = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) ", re.MULTILINE)
 
 
@@ -31,7 +31,7 @@ def read_curves(folder: Path) -> Curves:
     if not lines:
         raise UcdirError(
             f"the run '{folder}' has no finished epoch: no line in its metrics.jsonl. "
-            f"Let it finish one: ucdir train --out {shlex.quote(str(folder))} --resume"
+            f"Let it finish an epoch: ucdir train --out {shlex.quote(str(folder))} --resume"
         )
     epochs = tuple(int(line["epoch"]) for line in lines)
     names = dict.fromkeys((section, name) for line in lines for section, part in line.items() for name in _numbers(part))
@@ -94,14 +94,14 @@ def labels_of_start(weights: str) -> str:
     """Whether labels were used to make the initial weights of a run, judging by their name."""
     name = weights.lower()
     if name == "none":
-        return "The start was random numbers: no label of any kind went into this encoder."
+        return "Training started from random numbers: no labels of any kind were used for this encoder."
     if name == "default":
-        return f"These are weights that the library ships, trained with ImageNet's labels as a rule. {NEVER}"
+        return f"These are the library's own weights, usually trained with ImageNet's labels. {NEVER}"
     if "imagenet" in name or "in1k" in name:
-        return f"By its name this file was trained with ImageNet's labels. {NEVER}"
+        return f"Judging by its name, this file was trained with ImageNet's labels. {NEVER}"
     if "moco" in name:
-        return "By its name this file was made by MoCo, which learns from images without labels."
-    return "The name of this file does not tell whether labels were used to make it."
+        return "Judging by its name, this file was made by MoCo, which learns from images without labels."
+    return "The name of this file does not say whether labels were used to make it."
 
 
 def _versions() -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ def classes_section(facts: RunFacts) -> Section:
     heats = "".join(map(plot_card, heat_drawings(facts)))
     notes = []
     if facts.scores is not None and len(facts.class_names) > MOST_BARS:
-        notes.append(f"Of {len(facts.class_names):,} classes the {MOST_BARS} whose {FIGURE} changed most are drawn.")
+        notes.append(f"Shows the {MOST_BARS} of {len(facts.class_names):,} classes whose {FIGURE} changed most.")
     if any(is_cut(found) for way in facts.directions for found in way.confusions.values()):
         notes.append(f"Only the {MOST} classes with the most queries have rows, so rows need not add up to 100.")
     about = "".join(f'<p class="small">{plain(note)}</p>' for note in notes)

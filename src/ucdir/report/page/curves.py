@@ -36,7 +36,7 @@ def curves_section(curves: Curves) -> Section:
     sections = dict.fromkeys(series.section for series in curves.series)
     order = [name for name in HEADINGS if name in sections] + [name for name in sections if name not in HEADINGS]
     lead = (
-        "Point at a plot, tap it, or give it the focus and use the arrow keys: every plot then tells its value of that epoch. "
+        "Point at a plot, tap it, or focus it and use the arrow keys: every plot then shows its value at that epoch. "
         "Dashed lines mark the epochs whose encoders were kept."
     )
     return Section("curves", "Over the epochs", "".join(_group(name, curves) for name in order), lead)

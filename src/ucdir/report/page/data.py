@@ -13,7 +13,7 @@ MOST_REASONS = 200
 def data_section(domains: Sequence[DomainFacts], pictures: Pictures) -> Section:
     """A card for each domain, then the table of classes."""
     cards = "".join(_domain(domain, pictures) for domain in domains)
-    lead = "What the run learned from. Training read no class; the scores below do, where there are any."
+    lead = "The images the run learned from. Training read no classes; only the scores below do, if there are any."
     return Section("data", "Data", f'<div class="two">{cards}</div>{_classes(domains)}', lead)
 
 

@@ -26,8 +26,8 @@ def map_section(facts: MapFacts, domains: Sequence[str], class_names: Sequence[s
         f'<script type="application/json" id="map-points">{_points(facts, domains, class_names, pictures)}</script>'
     )
     lead = (
-        f"{len(facts.points):,} images of all domains, by their shares, on the plane of their largest differences (PCA). "
-        "Point at a mark or tap it to see its image; with the focus on a map, arrow keys go from mark to mark."
+        f"{len(facts.points):,} images, the same fraction of each domain, on the plane of their largest differences (PCA). "
+        "Point at a mark or tap it to see its image; when a map has the focus, arrow keys move from mark to mark."
     )
     return Section("map", "Map", body, lead)
 

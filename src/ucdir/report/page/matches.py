@@ -22,8 +22,9 @@ def matches_section(groups: Sequence[FoundGroup], pictures: Pictures) -> Section
         cards = "".join(_group(group, pictures) for group in alone)
         body += f'<h3>Without a partner</h3><div class="two">{cards}</div>'
     lead = (
-        "Groups of images that look alike to the encoder, found without labels. Two correspond where the images of each find "
-        f"those of the other; certainty is how many do. {GROUPS} lists all groups, {PAIRS} the best candidates of every image."
+        "Groups of images that the encoder finds similar, found without labels. Two groups correspond if the images of each "
+        f"find those of the other; certainty is the fraction that do. {GROUPS} lists all groups, {PAIRS} the best candidates "
+        "of every image."
     )
     return Section("matches", "What was found", body, lead)
 

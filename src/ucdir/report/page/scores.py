@@ -23,7 +23,7 @@ def scores_section(report: EvaluationReport | None, unscored: str, learned: str)
     parts += [_mean(report, names, *pair, learned) for pair in report.directions[::2]]
     notes = (*collapse_notes(report), EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL, _intervals(report))
     body = f"{''.join(parts)}<div class='small'>{''.join(f'<p>{plain(note)}</p>' for note in notes)}</div>"
-    lead = "Percent. Rows marked training-free are what the start weights give without any training: the bar to clear."
+    lead = "Percent. Rows marked training-free use the initial weights without any training: the baselines to beat."
     return Section("scores", "Scores", body, lead)
 
 

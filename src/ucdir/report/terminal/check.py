@@ -132,7 +132,7 @@ def _sizes(domain: DomainCheck) -> str:
 
 def _class_counts(domain: DomainCheck) -> str:
     if domain.class_counts is None:
-        return "no classes (none are needed, only scores read them)"
+        return "no classes (not needed; only scores use them)"
     counts = [f"{_plain(name)} {count:,}" for name, count in domain.class_counts.items()]
     without = f"; {domain.without_class:,} without a class" if domain.without_class else ""
     return f"{_count('class', len(counts))}: {_some(counts)}{without}"

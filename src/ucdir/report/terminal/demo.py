@@ -32,5 +32,5 @@ def demo_table(report: EvaluationReport) -> RenderableType:
     add("chance", "frozen", lambda score, k: score.chance)
     for name, method in ROWS.items():
         add(name, method, lambda score, k: score[f"P@{k}"].value, "bold" if method == "trained" else "")
-    note = "P@k: share of the k most similar images that show the same kind of thing, mean over all queries."
+    note = "P@k: fraction of the k most similar images that show the same kind of thing, mean over all queries."
     return Group(table, Text(note, style="dim"))

@@ -55,7 +55,7 @@ def _taken_for(answered: QueryHits) -> list[Text]:
     if answered.domain is None:
         return []
     if answered.is_strange:
-        sentence = f"searched as '{answered.domain}', but it looks unlike all images of it that the encoder has seen"
+        sentence = f"searched as '{answered.domain}', but it looks unlike all training images of that domain"
         return [Text(f"  {sentence}", style="yellow")]
     return [Text(f"  searched as '{answered.domain}'", style="dim")]
 
@@ -64,7 +64,7 @@ def _sure(answered: QueryHits) -> list[Text]:
     """How likely anything like the query is there, where the encoder has learned that."""
     if answered.confidence is None:
         return []
-    sentence = f"anything like it is there with probability {answered.confidence:.2f}"
+    sentence = f"probability that the gallery has anything like it: {answered.confidence:.2f}"
     none = "" if answered.hits else "; no hit is sure enough for --min-confidence"
     return [Text(f"  {sentence}{none}", style="dim")]
 

@@ -123,7 +123,7 @@ def _notes(report: EvaluationReport, figure: str) -> list[str]:
     for domain in report.domains:
         if domain.images > domain.with_class:
             left_out = domain.images - domain.with_class
-            notes.append(f"{domain.name}: {left_out:,} images have no class: no queries, relevant to nothing.")
+            notes.append(f"{domain.name}: {left_out:,} images have no class: not used as queries, relevant to no query.")
         if domain.unreadable:
             path, reason = domain.unreadable[0]
             notes.append(f"{domain.name}: {len(domain.unreadable):,} unreadable images skipped ({path}: {reason}).")
