@@ -285,7 +285,7 @@ def test_a_killed_process_leaves_the_old_one(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
 def test_a_place_below_a_file(tmp_path: Path, writer: object) -> None:
     (tmp_path / "file").write_text("mine")
-    message = r"could not write '.*file/deep/x': .*Choose a place you may write to"
+    message = r"could not write '.*file/deep/x': .*Choose a folder you can write to"
     with pytest.raises(UcdirError, match=message), writer(tmp_path / "file" / "deep" / "x"):
         pytest.fail("never reached")
     assert (tmp_path / "file").read_text() == "mine"

@@ -2,17 +2,20 @@
 
 import ctypes
 import errno
-import fcntl
 import glob
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ucdir.errors import UcdirError
+
+LOCK_SECONDS = 0.1  # that a lock is waited for: a holder may be about to remove it
 
 
 @contextmanager
@@ -100,32 +103,20 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
     doing    for the message: what the other process is doing, for example "being written by another ucdir index"
     """
-    lock = path.parent / f".{path.name}.lock"
-    with clear_write_errors(lock):
+    file = path.parent / f".{path.name}.lock"
+    lock = FileLock(file, timeout=LOCK_SECONDS)
+    with clear_write_errors(file):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock_file(lock)
-    if handle is None:
-        raise UcdirError(f"'{path}' is {doing}. Wait until it has finished, then run again.")
+        try:
+            lock.acquire(poll_interval=LOCK_SECONDS / 10)
+        except Timeout as error:
+            raise UcdirError(f"'{path}' is {doing}. Wait until it has finished, then run again.") from error
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _lock_file(lock: Path) -> int | None:
-    """An open, locked file that still has its name; None when another process holds it."""
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        with suppress(FileNotFoundError):
-            if os.fstat(handle).st_ino == lock.stat().st_ino:
-                return handle
-        os.close(handle)  # its last holder removed it between the two steps
+        if os.name != "nt":  # Windows deletes no open file; there it stays
+            file.unlink(missing_ok=True)  # while it is held: a process that waits for it notices and makes a new one
+        lock.release()
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -237,7 +237,10 @@ def test_the_command_line_refuses_in_one_sentence(collection, gallery, encoder, 
 
 @pytest.mark.parametrize(
     ("asked", "reason"),
-    [({"as_domain": "left"}, "--as left: .*does not distinguish domains"), ({"views": 1}, "--views 1: .*embeds an image from one view")],
+    [
+        ({"as_domain": "left"}, "--as left: .*does not distinguish domains"),
+        ({"views": 1}, "--views 1: .*from one view"),
+    ],
 )
 def test_what_only_encoders_that_know_domains_read_is_refused_with_others(encoder, collection, tmp_path, asked, reason):
     with pytest.raises(UsageError, match=reason):

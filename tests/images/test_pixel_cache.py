@@ -331,7 +331,7 @@ def test_a_folder_that_cannot_be_read_is_said(folder: Path) -> None:
         (folder / f"{number:02x}").write_text("")
     said: list[str] = []
     assert open_cache(str(folder), 2.0, said.append) is None
-    assert said == [f"no pixel cache: '{folder}' cannot be used (Not a directory); images are decoded anew each time."]
+    assert said == [f"no pixel cache: cannot use '{folder}' (Not a directory); decoding images again each time."]
 
 
 def test_a_write_error_switches_adding_off_and_is_said_once(pictures: list[Path], folder: Path) -> None:
@@ -358,8 +358,8 @@ def test_a_disk_too_small_for_a_cache_is_said(small_disk: Path) -> None:
     said: list[str] = []
     assert open_cache(str(small_disk), 20.0, said.append) is None
     assert said == [
-        f"no pixel cache in '{small_disk}': a quarter of the free space is 0.0 GB, at least 1 GB is needed; "
-        "images are decoded anew each time."
+        f"no pixel cache in '{small_disk}': a quarter of the free space is 0.0 GB, need at least 1 GB; "
+        "decoding images again each time."
     ]
 
 
@@ -407,7 +407,7 @@ def test_a_folder_that_cannot_be_made_is_said(picture: Path) -> None:
     said: list[str] = []
     assert open_cache(str(picture / "cache"), 20.0, said.append) is None
     assert said == [
-        f"no pixel cache: '{picture / 'cache'}' cannot be used (Not a directory); images are decoded anew each time."
+        f"no pixel cache: cannot use '{picture / 'cache'}' (Not a directory); decoding images again each time."
     ]
 
 

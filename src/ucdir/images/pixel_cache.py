@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import platformdirs
 from PIL import Image
 
 from ucdir.errors import ImageError
@@ -40,9 +41,8 @@ ABANDONED = 3600.0  # seconds after which nobody writes a draft any more
 
 
 def default_folder() -> Path:
-    """The folder for caches of this user: XDG_CACHE_HOME, where it is set to an absolute path, or ~/.cache."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (home if home.is_absolute() else Path.home() / ".cache") / "ucdir" / "pixels"
+    """The cache folder of this user, on Linux in XDG_CACHE_HOME or ~/.cache."""
+    return platformdirs.user_cache_path("ucdir", appauthor=False) / "pixels"
 
 
 def open_cache(setting: str, limit_gb: float, log: Callable[[str], None]) -> "PixelCache | None":

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import ipaddress
-import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -99,7 +98,11 @@ def run(app: ASGIApp, listening: socket.socket) -> None:
 
 
 def _allow_files() -> None:
-    """Every connection may hold an upload and an image file: the usual 1024 are too few."""
+    """Every connection may hold an upload and an image file: the usual 1024 are too few. Windows has no such limit."""
+    try:
+        import resource
+    except ImportError:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < MAX_FILES:
         wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
