@@ -18,7 +18,7 @@ from looked_at import LookedAt, arguments, both_ways, look_at
 
 from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn import align as steps
-from ucdir.retrieval.expansion import HITS
+from ucdir.retrieval.expansion import DEFAULT_HITS
 from ucdir.settings import AlignSettings
 
 FIGURES = ("P@50", "mAP@All")
@@ -120,7 +120,7 @@ def scores(pair: tuple[LookedAt, LookedAt], variant: Variant, seed: int) -> list
         settings = AlignSettings.model_validate(variant.settings)
         found = steps.align(seen, [name in KEEPING_STYLE for name in variant.views], settings, seed)
     rows = [domain.embeddings for domain in found.domains]
-    return [both_ways(pair, rows, hits, FIGURES) for hits in (0, HITS)]
+    return [both_ways(pair, rows, hits, FIGURES) for hits in (0, DEFAULT_HITS)]
 
 
 def patches(variant: Variant) -> Iterator[object]:

@@ -22,7 +22,7 @@ from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import align
 from ucdir.learn.calibration import calibrated
 from ucdir.learn.groups import find_groups
-from ucdir.model.confidence import NEAREST
+from ucdir.model.confidence import HITS_CONSIDERED
 from ucdir.retrieval.expansion import expanded_among, hits_of
 from ucdir.retrieval.neighbours import nearest_rows
 from ucdir.settings import AlignSettings
@@ -76,7 +76,7 @@ def of_pair(pair: tuple[LookedAt, LookedAt], protocol: str | None, seeds: int) -
         rows = [domain.embeddings for domain in found.domains]
         sure = calibrated(rows, find_groups(rows), hits_of("aligned"))
         for a, b in permutations(range(2), 2):
-            query = sure.of_queries(nearest_rows(rows[a], rows[b], NEAREST).similarity.cpu().numpy())
+            query = sure.of_queries(nearest_rows(rows[a], rows[b], HITS_CONSIDERED).similarity.cpu().numpy())
             moved = expanded_among(rows[a].cpu().numpy(), rows[b].cpu().numpy(), hits_of("aligned"))
             near = nearest_rows(torch.from_numpy(moved), rows[b].cpu(), HITS)
             own, other = parts[a].classes.numpy(), parts[b].classes.numpy()

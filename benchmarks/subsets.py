@@ -15,7 +15,7 @@ from looked_at import LookedAt, arguments, both_ways, look_at
 
 from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import Seen, align
-from ucdir.retrieval.expansion import HITS
+from ucdir.retrieval.expansion import DEFAULT_HITS
 from ucdir.scoring.training_free import centred, smoothed
 from ucdir.settings import AlignSettings
 
@@ -60,7 +60,7 @@ def rows_of(parts: Sequence[LookedAt], seed: int) -> dict[str, list[float]]:
         "centred": ([centred(rows) for rows in frozen], 0),
         "smoothed": ([smoothed(rows) for rows in frozen], 0),
         "aligned": (aligned, 0),
-        "aligned, expanded": (aligned, HITS),
+        "aligned, expanded": (aligned, DEFAULT_HITS),
     }
     return {name: both_ways(parts, rows, hits, FIGURES) for name, (rows, hits) in ways.items()}
 

@@ -81,7 +81,7 @@ def test_no_feature_is_computed_twice(
 
 def test_features_of_many_images_lie_in_a_file(frozen: Encoder, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = view_features(frozen, pictures, VIEWS, CPU, "float32")
-    monkeypatch.setattr(module, "LARGE", 0)
+    monkeypatch.setattr(module, "MAX_BYTES_IN_MEMORY", 0)
     mapped = view_features(frozen, pictures, VIEWS, CPU, "float32")
     assert isinstance(mapped.values.base, np.memmap) or isinstance(mapped.values, np.memmap)
     assert np.array_equal(in_memory.values, mapped.values)

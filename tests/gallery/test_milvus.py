@@ -26,7 +26,7 @@ from ucdir.gallery.ask import SearchOptions, ask
 from ucdir.gallery.folder import Gallery, GalleryFolder
 from ucdir.gallery.interface import GalleryImage, GalleryInfo, Where, image_table
 from ucdir.gallery.milvus import MilvusGallery, MilvusWriter
-from ucdir.gallery.milvus_store import MOST_HITS, Address, Store, literal
+from ucdir.gallery.milvus_store import MAX_HITS, Address, Store, literal
 from ucdir.gallery.positions import GAP, longest_rising, order_keys
 from ucdir.model.confidence import Confidence, Curve
 from ucdir.model.encoder import build_encoder
@@ -295,18 +295,18 @@ def test_equal_hits_are_ordered_by_id(pair, k):
 def test_many_queries_go_in_batches(pair):
     folder, milvus = pair(drawn_images(300), rng_rows(300, 8))
     queries = rng_rows(130, 8, seed=2)
-    assert MOST_HITS // 300 < 130
+    assert MAX_HITS // 300 < 130
     same_answers(milvus.search(queries, 300), folder.search(queries, 300))
 
 
 def test_more_than_milvus_finds_at_once_is_refused(tmp_path):
-    count = MOST_HITS + 10
+    count = MAX_HITS + 10
     place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, drawn_images(count), rng_rows(count, 4))
     milvus = MilvusGallery.load(str(tmp_path / "shop.db"), "gallery")
-    with pytest.raises(UsageError, match=rf"k={count}: Milvus finds {MOST_HITS} images at most\. Give --k {MOST_HITS}"):
+    with pytest.raises(UsageError, match=rf"k={count}: Milvus finds {MAX_HITS} images at most\. Give --k {MAX_HITS}"):
         milvus.search(rng_rows(1, 4), 10**6)
-    assert len(milvus.search(rng_rows(1, 4), MOST_HITS).hits[0]) == MOST_HITS
+    assert len(milvus.search(rng_rows(1, 4), MAX_HITS).hits[0]) == MAX_HITS
 
 
 def test_names_that_mean_something_in_a_filter(pair):

@@ -15,9 +15,9 @@ from ucdir.images.opening import open_rgb, read_header
 @pytest.mark.parametrize("shape", [(300, 7), (9, 500), (641, 33), (64, 48)])
 def test_cutting_before_scaling_changes_nothing(photo, monkeypatch, shape):
     image = photo(1, 64).resize(shape)
-    monkeypatch.setattr(evaluation, "LONGEST", 10_000)
+    monkeypatch.setattr(evaluation, "MAX_ASPECT", 10_000)
     whole = evaluation_view(image, 32).astype(int)
-    monkeypatch.setattr(evaluation, "LONGEST", 0)
+    monkeypatch.setattr(evaluation, "MAX_ASPECT", 0)
     cut = evaluation_view(image, 32).astype(int)
     assert np.abs(whole - cut).max() <= 1
 

@@ -406,9 +406,7 @@ def test_a_cache_never_takes_more_than_a_quarter_of_the_free_space(folder: Path,
 def test_a_folder_that_cannot_be_made_is_said(picture: Path) -> None:
     said: list[str] = []
     assert open_cache(str(picture / "cache"), 20.0, said.append) is None
-    assert said == [
-        f"no pixel cache: cannot use '{picture / 'cache'}' (Not a directory); decoding images again each time."
-    ]
+    assert said == [f"no pixel cache: cannot use '{picture / 'cache'}' (Not a directory); decoding images again each time."]
 
 
 def test_the_content_of_a_file_is_read_once(

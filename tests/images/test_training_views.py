@@ -339,7 +339,7 @@ def test_groups_change_nothing(many: tuple[list[Image.Image], list[ViewDraw]], m
     images, draws = many
     together = on_device(images, draws, 24)
     for most in (1, 50_000, 10**9):
-        monkeypatch.setattr("ucdir.images.device_views.MOST_ON_CPU", most)
+        monkeypatch.setattr("ucdir.images.device_views.MAX_PIXELS_ON_CPU", most)
         difference = np.abs(on_device(images, draws, 24).astype(int) - together)
         assert difference.max() <= 1
         assert difference.mean() < 0.01

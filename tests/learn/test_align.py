@@ -140,7 +140,7 @@ def test_groupings_are_those_of_their_seed_and_never_more_than_images() -> None:
 def test_nearest_rows_do_not_depend_on_the_size_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, own = rows(9, 5), rows(20, 5, 1)
     whole = nearest_rows(queries, own, 4)
-    monkeypatch.setattr("ucdir.retrieval.neighbours.BLOCK", 45)
+    monkeypatch.setattr("ucdir.retrieval.neighbours.SIMILARITIES_PER_BLOCK", 45)
     parts = nearest_rows(queries, own, 4)
     assert torch.equal(whole.rows, parts.rows)
     assert whole.rows.tolist() == (queries @ own.T).argsort(dim=1, descending=True)[:, :4].tolist()
@@ -234,7 +234,7 @@ def test_align_gives_the_same_bits_again_and_others_for_another_seed() -> None:
 
 def test_of_many_images_a_sample_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     domains, labels = two_styles()
-    monkeypatch.setattr("ucdir.learn.align.SAMPLE", len(labels) // 2)
+    monkeypatch.setattr("ucdir.learn.align.MAX_IMAGES", len(labels) // 2)
     one, other = align(domains, [True] * 3, SMALL).domains
     assert len(one.embeddings) == len(one.images) == len(labels) // 2
     assert sorted(set(one.images.tolist())) == one.images.tolist()

@@ -10,7 +10,7 @@ import torch
 from ucdir.embedding.view_features import view_features
 from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import Aligned, Seen, align
-from ucdir.learn.aligned_run import LEAST_AGREEMENT
+from ucdir.learn.aligned_run import MIN_AGREEMENT
 from ucdir.model.device import choose_precision
 from ucdir.model.encoder import build_encoder
 from ucdir.scoring.metrics import score
@@ -53,9 +53,9 @@ def aligned(features: Features, *parts: tuple[str, Sequence[str]]) -> Aligned:
 
 def test_folders_that_share_nothing_are_told_from_those_that_do(features: Features) -> None:
     other = aligned(features, ("photo", ("dog", "elephant", "giraffe")), ("sketch", ("guitar", "house", "person")))
-    assert other.agreement < LEAST_AGREEMENT
+    assert other.agreement < MIN_AGREEMENT
     for one, another in (("photo", "sketch"), ("photo", "art_painting"), ("art_painting", "sketch")):
-        assert aligned(features, (one, CLASSES), (another, CLASSES)).agreement > LEAST_AGREEMENT
+        assert aligned(features, (one, CLASSES), (another, CLASSES)).agreement > MIN_AGREEMENT
 
 
 def test_paintings_and_sketches_find_each_other_better_than_without_learning(features: Features) -> None:

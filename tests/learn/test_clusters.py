@@ -104,7 +104,7 @@ def test_many_images_are_all_clustered_and_as_tightly_as_without_a_sample(monkey
     """Inertia is that of all rows about their means, and close to what starts on all rows find."""
     data = groups(3000, 12)
     whole = clustered(data, 20)
-    monkeypatch.setattr(clusters, "FEW", 100)
+    monkeypatch.setattr(clusters, "MIN_SAMPLE_ROWS", 100)
     found = clustered(data, 20, iterations=100)
     means = centroids(data, found)
     assert found.assignment.shape == (3000,)
@@ -116,7 +116,7 @@ def test_many_images_are_all_clustered_and_as_tightly_as_without_a_sample(monkey
 def test_the_block_of_rows_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = groups(200, 5)
     whole = clustered(data, 6)
-    monkeypatch.setattr(clusters, "BLOCK", block)
+    monkeypatch.setattr(clusters, "MAX_ROWS_PER_BLOCK", block)
     found = clustered(data, 6)
     assert torch.equal(found.assignment, whole.assignment)
     assert_close(found.inertia, whole.inertia, rtol=1e-6, atol=0)

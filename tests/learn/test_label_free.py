@@ -109,7 +109,7 @@ def test_the_order_of_the_images_changes_nothing() -> None:
 
 
 def test_few_images_are_all_looked_at_and_of_many_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_free, "SAMPLE", 50)
+    monkeypatch.setattr(label_free, "REFERENCE_IMAGES", 50)
     assert sampled_images(50, torch.Generator()).tolist() == list(range(50))
     one, again, other = (sampled_images(500, torch.Generator().manual_seed(seed)).tolist() for seed in (1, 1, 2))
     assert one == again == sorted(set(one))

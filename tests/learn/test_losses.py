@@ -324,7 +324,7 @@ def test_the_block_of_the_bank_changes_nothing(scores: int, case: Case) -> None:
     rows = case.bank.clone().index_put_((case.image_ids,), case.key)
     expected = (case.query @ rows.T / case.temperature).logsumexp(dim=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses, "SCORES", scores)
+        patch.setattr(losses, "LOGITS_PER_BLOCK", scores)
         found = logsumexp(case)
     assert_close(found, expected, rtol=1e-12, atol=1e-13)
     weights = torch.arange(1.0, len(found) + 1, dtype=torch.float64)
@@ -356,7 +356,7 @@ def test_half_queries_meet_the_bank_in_its_own_precision() -> None:
 def test_no_memory_of_the_size_of_the_bank_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest of all matrix products of a pass forth and back is a block, not N x M."""
     case = drawn(0, n=8, m=500).to(torch.float32)
-    monkeypatch.setattr(losses, "SCORES", 400)
+    monkeypatch.setattr(losses, "LOGITS_PER_BLOCK", 400)
     with torch.profiler.profile(profile_memory=True) as seen:
         bank_logsumexp(case.query.requires_grad_(), case.key, case.bank, case.image_ids, 0.2).sum().backward()
     assert max(event.self_cpu_memory_usage for event in seen.events()) <= 4 * 400 + 64

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import retrieval as reference
 
-from ucdir.retrieval.exact_search import SAMPLE, are_unit, exact_rows, margin, nearest
+from ucdir.retrieval.exact_search import SAMPLE_ROWS, are_unit, exact_rows, margin, nearest
 from ucdir.scoring import metrics
 
 
@@ -69,7 +69,7 @@ def test_search_is_that_of_plain_loops(gallery, k):
 @pytest.mark.parametrize(("queries", "k"), [(1, 1), (3, 10), (70, 10), (1, 2000), (5, 300)])
 def test_large_galleries_give_brute_force(make, queries, k):
     """Large enough for the sampled start, the groups and several blocks."""
-    gallery, queries = make(5 * SAMPLE), drawn(queries, seed=2)
+    gallery, queries = make(5 * SAMPLE_ROWS), drawn(queries, seed=2)
     assert_exact(nearest(queries, gallery, k, gallery_block=3000), queries, gallery, k)
 
 
@@ -94,18 +94,18 @@ def test_nothing_changes_the_answer(seed, count, queries, dim, k, distinct, quer
 @pytest.mark.parametrize("query_block", [1, 4, 100])
 @pytest.mark.parametrize("gallery_block", [1000, 4999, 10**6])
 def test_blocks_change_nothing_in_a_sampled_search(query_block, gallery_block):
-    queries, gallery = drawn(11, seed=2), np.concatenate([drawn(3 * SAMPLE, seed=1), crowded(2 * SAMPLE)])
+    queries, gallery = drawn(11, seed=2), np.concatenate([drawn(3 * SAMPLE_ROWS, seed=1), crowded(2 * SAMPLE_ROWS)])
     found = nearest(queries, gallery, 9, query_block=query_block, gallery_block=gallery_block)
     assert_exact(found, queries, gallery, 9)
 
 
 def test_a_gallery_of_one_image_repeated_gives_its_first_rows():
-    found = nearest(drawn(40, seed=2), np.repeat(drawn(1), 6 * SAMPLE, axis=0), 5)
+    found = nearest(drawn(40, seed=2), np.repeat(drawn(1), 6 * SAMPLE_ROWS, axis=0), 5)
     assert found.rows.tolist() == [[0, 1, 2, 3, 4]] * 40
 
 
 def test_thousands_of_ties_at_the_cut_go_to_the_lowest_rows():
-    gallery = drawn(6 * SAMPLE, seed=1)
+    gallery = drawn(6 * SAMPLE_ROWS, seed=1)
     alike = np.random.default_rng(0).choice(len(gallery), 5000, replace=False)
     gallery[alike] = drawn(1, seed=5)
     found = nearest(drawn(1, seed=5), gallery, 12)
@@ -138,7 +138,7 @@ def test_a_rank_orders_equals_and_nothing_else(seed, count, queries, k, distinct
 @pytest.mark.parametrize("k", [1, 12, 3000])
 def test_ranks_order_equals_of_a_large_gallery(k):
     """Large enough for the sampled start; thousands of rows are equal at the cut."""
-    gallery = drawn(6 * SAMPLE, seed=1)
+    gallery = drawn(6 * SAMPLE_ROWS, seed=1)
     gallery[np.random.default_rng(0).choice(len(gallery), 5000, replace=False)] = drawn(1, seed=5)
     ranks, queries = np.random.default_rng(1).permutation(len(gallery)), np.concatenate([drawn(1, seed=5), drawn(2, seed=6)])
     order = np.argsort(ranks)
@@ -150,7 +150,7 @@ def test_a_rank_is_asked_only_where_there_are_equals():
     def rank(rows):
         raise AssertionError("no two rows are equal")
 
-    queries, gallery = drawn(3, seed=2), drawn(5 * SAMPLE, seed=1)
+    queries, gallery = drawn(3, seed=2), drawn(5 * SAMPLE_ROWS, seed=1)
     np.testing.assert_array_equal(nearest(queries, gallery, 9, rank=rank).rows, nearest(queries, gallery, 9).rows)
 
 
@@ -170,13 +170,13 @@ def test_one_row_and_no_row():
 @pytest.mark.parametrize("scale", [1.0, 1.0001, 1e-12, 1e15])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_lengths_and_types_of_rows_change_nothing(queries, scale, dtype):
-    lengths = np.random.default_rng(0).uniform(1, 2 if scale != 1 else 1, size=(5 * SAMPLE, 1))
-    gallery = (drawn(5 * SAMPLE, seed=1) * lengths * scale).astype(dtype)
+    lengths = np.random.default_rng(0).uniform(1, 2 if scale != 1 else 1, size=(5 * SAMPLE_ROWS, 1))
+    gallery = (drawn(5 * SAMPLE_ROWS, seed=1) * lengths * scale).astype(dtype)
     assert_exact(nearest(queries, gallery, 7, gallery_block=4000), queries, gallery, 7)
 
 
 def test_a_zero_row_is_similar_to_nothing():
-    queries, gallery = np.concatenate([np.zeros((1, 16), np.float32), drawn(2)]), drawn(5 * SAMPLE, seed=1)
+    queries, gallery = np.concatenate([np.zeros((1, 16), np.float32), drawn(2)]), drawn(5 * SAMPLE_ROWS, seed=1)
     gallery[100] = 0
     found = nearest(queries, gallery, 4)
     assert found.rows[0].tolist() == [0, 1, 2, 3]
@@ -185,7 +185,7 @@ def test_a_zero_row_is_similar_to_nothing():
 
 
 def test_a_memory_mapped_gallery_gives_the_same(tmp_path):
-    gallery = drawn(5 * SAMPLE)
+    gallery = drawn(5 * SAMPLE_ROWS)
     np.save(tmp_path / "rows.npy", gallery)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     assert_exact(nearest(drawn(5, seed=3), mapped, 4, gallery_block=1300), drawn(5, seed=3), gallery, 4)
@@ -201,13 +201,13 @@ def test_candidates_keep_their_gallery_rows(candidates):
 
 
 def test_many_candidates_are_searched_like_a_gallery_of_their_own():
-    gallery, candidates = drawn(12 * SAMPLE), np.arange(0, 12 * SAMPLE, 2)
+    gallery, candidates = drawn(12 * SAMPLE_ROWS), np.arange(0, 12 * SAMPLE_ROWS, 2)
     found = nearest(drawn(5, seed=4), gallery, 6, candidates=candidates)
     np.testing.assert_array_equal(found.rows, candidates[brute_force(drawn(5, seed=4), gallery[candidates], 6)[0]])
 
 
 def test_rows_known_to_be_unit_give_the_same():
-    gallery = drawn(5 * SAMPLE)
+    gallery = drawn(5 * SAMPLE_ROWS)
     assert are_unit(gallery)
     assert_exact(nearest(drawn(2, seed=3), gallery, 4, unit=True), drawn(2, seed=3), gallery, 4)
 
@@ -259,7 +259,7 @@ def test_wrong_k_dimension_and_candidates_are_refused():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("count", [50, 6 * SAMPLE])
+@pytest.mark.parametrize("count", [50, 6 * SAMPLE_ROWS])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_values_that_are_not_finite_are_refused(value, count, dtype):
     broken = drawn(count).astype(dtype)

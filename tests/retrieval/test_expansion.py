@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ucdir.retrieval.expansion import BEST, HITS, ROUNDS, SHARE, WEIGHT, expanded_among, hits_of
+from ucdir.retrieval.expansion import (
+    BEST_HITS,
+    DEFAULT_HITS,
+    HITS_WEIGHT,
+    MIN_SIMILARITY_FRACTION,
+    ROUNDS,
+    expanded_among,
+    hits_of,
+)
 
 Floats = NDArray[np.float32]
 
@@ -24,9 +32,9 @@ def slowly(query: Floats, rows: Floats, hits: int) -> Floats:
     for _ in range(ROUNDS):
         cosine = rows @ moved
         best = np.argsort(-cosine)[:hits]
-        least = SHARE * cosine[best[:BEST]].mean()
+        least = MIN_SIMILARITY_FRACTION * cosine[best[:BEST_HITS]].mean()
         mean = sum(max(0.0, cosine[row] - least) ** 2 * rows[row] for row in best)
-        moved = unit(query + WEIGHT * unit(mean))
+        moved = unit(query + HITS_WEIGHT * unit(mean))
     return moved
 
 
@@ -60,7 +68,7 @@ def test_no_query_is_no_problem() -> None:
     assert expanded_among(np.empty((0, 4), np.float32), np.eye(4, dtype=np.float32)).shape == (0, 4)
 
 
-KINDS = [("aligned", None, HITS), ("smoothed", None, 0), ("", 7, 7), ("aligned", 0, 0)]
+KINDS = [("aligned", None, DEFAULT_HITS), ("smoothed", None, 0), ("", 7, 7), ("aligned", 0, 0)]
 
 
 @pytest.mark.parametrize(("rows", "wanted", "hits"), KINDS)

@@ -45,7 +45,7 @@ def test_chances_are_shares_of_all_orders(numbers: list[int], start: int, k: int
 def test_only_queries_that_are_cut_within_equals_are_given_and_blocks_change_nothing(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ties, "BLOCK", block)
+    monkeypatch.setattr(ties, "SIMILARITIES_PER_BLOCK", block)
     queries, gallery = directions([0, 9, 1]), directions([0, 1, 1, 3, 9, 8])
     parts = list(tied_hits(queries, gallery, nearest(queries, gallery, 3), 2))
     assert np.concatenate([part.queries for part in parts]).tolist() == [0]

@@ -650,8 +650,8 @@ def knowing(drawn, tmp_path_factory):
     small = {"encoder.backbone": "timm/test_resnet", "encoder.weights": "none", "encoder.image_size": 32}
     settings = load_settings(assignments={**small, "run.device": "cpu", "run.precision": "float32"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ucdir.learn.aligned_run.FEWEST", 4)
-        patch.setattr("ucdir.learn.aligned_run.LEAST_AGREEMENT", -1.0)
+        patch.setattr("ucdir.learn.aligned_run.MIN_IMAGES", 4)
+        patch.setattr("ucdir.learn.aligned_run.MIN_AGREEMENT", -1.0)
         train([str(drawn / "photo"), str(drawn / "drawing")], folder / "run", settings, report=False)
     index(folder / "run", [str(drawn / "photo")], folder / "photos", device="cpu", precision="float32", export=False)
     encoder = load_query_encoder(folder / "run", "cpu", "float32", "torch")

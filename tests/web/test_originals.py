@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 
 from ucdir.gallery.interface import GalleryImage
-from ucdir.web.originals import CHUNK, Gone, content_of, disposition, is_untouched, open_indexed
+from ucdir.web.originals import CHUNK_BYTES, Gone, content_of, disposition, is_untouched, open_indexed
 
 
 def indexed(path):
@@ -18,7 +18,7 @@ def indexed(path):
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "image.bin"
-    path.write_bytes(os.urandom(3 * CHUNK + 17))
+    path.write_bytes(os.urandom(3 * CHUNK_BYTES + 17))
     return path
 
 
@@ -40,7 +40,7 @@ def test_a_file_that_changes_while_it_is_sent_is_never_sent_whole(file, change):
             writing.seek(-1, os.SEEK_END)
             writing.write(bytes([file.read_bytes()[-1] ^ 1]))
         elif change == "shorter":
-            writing.truncate(CHUNK + 5)
+            writing.truncate(CHUNK_BYTES + 5)
         else:
             writing.truncate(image.bytes + 5)
     if change == "longer":

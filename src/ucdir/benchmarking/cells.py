@@ -40,7 +40,7 @@ from ucdir.storage import locked, write_text
 LABEL_FREE = "label-free"
 TRAINING_FREE = ("frozen", "centred", "smoothed")
 TRAINED: tuple[str, ...] = get_args(MethodSettings.model_fields["name"].annotation)
-SCORES = "scores.json"
+SCORES_FILE = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def run_cell(task: Task, device: str = "auto", progress: Progress = no_progress)
             write_text(task.folder / SETTINGS, settings.to_toml())
         left_out = {domain.name: domain.unreadable for domain in report.domains}
         document = {"ks": task.ks, "rows": [row_document(row) for row in rows], "unreadable": left_out}
-        write_text(task.folder / SCORES, json.dumps(document, indent=1) + "\n")
+        write_text(task.folder / SCORES_FILE, json.dumps(document, indent=1) + "\n")
     return _wanted(task, rows)
 
 
@@ -307,7 +307,7 @@ def _row(cell: Cell, report: EvaluationReport, name: str, query: str, gallery: s
 def finished(task: Task) -> Rows | None:
     """The rows of a cell that was scored at these cut-offs; None when it must be run."""
     try:
-        document = json.loads((task.folder / SCORES).read_text(encoding="utf-8"))
+        document = json.loads((task.folder / SCORES_FILE).read_text(encoding="utf-8"))
         rows = [row_of(row) for row in document["rows"]]
         return _wanted(task, rows) if set(task.ks) <= set(document["ks"]) else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -316,7 +316,7 @@ def finished(task: Task) -> Rows | None:
 
 def unreadable(task: Task) -> dict[str, list[str]]:
     """Of each domain, why images were left out of the scores of a finished cell, as PATH: REASON."""
-    document = json.loads((task.folder / SCORES).read_text(encoding="utf-8"))
+    document = json.loads((task.folder / SCORES_FILE).read_text(encoding="utf-8"))
     left_out = document.get("unreadable", {})
     return {name: [f"{path}: {reason}" for path, reason in found] for name, found in left_out.items()}
 

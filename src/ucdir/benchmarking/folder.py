@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ucdir.benchmarking.cells import SCORES, Cell, Rows, Task, unreadable
+from ucdir.benchmarking.cells import SCORES_FILE, Cell, Rows, Task, unreadable
 from ucdir.datasets.catalogue import DOCUMENT, PreparedSet, dataset
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.domains import Domain
@@ -36,7 +36,7 @@ TRAINING_FREE_KEYS = {
     "method.name",  # align sees whole images, the others their middle
     "run.precision",
 }
-LISTED = 10  # unreadable images of a domain in a note
+MAX_LISTED = 10  # unreadable images of a domain in a note
 IMAGES = "images.json"  # next to the cells of a pair: the images they were computed from
 
 
@@ -190,8 +190,10 @@ def _left_out(done: Sequence[Task]) -> list[str]:
 
 
 def _left_out_of(name: str, reasons: Sequence[str]) -> str:
-    more = f"; and {len(reasons) - LISTED:,} more, listed in {SCORES} of the cells" if len(reasons) > LISTED else ""
-    return f"Left out as unreadable: {len(reasons):,} of {name} ({'; '.join(reasons[:LISTED])}{more})."
+    more = (
+        f"; and {len(reasons) - MAX_LISTED:,} more, listed in {SCORES_FILE} of the cells" if len(reasons) > MAX_LISTED else ""
+    )
+    return f"Left out as unreadable: {len(reasons):,} of {name} ({'; '.join(reasons[:MAX_LISTED])}{more})."
 
 
 def _epochs(run: Path) -> list[EpochScores]:

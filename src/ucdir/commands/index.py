@@ -24,7 +24,7 @@ from ucdir.progress import Progress, no_progress
 from ucdir.scoring.collapse import collapse_sentence, is_collapsed
 from ucdir.scoring.picks import evenly_spread
 
-SAMPLED = 1000
+COLLAPSE_SAMPLE = 1000
 
 
 def index(
@@ -188,11 +188,11 @@ def _named(domains: Sequence[Domain], kept: Sequence[str], info: GalleryInfo | N
 
 
 def _warn_of_collapse(updated: Updated, log: Callable[[str], None]) -> None:
-    """Warn about domains whose embeddings cannot be told apart; looks at SAMPLED images of each."""
+    """Warn about domains whose embeddings cannot be told apart; looks at COLLAPSE_SAMPLE images of each."""
     of_image = updated.images["domain"].to_numpy(zero_copy_only=False)
     for name in dict.fromkeys(of_image.tolist()):
         own = np.flatnonzero(of_image == name)
-        if is_collapsed(torch.from_numpy(updated.rows(own[evenly_spread(len(own), SAMPLED)]))):
+        if is_collapsed(torch.from_numpy(updated.rows(own[evenly_spread(len(own), COLLAPSE_SAMPLE)]))):
             log(f"warning: {collapse_sentence([name])}: hits among them are arbitrary. Use another encoder.")
 
 

@@ -17,8 +17,8 @@ from ucdir.storage import clear_write_errors
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 2_000_000
-CHUNK = 1 << 20
-BLOCK = 512  # of a tar
+COPY_BYTES = 1 << 20
+TAR_BLOCK_BYTES = 512  # of a tar
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def _tar_members(opened: tarfile.TarFile, archive: Archive) -> Iterator[Member]:
             yield Member(info.name, _checked_parts(info.name, archive), info.size)
     assert opened.fileobj is not None
     opened.fileobj.seek(opened.offset)
-    if len(opened.fileobj.read(BLOCK)) < BLOCK:
+    if len(opened.fileobj.read(TAR_BLOCK_BYTES)) < TAR_BLOCK_BYTES:
         raise EOFError("it is cut off")
-    while opened.fileobj.read(CHUNK):  # to its end, where a .gz keeps its checksum
+    while opened.fileobj.read(COPY_BYTES):  # to its end, where a .gz keeps its checksum
         pass
 
 
@@ -201,4 +201,4 @@ def _tar_streams(opened: tarfile.TarFile, names: Collection[str]) -> Iterator[tu
 
 def _read(reading: IO[bytes], archive: Archive) -> bytes:
     with _clear_read_errors(archive):
-        return reading.read(CHUNK)
+        return reading.read(COPY_BYTES)

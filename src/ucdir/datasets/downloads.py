@@ -17,7 +17,7 @@ from ucdir.errors import UcdirError
 from ucdir.progress import Progress, no_progress
 from ucdir.storage import clear_write_errors, locked, write_text
 
-CHUNK = 1 << 20
+READ_BYTES = 1 << 20
 SECONDS = 60.0  # without a byte, then the connection counts as lost
 ATTEMPTS = 4  # in a row that bring nothing new
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better a moment later
@@ -210,7 +210,7 @@ def _receive(answer: Answer, part: Path, mode: str, advance: Callable[[int], Non
 
 def _read(answer: Answer) -> bytes:
     with _network():
-        return answer.read1(CHUNK)
+        return answer.read1(READ_BYTES)
 
 
 def _not_reached(fetch: _Fetch, error: _ConnectionLostError) -> UcdirError:
@@ -249,7 +249,7 @@ def _digests(file: Path) -> tuple[str, str]:
     """SHA-256 and MD5 of a file, read once. MD5 is what the known sums are in; it tells damage, not malice."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with clear_write_errors(file), file.open("rb") as opened:
-        while chunk := opened.read(CHUNK):
+        while chunk := opened.read(READ_BYTES):
             sha256.update(chunk)
             md5.update(chunk)
     return sha256.hexdigest(), md5.hexdigest()

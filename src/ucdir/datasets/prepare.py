@@ -32,7 +32,7 @@ from ucdir.storage import atomic_folder, clear_write_errors, locked, restore_fol
 
 IMAGES = "images"
 MARK = ".ucdir-data"  # in a folder that prepare writes: the name of the data set
-LISTED = 20
+MAX_LISTED = 20
 NAMED = 3  # of the classes that a domain lacks
 
 
@@ -201,9 +201,9 @@ def _listing_of(differing: Sequence[Difference], unread: Sequence[UcdirError], s
     """What differs: a line for each domain with its total and the classes it lacks, then everything else one by one."""
     totals = [line for domain in spec.domains if (line := _total_of([one for one in differing if one.domain == domain.name]))]
     single = [one for one in differing if not (one.is_absent_class or one.is_total)]
-    lines = [*totals, *(str(difference) for difference in single[:LISTED])]
-    if len(single) > LISTED:
-        lines.append(f"and {len(single) - LISTED:,} more")
+    lines = [*totals, *(str(difference) for difference in single[:MAX_LISTED])]
+    if len(single) > MAX_LISTED:
+        lines.append(f"and {len(single) - MAX_LISTED:,} more")
     lines += [f"not looked into: {error}" for error in unread]
     return "\n".join(
         (

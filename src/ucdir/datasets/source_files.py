@@ -10,7 +10,7 @@ from ucdir.errors import UcdirError, UsageError
 from ucdir.images.domains import HIDDEN_NAMES, IMAGE_SUFFIXES
 
 _IMAGE_SUFFIXES = tuple(IMAGE_SUFFIXES)
-DEPTH = 3  # archives within archives
+MAX_ARCHIVE_DEPTH = 3  # archives within archives
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def list_archives(archives: Sequence[Entry], scratch: Path) -> Listing:
     """
     found = Listing()
     for archive in archives:
-        found += _look_into(archive, scratch, DEPTH)
+        found += _look_into(archive, scratch, MAX_ARCHIVE_DEPTH)
     return found
 
 
@@ -84,7 +84,7 @@ def _look_into(entry: Entry, scratch: Path, depth: int) -> Listing:
         listing = _members(archive, entry.parts)
         if listing.archives and depth == 1:
             raise UcdirError(
-                f"'{archive}' is an archive inside {DEPTH - 1} others and contains more archives. Unpack it by hand."
+                f"'{archive}' is an archive inside {MAX_ARCHIVE_DEPTH - 1} others and contains more. Unpack it by hand."
             )
     except UcdirError as error:
         return Listing(unread=(error,))

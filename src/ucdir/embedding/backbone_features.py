@@ -22,10 +22,10 @@ from ucdir.model.device import autocast
 from ucdir.model.encoder import Encoder, backbone_digest, save_tensors
 
 VERSION = "2"  # of how features are computed and stored
-CHUNK = 64
-LARGE = 4096
-SHARE = 4  # of the limit of the cache, at most
-BEGINNING = 1024  # bytes, at most, before the numbers in a file
+FILES_PER_BATCH = 64
+ROWS_PER_BATCH = 4096
+MAX_CACHE_DIVISOR = 4  # of the limit of the cache, at most
+MAX_HEADER_BYTES = 1024  # bytes, at most, before the numbers in a file
 UNREADABLE = b"unreadable"  # what counts as the content of a file that cannot be read
 
 Advance = Callable[[int], None]
@@ -127,7 +127,7 @@ def _times(advance: Advance, factor: int) -> Advance:
 
 def _through_head(encoder: Encoder, features: Embeddings, device: torch.device, precision: str) -> Embeddings:
     with evaluating(encoder, device), torch.no_grad(), autocast(device, precision):
-        parts = [encoder(part.to(device)).float().cpu() for part in torch.split(features.rows, LARGE)]
+        parts = [encoder(part.to(device)).float().cpu() for part in torch.split(features.rows, ROWS_PER_BATCH)]
     return Embeddings(torch.cat(parts), features.image_ids, features.unreadable)
 
 
@@ -142,7 +142,7 @@ def feature_file(
         return None
     digest = hashlib.blake2b(repr((VERSION, deciding)).encode(), digest_size=20)
     digest.update(backbone_digest(encoder).encode())
-    for contents in read_ahead(paths, partial(_content, cache=cache), CHUNK, workers):
+    for contents in read_ahead(paths, partial(_content, cache=cache), FILES_PER_BATCH, workers):
         for content in contents:
             digest.update(content)
     return cache.folder / FEATURES / f"{digest.hexdigest()}.safetensors"
@@ -173,11 +173,11 @@ def keep(file: Path | None, tensors: Mapping[str, Tensor], cache: PixelCache | N
 
     Without room a run is as good.
     """
-    size = BEGINNING + sum(tensor.nbytes for tensor in tensors.values())
-    if file is None or cache is None or size > cache.limit // SHARE:
+    size = MAX_HEADER_BYTES + sum(tensor.nbytes for tensor in tensors.values())
+    if file is None or cache is None or size > cache.limit // MAX_CACHE_DIVISOR:
         return
     with suppress(OSError):
-        _drop_oldest(file.parent, cache.limit // SHARE - size)
+        _drop_oldest(file.parent, cache.limit // MAX_CACHE_DIVISOR - size)
         if cache.displace(size):
             try:
                 save_tensors(file, tensors)

@@ -17,7 +17,7 @@ from ucdir.model.alignment import Alignment
 from ucdir.model.encoder import Encoder
 from ucdir.model.runtime import domain_numbers
 
-BLOCK = 512  # images at a time
+IMAGES_PER_BLOCK = 512  # images at a time
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Members:
         """(N, V, F) float16 features of the first V views -> (N, E) float32 unit rows on the CPU."""
         alignment: Alignment = self.alignment.to(device)
         found = [torch.empty(0, alignment.length)]
-        for start in range(0, len(features), BLOCK):
-            block = torch.from_numpy(np.array(features[start : start + BLOCK])).to(device).float()
+        for start in range(0, len(features), IMAGES_PER_BLOCK):
+            block = torch.from_numpy(np.array(features[start : start + IMAGES_PER_BLOCK])).to(device).float()
             found.append(alignment(block, torch.full((len(block),), self.number, device=device)).rows.cpu())
         return torch.cat(found)
 

@@ -22,9 +22,9 @@ from ucdir.images.style_views import DEFAULT_VIEWS, VERSION, style_views
 from ucdir.model.encoder import Encoder, backbone_digest
 from ucdir.model.fast_backbone import QuickBackbone
 
-AHEAD = 16  # images read at a time
-MANY = 200  # images from which on it pays to export the backbone first
-LARGE = 2**30  # bytes of features above which they are kept in a file instead of in memory
+IMAGES_PER_BATCH = 16  # images read at a time
+MIN_IMAGES_FOR_EXPORT = 200  # images from which on it pays to export the backbone first
+MAX_BYTES_IN_MEMORY = 2**30  # bytes of features above which they are kept in a file instead of in memory
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,16 @@ def view_features(
     contents = digests(paths, workers) if contents is None else contents
     order = sorted((content, row) for row, content in enumerate(contents) if isinstance(content, bytes))
     unreadable = [content for content in contents if isinstance(content, ImageError)]
-    backbone = QuickBackbone(encoder, device, precision, exported=len(order) >= MANY)
+    backbone = QuickBackbone(encoder, device, precision, exported=len(order) >= MIN_IMAGES_FOR_EXPORT)
     what = f"folded features {backbone_digest(encoder)} {precision} {backbone.runtime} {VERSION} {draw}"
     store = _Store(backbone, tuple(views), draw, cache, what)
     values = _room((len(order), len(views), encoder.config.feature_dim), folder)
     kept: list[tuple[bytes, int]] = []
     advance(len(unreadable))
     with evaluating(backbone.encoder, device):
-        reading = chain.from_iterable(read_ahead([(paths[row], content) for content, row in order], store.read, AHEAD, workers))
+        reading = chain.from_iterable(
+            read_ahead([(paths[row], content) for content, row in order], store.read, IMAGES_PER_BATCH, workers)
+        )
         for image, found in zip(order, reading, strict=True):
             if isinstance(found, ImageError):
                 unreadable.append(found)
@@ -89,7 +91,7 @@ def view_features(
 
 def digests(paths: Sequence[Path], workers: int = 0) -> list[bytes | ImageError]:
     """SHA-256 of each file, or why it cannot be read."""
-    return list(chain.from_iterable(read_ahead(paths, _digest, AHEAD, workers)))
+    return list(chain.from_iterable(read_ahead(paths, _digest, IMAGES_PER_BATCH, workers)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _digest(path: Path) -> bytes | ImageError:
 
 def _room(shape: tuple[int, ...], folder: Path | None) -> NDArray[np.float16]:
     """An array for features: in memory, or in a file that is gone when nobody uses it any more."""
-    if 2 * math.prod(shape) <= LARGE:
+    if 2 * math.prod(shape) <= MAX_BYTES_IN_MEMORY:
         return np.empty(shape, np.float16)
     with tempfile.TemporaryFile(dir=folder) as file:
         return np.memmap(file, np.float16, "w+", shape=shape)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ucdir.gallery.interface import EVERYWHERE, Engine, GalleryHits, Hit, Where
-from ucdir.model.confidence import NEAREST, Confidence
+from ucdir.model.confidence import HITS_CONSIDERED, Confidence
 from ucdir.retrieval.expansion import expanded
 
 Floats = NDArray[np.float32]
@@ -37,7 +37,7 @@ def ask(engine: Engine, queries: Floats, k: int, where: Where = EVERYWHERE, way:
     found = engine.search(moved, k, where)
     if way.confidence is None or len(queries) == 0:
         return replace(found, confidence=(None,) * len(queries))
-    exists = way.confidence.of_queries(engine.neighbourhood(queries, NEAREST, where).similarity)
+    exists = way.confidence.of_queries(engine.neighbourhood(queries, HITS_CONSIDERED, where).similarity)
     hits = tuple(_sure(part, way, chance) for part, chance in zip(found.hits, exists.tolist(), strict=True))
     return GalleryHits(found.searched, hits, tuple(exists.tolist()))
 

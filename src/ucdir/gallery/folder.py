@@ -35,7 +35,7 @@ from ucdir.storage import atomic_folder, locked, restore_folder
 
 FORMAT_VERSION = 1
 PARTS = ("gallery.json", "embeddings.npy", "images.parquet")
-BLOCK = 8192
+ROWS_PER_BLOCK = 8192
 OPENING_TRIES = 20
 
 
@@ -209,8 +209,8 @@ def write_rows(file: Path, rows: Rows, count: int, dim: int) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": (count, dim)}
     with file.open("wb") as opened:  # not a memory map: a full disk would kill the process
         np.lib.format.write_array_header_1_0(opened, header)
-        for start in range(0, count, BLOCK):
-            block = rows(np.arange(start, min(start + BLOCK, count)))
+        for start in range(0, count, ROWS_PER_BLOCK):
+            block = rows(np.arange(start, min(start + ROWS_PER_BLOCK, count)))
             opened.write(np.ascontiguousarray(block, np.float32).tobytes())
 
 

@@ -41,7 +41,7 @@ from ucdir.gallery.interface import (
     nothing_there,
     path_prefixes,
 )
-from ucdir.gallery.milvus_store import MOST_HITS, Address, Head, Store, below, collection_name, rows_at_once
+from ucdir.gallery.milvus_store import MAX_HITS, Address, Head, Store, below, collection_name, rows_at_once
 from ucdir.gallery.positions import order_keys
 from ucdir.retrieval.exact_search import exact_rows
 from ucdir.retrieval.expansion import Neighbourhood
@@ -96,9 +96,9 @@ class MilvusGallery:
             raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
         which, searched = self._looked_at(where)
         k = min(k, searched)
-        if k > MOST_HITS:
-            raise UsageError(f"k={k}: Milvus finds {MOST_HITS} images at most. Give --k {MOST_HITS} or less.")
-        most = min(searched, MOST_HITS)
+        if k > MAX_HITS:
+            raise UsageError(f"k={k}: Milvus finds {MAX_HITS} images at most. Give --k {MAX_HITS} or less.")
+        most = min(searched, MAX_HITS)
         return GalleryHits(searched, tuple(self._search(queries, k, min(k + SPARE, most), most, which)))
 
     def neighbourhood(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> Neighbourhood:
@@ -120,7 +120,7 @@ class MilvusGallery:
 
     def _search(self, queries: np.ndarray, k: int, limit: int, most: int, which: str) -> list[tuple[Hit, ...]]:
         """The k best of `limit` candidates for each query; of more where the last candidate is as good as the k-th."""
-        at_once = max(1, MOST_HITS // limit)
+        at_once = max(1, MAX_HITS // limit)
         ranked: list[tuple[Hit, ...]] = []
         for start in range(0, len(queries), at_once):
             ranked += self._candidates(queries[start : start + at_once], limit, which)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ucdir.images.training_views import GREY, ViewDraw, blur_weights
 
-MOST = 2**24  # pixels of a group, padding included: a view needs some 40 bytes for each
-MOST_ON_CPU = 2**19  # larger arrays are new memory each time, which costs twice the time in page faults
+MAX_PIXELS = 2**24  # pixels of a group, padding included: a view needs some 40 bytes for each
+MAX_PIXELS_ON_CPU = 2**19  # larger arrays are new memory each time, which costs twice the time in page faults
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Crop:
 def render_crops(crops: Sequence[Crop], size: int, device: torch.device) -> Tensor:
     """The views that were drawn: (N, 3, size, size) uint8 on `device`. Nothing here waits for the device."""
     views = torch.empty((len(crops), 3, size, size), dtype=torch.uint8, device=device)
-    most = MOST_ON_CPU if device.type == "cpu" else MOST
+    most = MAX_PIXELS_ON_CPU if device.type == "cpu" else MAX_PIXELS
     for rows in _groups([crop.pixels.shape[:2] for crop in crops], size, most):
         views[_there(rows, device)] = _render([crops[row] for row in rows], size, device)
     return views

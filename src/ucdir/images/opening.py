@@ -47,8 +47,8 @@ STRANGERS = {
     b"%pdf": "a PDF document",
     b"version https://git-lfs": "a git-lfs pointer, the image itself was not fetched",
 }
-MOST_SCANS = 100  # as many as libtiff allows; encoders write some ten
-MOST_COMMENTS = 100
+MAX_SCANS = 100  # as many as libtiff allows; encoders write some ten
+MAX_COMMENTS = 100
 JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 START_OF_SCAN, END_OF_IMAGE, WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 AT_ONCE = 2**20  # deep values scaled at a time
@@ -218,23 +218,23 @@ def _identify(file: BinaryIO, max_pixels: int) -> Image.Image:
 def _refuse_traps(file: BinaryIO, beginning: bytes) -> None:
     """Refuse small files that keep a decoder busy for hours; leaves the file at its start."""
     if beginning.startswith(b"\xff\xd8") and _has_many_scans(file.read()):
-        raise _refusal(f"damaged: it is a JPEG in more than {MOST_SCANS} scans")
-    if beginning[:2] in (b"P1", b"P2", b"P3") and file.read().count(b"#") > MOST_COMMENTS:
-        raise _refusal(f"damaged: it has more than {MOST_COMMENTS} comments")
+        raise _refusal(f"damaged: it is a JPEG in more than {MAX_SCANS} scans")
+    if beginning[:2] in (b"P1", b"P2", b"P3") and file.read().count(b"#") > MAX_COMMENTS:
+        raise _refusal(f"damaged: it has more than {MAX_COMMENTS} comments")
     file.seek(0)
 
 
 def _has_many_scans(data: bytes) -> bool:
-    """Whether a JPEG has more than MOST_SCANS: each may be of ten bytes, and goes over all pixels once more."""
+    """Whether a JPEG has more than MAX_SCANS: each may be of ten bytes, and goes over all pixels once more."""
     at = scans = 0
-    while scans <= MOST_SCANS and (marker := JPEG_MARKER.search(data, at)):
+    while scans <= MAX_SCANS and (marker := JPEG_MARKER.search(data, at)):
         at, kind = marker.end(), marker[1][0]
         if kind == END_OF_IMAGE:
             break
         if kind not in WITHOUT_LENGTH:
             at += int.from_bytes(data[at : at + 2])
         scans += kind == START_OF_SCAN
-    return scans > MOST_SCANS
+    return scans > MAX_SCANS
 
 
 def _what_it_is(beginning: bytes) -> str:

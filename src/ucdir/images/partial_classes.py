@@ -10,7 +10,7 @@ from ucdir.images.domains import Domain
 from ucdir.images.held_out import manifest_source
 
 PARTIAL = ("half-a", "half-b", "private")
-FEWEST = 4  # classes that can be drawn from
+MIN_CLASSES = 4  # classes that can be drawn from
 
 
 def kept_classes(names: Sequence[str], protocol: str, seed: int) -> tuple[frozenset[str], frozenset[str]]:
@@ -20,10 +20,12 @@ def kept_classes(names: Sequence[str], protocol: str, seed: int) -> tuple[frozen
     protocol  half-a: the first keeps half of them, rounded up (4 of 7), the second all; half-b: the other way round; private:
               3 of 7 are shared, and the rest is dealt out evenly, 2 private to each
 
-    Raises UsageError for fewer than FEWEST classes.
+    Raises UsageError for fewer than MIN_CLASSES classes.
     """
-    if len(names) < FEWEST:
-        raise UsageError(f"--protocol {protocol} needs at least {FEWEST} classes, found {len(names)}. Leave out the protocol.")
+    if len(names) < MIN_CLASSES:
+        raise UsageError(
+            f"--protocol {protocol} needs at least {MIN_CLASSES} classes, found {len(names)}. Leave out the protocol."
+        )
     drawn = [sorted(names)[place] for place in np.random.default_rng(seed).permutation(len(names))]
     half, shared = (len(names) + 1) // 2, max(1, round(3 * len(names) / 7))
     private = (len(names) - shared) // 2

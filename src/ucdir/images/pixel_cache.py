@@ -29,8 +29,8 @@ from ucdir.errors import ImageError
 from ucdir.images.opening import open_rgb, read_file
 
 GIGABYTE = 10**9
-SMALLEST = GIGABYTE  # a limit below is not worth a cache
-SHARE = 4  # at most this part of the free space
+MIN_CACHE_BYTES = GIGABYTE  # a limit below is not worth a cache
+MAX_FREE_DIVISOR = 4  # at most this part of the free space
 FORMAT = f"ucdir pixels 1, Pillow {PIL.__version__}"  # another Pillow may decode or scale a bit differently
 HEADER = struct.Struct("<8s3I4xQ")  # magic, three lengths, sum of the 8-byte words
 MAGIC = b"ucdirpx1"
@@ -58,14 +58,16 @@ def open_cache(setting: str, limit_gb: float, log: Callable[[str], None]) -> "Pi
     try:
         folder.mkdir(parents=True, exist_ok=True)
         cache = PixelCache(folder, wanted, log)
-        share = (shutil.disk_usage(folder).free + cache.held) // SHARE
+        share = (shutil.disk_usage(folder).free + cache.held) // MAX_FREE_DIVISOR
     except OSError as error:
         log(f"no pixel cache: cannot use '{folder}' ({error.strerror or error}); decoding images again each time.")
         return None
     limit = min(wanted, share)
-    if limit < SMALLEST:
+    if limit < MIN_CACHE_BYTES:
         reason = (
-            "data.cache_gb is below 1" if wanted < SMALLEST else f"a quarter of the free space is {share / GIGABYTE:.1f} GB"
+            "data.cache_gb is below 1"
+            if wanted < MIN_CACHE_BYTES
+            else f"a quarter of the free space is {share / GIGABYTE:.1f} GB"
         )
         log(f"no pixel cache in '{folder}': {reason}, need at least 1 GB; decoding images again each time.")
         return None

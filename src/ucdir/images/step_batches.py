@@ -20,7 +20,7 @@ from ucdir.images.pixel_cache import PixelCache
 from ucdir.images.reading import read_image, worker_count
 from ucdir.images.training_views import ViewDraw, draw_view, useful_side
 
-AHEAD = 3
+STEPS_AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def batches(
     with ThreadPoolExecutor(worker_count(workers)) as pool:
         try:
             while waiting or pending:
-                while waiting and len(pending) < AHEAD:
+                while waiting and len(pending) < STEPS_AHEAD:
                     plan = waiting.popleft()
                     lengths = len(plan.query_positions), len(plan.key_positions)
                     pending.append((plan, make(pool, _step_images(domains, plan, seed), draw, lengths, image_size)))

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 SMALLEST_AREA = 0.2  # of a crop, as a share of the image
-MOST_OBLONG = 4 / 3  # longer to shorter side of a crop
+MAX_CROP_ASPECT = 4 / 3  # longer to shorter side of a crop
 GREY = (0.299, 0.587, 0.114)  # what red, green and blue weigh in grey
 
 Change = tuple[Literal["brightness", "contrast", "saturation", "hue"], float]
@@ -58,13 +58,13 @@ def draw_crop(width: int, height: int, rng: random.Random) -> tuple[int, int, in
     """A box of 0.2 to 1 of the area with sides 3:4 to 4:3; the centre where none fits in ten tries."""
     for _ in range(10):
         area = width * height * rng.uniform(SMALLEST_AREA, 1.0)
-        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(MOST_OBLONG)))
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(MAX_CROP_ASPECT)))
         wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < high <= height:
             left, top = rng.randint(0, width - wide), rng.randint(0, height - high)
             break
     else:
-        wide, high = min(width, max(1, round(height * MOST_OBLONG))), min(height, max(1, round(width * MOST_OBLONG)))
+        wide, high = min(width, max(1, round(height * MAX_CROP_ASPECT))), min(height, max(1, round(width * MAX_CROP_ASPECT)))
         left, top = (width - wide) // 2, (height - high) // 2
     return left, top, left + wide, top + high
 
@@ -83,7 +83,7 @@ def draw_jitter(rng: random.Random) -> tuple[Change, ...]:
 
 def useful_side(size: int) -> int:
     """Shorter side in px beyond which an image shows no more in a view of `size` px: its smallest crop is that wide."""
-    return math.ceil(size / math.sqrt(SMALLEST_AREA / MOST_OBLONG))
+    return math.ceil(size / math.sqrt(SMALLEST_AREA / MAX_CROP_ASPECT))
 
 
 def blur_weights(sigma: float) -> np.ndarray:

@@ -19,13 +19,13 @@ from ucdir.retrieval.neighbours import average, choose_each_other, nearest_rows
 from ucdir.scoring.picks import evenly_spread
 from ucdir.settings import AlignSettings
 
-BLOCK = 512  # images at a time
-SAMPLE = 20_000  # images of a domain that the map and the groups are learned from
-MOST_PAIRS = 100_000  # of images that enter a covariance
+IMAGES_PER_BLOCK = 512  # images at a time
+MAX_IMAGES = 20_000  # images of a domain that the map and the groups are learned from
+MAX_PAIRS = 100_000  # of images that enter a covariance
 SCALE = 10  # neighbours on the other side whose mean similarity says how near everything is to an image
 STUDENT_SHRINKAGE = 0.2
-LEAST_VARIANCE = 1e-9  # of a feature within images
-NEAREST = 20  # images that say how near domains are to each other
+MIN_VARIANCE = 1e-9  # of a feature within images
+AGREEMENT_IMAGES = 20  # images that say how near domains are to each other
 ITERATIONS = 20  # of the search for prototypes
 OWN, ACROSS = 15, 10  # nearest images that can be partners, within a domain and across
 ACROSS_WEIGHT = 2.0  # of the pairs across domains in the covariance, compared with those within one domain
@@ -48,18 +48,18 @@ class Seen:
         return len(self.features)
 
     def blocks(self) -> Iterator[Tensor]:
-        """(n, V, F) float32 unit rows, n <= BLOCK, in order."""
-        for start in range(0, len(self), BLOCK):
-            values = torch.from_numpy(np.array(self.features[start : start + BLOCK]))
+        """(n, V, F) float32 unit rows, n <= IMAGES_PER_BLOCK, in order."""
+        for start in range(0, len(self), IMAGES_PER_BLOCK):
+            values = torch.from_numpy(np.array(self.features[start : start + IMAGES_PER_BLOCK]))
             yield F.normalize(values.to(self.device).float(), dim=2)
 
     def sampled(self) -> NDArray[np.int64]:
-        """Positions of at most SAMPLE images, evenly spread."""
-        return evenly_spread(len(self), SAMPLE)
+        """Positions of at most MAX_IMAGES images, evenly spread."""
+        return evenly_spread(len(self), MAX_IMAGES)
 
     def sample(self) -> "Seen":
         """These images alone."""
-        return self if len(self) <= SAMPLE else Seen(self.name, self.features[self.sampled()], self.device)
+        return self if len(self) <= MAX_IMAGES else Seen(self.name, self.features[self.sampled()], self.device)
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ def pair_scatter(pairs: Sequence[Pairs], scatters: Sequence[Scatter]) -> Tensor:
     total = sum(part.weight for part in pairs)
     found = torch.zeros_like(scatters[0].within)
     for part in pairs:
-        step = max(1, -(-len(part.first) // MOST_PAIRS))
+        step = max(1, -(-len(part.first) // MAX_PAIRS))
         (a, b), first, second = part.domains, part.first[::step], part.second[::step]
-        for i, j in zip(torch.split(first, BLOCK * 8), torch.split(second, BLOCK * 8), strict=True):
+        for i, j in zip(torch.split(first, IMAGES_PER_BLOCK * 8), torch.split(second, IMAGES_PER_BLOCK * 8), strict=True):
             apart = scatters[a].centres[i] - scatters[b].centres[j]
             found += part.weight / total / len(first) * (apart.T @ apart)
     return found / 2
@@ -158,7 +158,7 @@ def pair_scatter(pairs: Sequence[Pairs], scatters: Sequence[Scatter]) -> Tensor:
 def _shrunk(moment: Tensor, shrinkage: float) -> Tensor:
     """(F, F) float64 second moment with `shrinkage` times the mean variance added to every feature."""
     size, moment = len(moment), moment.double()
-    level = (moment.trace() / size).clamp(min=LEAST_VARIANCE)  # all views of all images may be the same
+    level = (moment.trace() / size).clamp(min=MIN_VARIANCE)  # all views of all images may be the same
     return moment + shrinkage * level * torch.eye(size, dtype=torch.float64, device=moment.device)
 
 
@@ -312,7 +312,7 @@ class Aligned:
 
 
 def align(domains: Sequence[Seen], keeps_style: Sequence[bool], settings: AlignSettings, seed: int = 0) -> Aligned:
-    """Bring S >= 2 domains together. Of a domain of more than SAMPLE images as many are learned from.
+    """Bring S >= 2 domains together. Of a domain of more than MAX_IMAGES images as many are learned from.
 
     domains      the images of each, in an order that does not depend on names
     keeps_style  (V,) of the views; the plain view comes first
@@ -370,7 +370,8 @@ def agreement(rows: Sequence[Tensor]) -> float:
     found = []
     for a, b in combinations(range(len(rows)), 2):
         there, back = (
-            nearest_rows(one, other, NEAREST).similarity.mean() for one, other in ((rows[a], rows[b]), (rows[b], rows[a]))
+            nearest_rows(one, other, AGREEMENT_IMAGES).similarity.mean()
+            for one, other in ((rows[a], rows[b]), (rows[b], rows[a]))
         )
         found.append(float(there + back) / 2)
     return max(found)

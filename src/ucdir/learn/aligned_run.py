@@ -31,9 +31,9 @@ from ucdir.scoring.collapse import is_collapsed
 from ucdir.scoring.training_free import centred, smoothed
 from ucdir.settings import Settings
 
-FEWEST = 40  # images of a domain that groups can be found among
-FEWEST_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds
-LEAST_AGREEMENT = 0.075  # of domains that are brought together, see `align.Aligned`
+MIN_IMAGES = 40  # images of a domain that groups can be found among
+MIN_IMAGES_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds
+MIN_AGREEMENT = 0.075  # of domains that are brought together, see `align.Aligned`
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,10 @@ def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeature
     """
     log(plain.recognition)
     fewest = min(map(len, plain.features))
-    free = "smoothed" if fewest >= FEWEST_SMOOTHED else "centred"
-    if fewest < FEWEST:
+    free = "smoothed" if fewest >= MIN_IMAGES_SMOOTHED else "centred"
+    if fewest < MIN_IMAGES:
         log(
-            f"a domain has {fewest} images, fewer than the {FEWEST} needed to find groups. Nothing is learned; the "
+            f"a domain has {fewest} images, fewer than the {MIN_IMAGES} needed to find groups. Nothing is learned; the "
             f"embeddings are {free}"
         )
         return plain.encoder(free)
@@ -218,10 +218,10 @@ def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeature
     order = by_content(seen)
     parts = [Seen(plain.names[number], seen[number].values, device) for number in order]
     found = align(parts, [name in KEEPING_STYLE for name in DEFAULT_VIEWS], settings.align, settings.run.seed)
-    if found.agreement < LEAST_AGREEMENT:
+    if found.agreement < MIN_AGREEMENT:
         log(
             f"the domains seem to have nothing in common: the mean cosine of an image to its nearest ones of another domain is "
-            f"{found.agreement:.3f}, and {LEAST_AGREEMENT} is the least. Rows are {free}, nothing is learned"
+            f"{found.agreement:.3f}, and {MIN_AGREEMENT} is the least. Rows are {free}, nothing is learned"
         )
         return plain.encoder(free)
     log(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before pairing")

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ucdir.learn.groups import Correspondence, Group
-from ucdir.model.confidence import NEAREST, Confidence, Curve
+from ucdir.model.confidence import HITS_CONSIDERED, Confidence, Curve
 from ucdir.retrieval.expansion import expanded_among
 from ucdir.retrieval.neighbours import nearest_rows
 from ucdir.scoring.picks import evenly_spread
 
 QUERIES = 2_000  # of each direction
-HITS = 10  # of a query, each of which counts as right or wrong
+HITS_PER_QUERY = 10  # of a query, each of which counts as right or wrong
 STEPS, RIDGE = 50, 1e-3
 FLAT = 1e6  # width of a curve that says the same of all similarities
 NOTHING = Curve(2.0, 0.1)  # where no groups correspond, no similarity is enough
@@ -86,9 +86,11 @@ def _of_group(
         in_partner[torch.from_numpy(partner.rows).to(gallery.device)] = True
     if bool(in_partner.all()):
         return None
-    there, gone = (nearest_rows(asked, part, NEAREST).similarity.mean(dim=1) for part in (gallery, gallery[~in_partner]))
+    there, gone = (
+        nearest_rows(asked, part, HITS_CONSIDERED).similarity.mean(dim=1) for part in (gallery, gallery[~in_partner])
+    )
     moved = torch.from_numpy(expanded_among(asked.cpu().numpy(), gallery.cpu().numpy(), expand)).to(gallery.device)
-    near = nearest_rows(moved, gallery, HITS)
+    near = nearest_rows(moved, gallery, HITS_PER_QUERY)
     columns = there, gone, near.similarity.flatten(), in_partner[near.rows].flatten()
     return _Examples(*(column.double().cpu().numpy() for column in columns))
 

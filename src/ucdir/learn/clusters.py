@@ -9,10 +9,12 @@ from torch import Tensor
 
 from ucdir.errors import UcdirError
 
-SAMPLE = 64  # rows per cluster that fresh starts look at: twice as many change the inertia by a tenth of a percent
-FEW = 2**14  # rows that fresh starts look at in any case
-SCORES = 2**19  # scores of rows and centroids in a block: 2 MiB stay in the cache from the product to the maximum
-BLOCK = 2**14  # most rows in a block
+SAMPLE_ROWS_PER_CLUSTER = (
+    64  # rows per cluster that fresh starts look at: twice as many change the inertia by a tenth of a percent
+)
+MIN_SAMPLE_ROWS = 2**14  # rows that fresh starts look at in any case
+SCORES_PER_BLOCK = 2**19  # scores of rows and centroids in a block: 2 MiB stay in the cache from the product to the maximum
+MAX_ROWS_PER_BLOCK = 2**14  # most rows in a block
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def _refuse_not_finite(rows: Tensor) -> None:
 
 def _sample(rows: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
     """Rows for restarts to look at: all, or a random part of many."""
-    count = max(SAMPLE * num_clusters, FEW)
+    count = max(SAMPLE_ROWS_PER_CLUSTER * num_clusters, MIN_SAMPLE_ROWS)
     if len(rows) <= count:
         return rows
     return rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)]
@@ -136,13 +138,13 @@ def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
     """Number of the nearest centroid: (M, D), (C, D) -> (M,). That is the largest r . c - c . c / 2."""
     offset = centroids.square().sum(dim=1) / -2
     turned = centroids.T
-    block = min(max(SCORES // len(centroids), 1), BLOCK)
+    block = min(max(SCORES_PER_BLOCK // len(centroids), 1), MAX_ROWS_PER_BLOCK)
     return torch.cat([torch.addmm(offset, part, turned).max(dim=1).indices for part in torch.split(rows, block)])
 
 
 def _distance(rows: Tensor, assignment: Tensor, centroids: Tensor) -> Tensor:
     """Squared distance of each row from its centroid, (M,)."""
-    parts = zip(torch.split(rows, BLOCK), torch.split(assignment, BLOCK), strict=True)
+    parts = zip(torch.split(rows, MAX_ROWS_PER_BLOCK), torch.split(assignment, MAX_ROWS_PER_BLOCK), strict=True)
     return torch.cat([(part - centroids[own]).square().sum(dim=1) for part, own in parts])
 
 

@@ -18,10 +18,10 @@ from ucdir.retrieval.neighbours import average, nearest_rows
 NEIGHBOURS = 20  # that an image moves toward
 MOVES = 10
 ALIKE = 0.7  # cosine of images that have come to the same place
-SMALLEST = 5  # images of a group
-SHARE = 0.01  # of a domain, below which a group is too small, too
-HITS = 20  # of an image on the other side, each of which is a vote for its group
-LEAST = 0.4  # certainty of groups that correspond
+MIN_GROUP_IMAGES = 5  # images of a group
+MIN_GROUP_FRACTION = 0.01  # of a domain, below which a group is too small, too
+VOTES_PER_IMAGE = 20  # of an image on the other side, each of which is a vote for its group
+MIN_CERTAINTY = 0.4  # certainty of groups that correspond
 
 Ids = NDArray[np.int64]
 
@@ -100,7 +100,7 @@ def group_ids(rows: Tensor) -> Ids:
         moved = average(moved, nearest_rows(moved, moved, NEIGHBOURS))
     places, labels = _places(moved)
     counts = torch.bincount(labels, minlength=len(places))
-    large = (counts >= max(SMALLEST, SHARE * len(rows))).nonzero()[:, 0]
+    large = (counts >= max(MIN_GROUP_IMAGES, MIN_GROUP_FRACTION * len(rows))).nonzero()[:, 0]
     if len(large) == 0:
         return np.zeros(len(rows), np.int64)
     nearest = (places @ places[large].T).argmax(dim=1)
@@ -139,14 +139,14 @@ def _links(domains: tuple[Tensor, Tensor], labels: tuple[Ids, Ids]) -> list[tupl
     there = _votes(*domains, *labels)
     back = _votes(domains[1], domains[0], labels[1], labels[0]).T
     certainty = np.sqrt(there * back)
-    return [(int(i), int(j), float(certainty[i, j])) for i, j in np.argwhere(certainty >= LEAST)]
+    return [(int(i), int(j), float(certainty[i, j])) for i, j in np.argwhere(certainty >= MIN_CERTAINTY)]
 
 
 def _votes(query: Tensor, gallery: Tensor, query_labels: Ids, gallery_labels: Ids) -> NDArray[np.float64]:
     """(groups of the query's domain, groups of the gallery's): the fraction of hits of the one that are in the other, less
     what chance gives.
     """
-    found = nearest_rows(query, gallery, HITS).rows.cpu().numpy()
+    found = nearest_rows(query, gallery, VOTES_PER_IMAGE).rows.cpu().numpy()
     counts = np.zeros((query_labels.max() + 1, gallery_labels.max() + 1))
     np.add.at(counts, (query_labels[:, None], gallery_labels[found]), 1)
     shares = counts / counts.sum(axis=1, keepdims=True)

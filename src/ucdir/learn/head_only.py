@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ucdir.embedding.backbone_features import LARGE, feature_file, keep, kept
+from ucdir.embedding.backbone_features import ROWS_PER_BATCH, feature_file, keep, kept
 from ucdir.embedding.embed import Embeddings, evaluating
 from ucdir.errors import ImageError
 from ucdir.images.domains import Domain
@@ -26,7 +26,7 @@ from ucdir.model.processes import ALONE, Processes
 from ucdir.progress import Progress
 from ucdir.settings import Settings
 
-CHUNK = 64
+IMAGES_PER_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Features:
         found = []
         with evaluating(encoder, device), torch.no_grad():
             for table, unreadable in zip(self.tables, self.unreadable, strict=True):
-                starts = range(0, len(table.plain), LARGE)
-                rows = torch.cat([encoder(table.plain[start : start + LARGE].to(device)).cpu() for start in starts])
+                starts = range(0, len(table.plain), ROWS_PER_BATCH)
+                rows = torch.cat([encoder(table.plain[start : start + ROWS_PER_BATCH].to(device)).cpu() for start in starts])
                 found.append(Embeddings(rows, torch.arange(len(rows)), unreadable))
                 advance(len(rows))
         return found
@@ -153,9 +153,9 @@ def _views(pictures: Pictures, encoder: Encoder, advance: Advance) -> Tensor:
 def _share(pictures: Pictures, encoder: Encoder, advance: Advance) -> list[tuple[int, int, Tensor]] | ImageError:
     """The chunks of this process: which pair of views, first image, rows (2 n, F) of both views. Or why there are none."""
     settings, processes, (domain,) = pictures.settings, pictures.processes, pictures.domains
-    starts = list(range(0, len(domain), CHUNK))
+    starts = list(range(0, len(domain), IMAGES_PER_BATCH))
     mine = [
-        _chunk_plan(turn, start, min(start + CHUNK, len(domain)))
+        _chunk_plan(turn, start, min(start + IMAGES_PER_BATCH, len(domain)))
         for turn in range(settings.data.augmented_views // 2)
         for start in starts[processes.share(len(starts))]
     ]

@@ -14,9 +14,9 @@ from ucdir.retrieval.exact_search import Neighbours, nearest
 from ucdir.retrieval.ties import tied_hits
 from ucdir.scoring.training_free import smoothed
 
-SAMPLE = 4_000  # images of a domain, at most, in a reference
-HITS = 50  # of an image in a reference, at most
-SHARE = 20  # one in this many images of the gallery is looked at: the first twentieth
+REFERENCE_IMAGES = 4_000  # images of a domain, at most, in a reference
+MAX_REFERENCE_HITS = 50  # of an image in a reference, at most
+REFERENCE_DIVISOR = 20  # one in this many images of the gallery is looked at: the first twentieth
 
 Rows = NDArray[np.float32]
 
@@ -88,9 +88,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def sampled_images(count: int, generator: torch.Generator) -> Tensor:
     """Rising ids of the images of a domain that a reference looks at: all of few, a sample of many."""
-    if count <= SAMPLE:
+    if count <= REFERENCE_IMAGES:
         return torch.arange(count)
-    return torch.randperm(count, generator=generator)[:SAMPLE].sort().values
+    return torch.randperm(count, generator=generator)[:REFERENCE_IMAGES].sort().values
 
 
 def make_reference(features: Sequence[Tensor], image_ids: Sequence[Tensor]) -> Reference:
@@ -111,7 +111,7 @@ def training_free_agreement(embeddings: Sequence[Tensor], reference: Reference) 
 
 def _first_hits(queries: Tensor, gallery: Tensor) -> Tensor:
     """(m, D), (m', D) -> (m, k) rows of the gallery."""
-    k = max(1, min(HITS, len(gallery) // SHARE))
+    k = max(1, min(MAX_REFERENCE_HITS, len(gallery) // REFERENCE_DIVISOR))
     return torch.from_numpy(nearest(queries.float().numpy(), gallery.float().numpy(), k).rows).long()
 
 

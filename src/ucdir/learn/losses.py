@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SCORES = 2**18  # logits that are in memory at once on a CPU: 1 MiB stays in the cache from one pass to the next
+LOGITS_PER_BLOCK = 2**18  # logits that are in memory at once on a CPU: 1 MiB stays in the cache from one pass to the next
 SCORES_ELSEWHERE = 2**26  # on other devices few large steps are faster
 
 
@@ -44,7 +44,7 @@ class _BankLogSumExp(torch.autograd.Function):
         query = query / temperature
         largest = (query * key).sum(dim=1, keepdim=True)  # (N, 1)
         total, weighted = torch.ones_like(largest), key.clone()  # of the own image; the others are added
-        block = max((SCORES if query.is_cpu else SCORES_ELSEWHERE) // max(len(query), 1), 1)
+        block = max((LOGITS_PER_BLOCK if query.is_cpu else SCORES_ELSEWHERE) // max(len(query), 1), 1)
         for start in range(0, len(bank), block):
             rows = bank[start : start + block]
             logits = _without_own(query @ rows.T, image_ids - start)  # (N, B)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-NEAREST = 20  # best hits whose mean similarity says whether anything like a query exists
+HITS_CONSIDERED = 20  # best hits whose mean similarity says whether anything like a query exists
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class Curve:
 class Confidence:
     """What similarities mean under an encoder.
 
-    query  of the mean similarity of the NEAREST best hits to a query as it is: that anything like it exists in the gallery
+    query  of the mean similarity of the HITS_CONSIDERED best hits to an unchanged query: that anything like it exists in the gallery
     hit    of the similarity of a hit to a query where it has moved to: that it is such a thing, if there is any
     """
 
@@ -41,7 +41,7 @@ class Confidence:
 
     def of_queries(self, similarity: NDArray[np.floating]) -> Floats:
         """(Q, k) similarities of the best hits -> (Q,) probability that anything like a query exists."""
-        return self.query(similarity[:, :NEAREST].mean(axis=1))
+        return self.query(similarity[:, :HITS_CONSIDERED].mean(axis=1))
 
     def of_hits(self, similarity: NDArray[np.floating], exists: Floats) -> Floats:
         """(Q, k) similarities of hits and what `of_queries` said -> (Q, k) probability that a hit is what was looked for."""

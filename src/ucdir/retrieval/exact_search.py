@@ -20,13 +20,13 @@ Rank = Callable[[Rows], Rows]
 
 GRID = 2.0**26
 ROUNDING = 2.0**-24  # unit roundoff of float32
-UNIT = 2.0**-18  # how far the squared length of a row may be from 1 to be scanned as it is
-SCORES = 2**21  # float32 scores in a tile: 8 MiB stay in the cache between product and filter
+UNIT_TOLERANCE = 2.0**-18  # how far the squared length of a row may be from 1 to be scanned as it is
+SCORES_PER_TILE = 2**21  # float32 scores in a tile: 8 MiB stay in the cache between product and filter
 VALUES = 2**22  # values in a block of gallery rows
 GROUP = 32  # rows whose best score is compared first
-SAMPLE = 4096  # rows looked at beforehand in a large gallery
-RUN = 4096  # contiguous scores while maxima are taken
-DENSE = 32  # scoring one pair again costs as much as this many within a matrix product
+SAMPLE_ROWS = 4096  # rows looked at beforehand in a large gallery
+SCORES_PER_RUN = 4096  # contiguous scores while maxima are taken
+SINGLE_PAIR_COST = 32  # scoring one pair again costs as much as this many within a matrix product
 PAIRS = 4096  # pairs scored again at a time
 THREADS = os.cpu_count() or 1
 
@@ -118,11 +118,11 @@ def margin(dim: int) -> float:
 
     With u = 2**-24 and gamma = dim u / (1 - dim u), a float32 dot product of x and y is within gamma |x| |y| of the true
     one (Higham 2002, Accuracy and Stability of Numerical Algorithms, 3.1, and Cauchy-Schwarz). The rest is what scores and
-    cosines differ by before rounding: the gallery row's length, seen as a float32 product within UNIT of 1; both rows
+    cosines differ by before rounding: the gallery row's length, seen as a float32 product within UNIT_TOLERANCE of 1; both rows
     rounded to float32; and the grid of `exact_rows`, 2**-27 per value. The last factor covers products of such terms.
     """
     gamma = dim * ROUNDING / (1 - dim * ROUNDING)
-    square = (UNIT + ROUNDING + gamma) / (1 - gamma)  # |length ** 2 - 1|
+    square = (UNIT_TOLERANCE + ROUNDING + gamma) / (1 - gamma)  # |length ** 2 - 1|
     length = square / (2 - square)
     return (gamma + length + 2 * ROUNDING + math.sqrt(dim) * 2.0**-27) * (1 + 2 * length + 1e-3)
 
@@ -236,7 +236,7 @@ class _Race:
 def _run(races: list[_Race], source: _Source, step: int) -> None:
     """Show all wanted rows to all races, block by block."""
     k = races[0].k
-    size = max(4 * k, min(SAMPLE, len(source) // 16))
+    size = max(4 * k, min(SAMPLE_ROWS, len(source) // 16))
     if len(source) > 4 * size:
         sampled = source.sample(size)
         for race in races:
@@ -250,7 +250,7 @@ def _run(races: list[_Race], source: _Source, step: int) -> None:
 
 def _kth(queries: Floats, sampled: Floats, k: int) -> Doubles:
     """queries (q, D), sampled (n, D) -> (q,) the k-th largest float32 score of each query."""
-    step = max(1, SCORES // len(sampled))
+    step = max(1, SCORES_PER_TILE // len(sampled))
     parts = (queries[start : start + step] @ sampled.T for start in range(0, len(queries), step))
     return np.concatenate([np.partition(part, -k, axis=1)[:, -k] for part in parts]).astype(np.float64)
 
@@ -294,7 +294,7 @@ def _open_groups(groups: Floats, floor: Floats) -> tuple[Rows, Rows] | None:
     """
     wide, count = groups.shape[2:]
     opened = np.flatnonzero(groups.max(axis=1) >= floor)
-    most = groups.size // count * (1 + count / DENSE)
+    most = groups.size // count * (1 + count / SINGLE_PAIR_COST)
     if len(opened) * GROUP > most and np.count_nonzero(groups >= floor) > most:
         return None
     part, rest = np.divmod(opened, wide * count)
@@ -331,19 +331,19 @@ def _scannable(values: NDArray[Any], unit: bool) -> Floats:
 
 
 def _all_unit(rows: Floats) -> bool:
-    """Is every squared length finite and within UNIT of 1?"""
+    """Is every squared length finite and within UNIT_TOLERANCE of 1?"""
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool((np.abs(np.vecdot(rows, rows) - 1) <= UNIT).all())
+        return bool((np.abs(np.vecdot(rows, rows) - 1) <= UNIT_TOLERANCE).all())
 
 
 def _fitting(queries: int, dim: int) -> int:
     """Gallery rows per step, so that their scores with this many queries fit a tile."""
-    return max(min(SCORES // max(queries, 1), VALUES // max(dim, 1)) // GROUP, 1) * GROUP
+    return max(min(SCORES_PER_TILE // max(queries, 1), VALUES // max(dim, 1)) // GROUP, 1) * GROUP
 
 
 def _width(rows: int, queries: int) -> int:
     """Contiguous groups: enough for runs of a few thousand scores."""
-    return max(1, min(RUN // queries, -(-rows // GROUP)))
+    return max(1, min(SCORES_PER_RUN // queries, -(-rows // GROUP)))
 
 
 def _padded(rows: int, queries: int) -> int:

@@ -25,22 +25,22 @@ class Neighbourhood:
 
 Look = Callable[[Floats, int], Neighbourhood]
 
-HITS = 50  # that a query looks at in each round, at most
+DEFAULT_HITS = 50  # that a query looks at in each round, at most
 ROUNDS = 3
-WEIGHT = 4.0  # of the mean of the hits, compared with the query itself
-BEST = 10  # hits whose mean similarity says how similar right ones are
-SHARE = 0.7  # of that similarity, below which a hit does not count
-BLOCK = 256  # queries at a time
+HITS_WEIGHT = 4.0  # of the mean of the hits, compared with the query itself
+BEST_HITS = 10  # hits whose mean similarity says how similar right ones are
+MIN_SIMILARITY_FRACTION = 0.7  # of that similarity, below which a hit does not count
+QUERIES_PER_BLOCK = 256  # queries at a time
 
 
 def hits_of(rows: str, wanted: int | None = None) -> int:
     """How many hits to look at: `wanted`, or what is best for rows of a kind (`folder.EncoderConfig`)."""
     if wanted is not None:
         return wanted
-    return HITS if rows in ("aligned", "tuned") else 0
+    return DEFAULT_HITS if rows in ("aligned", "tuned") else 0
 
 
-def expanded(queries: Floats, look: Look, hits: int = HITS) -> Floats:
+def expanded(queries: Floats, look: Look, hits: int = DEFAULT_HITS) -> Floats:
     """Queries moved toward their hits, ROUNDS times over; the gallery stays as it is.
 
     queries  (Q, D) unit rows
@@ -49,15 +49,15 @@ def expanded(queries: Floats, look: Look, hits: int = HITS) -> Floats:
     returns  (Q, D) unit rows
 
     How many hits count is decided for each query by what it finds: one counts by the square of how far its similarity is
-    above SHARE times the mean of the best ones. So a class of ten images is not drowned by fifty hits.
+    above MIN_SIMILARITY_FRACTION times the mean of the best ones. So a class of ten images is not drowned by fifty hits.
     """
     if hits == 0 or len(queries) == 0:
         return queries
-    starts = range(0, len(queries), BLOCK)
-    return np.concatenate([_moved(queries[start : start + BLOCK], look, hits) for start in starts])
+    starts = range(0, len(queries), QUERIES_PER_BLOCK)
+    return np.concatenate([_moved(queries[start : start + QUERIES_PER_BLOCK], look, hits) for start in starts])
 
 
-def expanded_among(queries: Floats, rows: Floats, hits: int = HITS) -> Floats:
+def expanded_among(queries: Floats, rows: Floats, hits: int = DEFAULT_HITS) -> Floats:
     """`expanded`, toward hits among `rows` (G, D)."""
 
     def look(wanted: Floats, count: int) -> Neighbourhood:
@@ -70,13 +70,13 @@ def expanded_among(queries: Floats, rows: Floats, hits: int = HITS) -> Floats:
 def _moved(queries: Floats, look: Look, hits: int) -> Floats:
     moved = queries
     for _ in range(ROUNDS):
-        moved = _unit(queries + WEIGHT * _unit(_mean(look(moved, hits))))
+        moved = _unit(queries + HITS_WEIGHT * _unit(_mean(look(moved, hits))))
     return moved
 
 
 def _mean(found: Neighbourhood) -> Floats:
     """(q, D) weighted sums of hits."""
-    least = SHARE * found.similarity[:, :BEST].mean(axis=1, keepdims=True)
+    least = MIN_SIMILARITY_FRACTION * found.similarity[:, :BEST_HITS].mean(axis=1, keepdims=True)
     weights = (np.clip(found.similarity - least, 0, None) ** 2).astype(np.float32)
     mean: Floats = np.einsum("qk,qkd->qd", weights, found.rows)
     return mean

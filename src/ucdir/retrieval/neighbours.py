@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 2**24  # similarities in memory at a time
+SIMILARITIES_PER_BLOCK = 2**24  # similarities in memory at a time
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def nearest_rows(queries: Tensor, rows: Tensor, k: int, penalty: Tensor | None =
     """
     k = min(k, len(rows) - skip_self)
     found = []
-    for start in range(0, len(queries), size := max(1, BLOCK // len(rows))):
+    for start in range(0, len(queries), size := max(1, SIMILARITIES_PER_BLOCK // len(rows))):
         cosine = queries[start : start + size] @ rows.T
         ranked = cosine if penalty is None else cosine - penalty
         if skip_self:
@@ -49,7 +49,7 @@ def nearest_rows(queries: Tensor, rows: Tensor, k: int, penalty: Tensor | None =
 def average(values: Tensor, near: Near) -> Tensor:
     """(M, E) values -> (Q, E) unit rows: the mean over each query's neighbours, weights cosine cubed, 0 where negative."""
     weights = near.similarity.clamp(min=0).pow(3)
-    size = max(1, BLOCK // max(1, weights.shape[1] * values.shape[1]))
+    size = max(1, SIMILARITIES_PER_BLOCK // max(1, weights.shape[1] * values.shape[1]))
     parts = zip(torch.split(weights, size), torch.split(near.rows, size), strict=True)
     sums = [torch.einsum("qk,qke->qe", weight, values[rows].to(weight.dtype)) for weight, rows in parts]
     return F.normalize(torch.cat(sums), dim=1) if sums else values.new_empty(0, values.shape[1])
@@ -63,7 +63,7 @@ def choose_each_other(there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
     returns  (P,), (P,) int64, ordered by i
     """
     own = torch.arange(len(there), device=there.device)
-    size = max(1, BLOCK // max(1, there.shape[1] * back.shape[1]))
+    size = max(1, SIMILARITIES_PER_BLOCK // max(1, there.shape[1] * back.shape[1]))
     parts = zip(torch.split(own, size), torch.split(there, size), strict=True)
     agree = torch.cat([(back[chosen] == i[:, None, None]).any(dim=2) for i, chosen in parts])
     i, place = agree.nonzero(as_tuple=True)

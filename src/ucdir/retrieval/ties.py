@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ucdir.retrieval.exact_search import Neighbours, exact_rows
 
-BLOCK = 2**20  # similarities in memory at a time
+SIMILARITIES_PER_BLOCK = 2**20  # similarities in memory at a time
 
 Ids = NDArray[np.int64]
 Values = NDArray[np.float64]
@@ -43,7 +43,7 @@ def tied_hits(queries: NDArray[Any], gallery: NDArray[Any], near: Neighbours, k:
     tied = np.flatnonzero(near.similarity[:, k - 1] == near.similarity[:, k])
     if len(tied) == 0:
         return
-    turned, step = exact_rows(gallery).T, max(BLOCK // len(gallery), 1)
+    turned, step = exact_rows(gallery).T, max(SIMILARITIES_PER_BLOCK // len(gallery), 1)
     for start in range(0, len(tied), step):
         block = tied[start : start + step]
         similarity = (exact_rows(queries[block]) @ turned).clip(-1, 1)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 GRID = 2.0**26
 COARSE = -(2.0**30)  # as a whole number, a cosine has 31 bits, best least
-CHUNK = 64
-BLOCK = 2**20  # similarities that a thread has in memory at a time
+QUERIES_PER_CHUNK = 64
+SIMILARITIES_PER_BLOCK = 2**20  # similarities that a thread has in memory at a time
 
 Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -146,7 +146,7 @@ def score(
     _check_pair(gallery, gallery_classes, "gallery")
     rows = (query_classes >= 0).nonzero()[:, 0]
     labels, gallery_labels = query_classes[rows], gallery_classes.to(query_classes.device)
-    block_size = block_size or max(BLOCK // max(len(gallery), 1), 1)
+    block_size = block_size or max(SIMILARITIES_PER_BLOCK // max(len(gallery), 1), 1)
     blocks = _score_blocks(queries[rows], gallery, labels, gallery_labels, ks, block_size)
     relevant, hits, capped, precision = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*blocks, strict=True))
     figures = _figures(ks, relevant, hits, capped, precision)
@@ -397,8 +397,8 @@ def _bootstrap(above: Tensor, below: Tensor, resamples: int, seed: int) -> tuple
         return nothing, nothing
     generator = torch.Generator().manual_seed(seed)
     ratios = []
-    for start in range(0, resamples, CHUNK):
-        drawn = torch.randint(count, (min(CHUNK, resamples - start), count), generator=generator)
+    for start in range(0, resamples, QUERIES_PER_CHUNK):
+        drawn = torch.randint(count, (min(QUERIES_PER_CHUNK, resamples - start), count), generator=generator)
         times = torch.from_numpy(np.stack([np.bincount(row, minlength=count) for row in drawn.numpy()])).double()
         ratios.append((times @ above) / (times @ below))
     sampled = torch.cat(ratios)  # (resamples, F)

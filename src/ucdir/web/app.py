@@ -22,7 +22,7 @@ from ucdir.web.galleries import Served
 from ucdir.web.monitoring import Watch
 from ucdir.web.originals import browser_type, content_of, disposition, open_indexed, require_indexed
 from ucdir.web.refusals import ANSWERS
-from ucdir.web.request_limits import MOST_EXPANDED, TEXT_FIELDS, SearchForm, read_form
+from ucdir.web.request_limits import MAX_EXPANDED, TEXT_FIELDS, SearchForm, read_form
 from ucdir.web.responses import (
     DomainCount,
     Galleries,
@@ -110,7 +110,7 @@ def search_form(max_k: int) -> dict[str, Any]:
     fields |= {
         "image": {"type": "string", "format": "binary", "description": "An image file."},
         "k": {"type": "integer", "minimum": 1, "maximum": max_k, "default": min(24, max_k)},
-        "expand": {"type": "integer", "minimum": 0, "maximum": MOST_EXPANDED},
+        "expand": {"type": "integer", "minimum": 0, "maximum": MAX_EXPANDED},
         "min_confidence": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
     }
     exactly_one = [{"required": ["image"]}, {"required": ["image_id"]}]

@@ -11,7 +11,7 @@ from ucdir.errors import UcdirError
 from ucdir.gallery.interface import GalleryImage
 from ucdir.images.opening import read_header
 
-CHUNK = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 BROWSER_TYPES = {
     "JPEG": "image/jpeg",
     "MPO": "image/jpeg",
@@ -75,7 +75,7 @@ def content_of(file: BinaryIO, image: GalleryImage) -> Iterator[bytes]:
     """Send an opened file piece by piece and close it; the last piece only when all of it is still what was indexed."""
     with file:
         digest, last, left = sha256(), b"", image.bytes
-        while left and (chunk := file.read(min(CHUNK, left))):
+        while left and (chunk := file.read(min(CHUNK_BYTES, left))):
             digest.update(chunk)
             left -= len(chunk)
             if last:
@@ -94,7 +94,7 @@ def disposition(name: str) -> str:
 def _digest(file: BinaryIO, expected: int) -> str:
     """Of a file, of which at most `expected` + 1 bytes are read."""
     digest, left = sha256(), expected + 1
-    while left and (chunk := file.read(min(CHUNK, left))):
+    while left and (chunk := file.read(min(CHUNK_BYTES, left))):
         digest.update(chunk)
         left -= len(chunk)
     return digest.hexdigest()

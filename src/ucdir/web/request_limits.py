@@ -28,7 +28,7 @@ NO_ROOM_SECONDS = "10"
 log = logging.getLogger("ucdir.web")
 
 
-MOST_EXPANDED = 200  # hits that a query may move toward
+MAX_EXPANDED = 200  # hits that a query may move toward
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ def _count(text: str | None, most: int) -> int:
 def _expand(text: str | None) -> int | None:
     if text is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) > MOST_EXPANDED:
-        raise HTTPException(422, f"expand={_shown(text)}: expected a whole number from 0 to {MOST_EXPANDED}.")
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) > MAX_EXPANDED:
+        raise HTTPException(422, f"expand={_shown(text)}: expected a whole number from 0 to {MAX_EXPANDED}.")
     return int(text)
 
 

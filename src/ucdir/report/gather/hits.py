@@ -19,7 +19,7 @@ from ucdir.scoring.metrics import RetrievalScores
 from ucdir.scoring.picks import pick_extremes
 
 KS = (1, 5, 15, 50)
-HITS, CONFUSED_HITS, GRID_QUERIES, CHANGE_QUERIES, RESAMPLES = 8, 5, 3, 2, 200
+GRID_HITS, CONFUSED_HITS, GRID_QUERIES, CHANGE_QUERIES, RESAMPLES = 8, 5, 3, 2, 200
 METHODS = {
     "label-free": "trained (label-free epoch)",
     "oracle": "trained (oracle epoch)",
@@ -103,7 +103,7 @@ class _Way:
 
     @property
     def _count(self) -> int:
-        return min(HITS, len(self.gallery.domain))
+        return min(GRID_HITS, len(self.gallery.domain))
 
     def _hit(self, label: int, name: str, row: int, place: int) -> FoundHit:
         found = int(self.hits[name].rows[row, place])
@@ -141,7 +141,7 @@ def _confusion(query: ShownImages, gallery: ShownImages, kind: str, near: Neighb
 def _nearest(queries: torch.Tensor, gallery: torch.Tensor) -> Neighbours:
     """The hits that are shown. Equal ones in order of their rows: figures that are made of hits are not."""
     try:
-        return nearest(queries.numpy(), gallery.numpy(), HITS)
+        return nearest(queries.numpy(), gallery.numpy(), GRID_HITS)
     except ValueError as error:
         raise UcdirError(f"cannot search with the encoders of this run: {error}") from error
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ucdir.images.domains import Domain
 from ucdir.learn.calibration import calibrated
 from ucdir.learn.groups import Correspondence, find_groups
-from ucdir.model.confidence import NEAREST, Confidence
+from ucdir.model.confidence import HITS_CONSIDERED, Confidence
 from ucdir.report.match_tables import FoundGroup, FoundPair
 from ucdir.retrieval.neighbours import choose_each_other, nearest_rows
 
@@ -53,7 +53,7 @@ def found_pairs(domains: Sequence[Domain], rows: Sequence[Tensor], confidence: C
 
 
 def _pairs(domains: tuple[Domain, Domain], rows: tuple[Tensor, Tensor], confidence: Confidence) -> Iterator[FoundPair]:
-    near = nearest_rows(*rows, NEAREST)
+    near = nearest_rows(*rows, HITS_CONSIDERED)
     back = nearest_rows(rows[1], rows[0], CANDIDATES)
     best = near.rows[:, :CANDIDATES]
     partners = set(zip(*(ids.tolist() for ids in choose_each_other(best, back.rows)), strict=True))

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from ucdir.report.facts import DirectionFacts, RunFacts
 from ucdir.report.page.frame import Section, plot_card
-from ucdir.report.plots.bars import MOST as MOST_BARS
+from ucdir.report.plots.bars import MAX_CLASSES as MAX_BARS
 from ucdir.report.plots.bars import ClassBar, class_bars, most_changed
-from ucdir.report.plots.heat import MOST, heat_map, is_cut
+from ucdir.report.plots.heat import MAX_CLASSES, heat_map, is_cut
 from ucdir.report.plots.marks import Drawing
 from ucdir.report.plots.svg import plain
 from ucdir.scoring.directions import EvaluationReport
@@ -20,10 +20,10 @@ def classes_section(facts: RunFacts) -> Section:
     bars = "".join(map(plot_card, bar_drawings(facts)))
     heats = "".join(map(plot_card, heat_drawings(facts)))
     notes = []
-    if facts.scores is not None and len(facts.class_names) > MOST_BARS:
-        notes.append(f"Shows the {MOST_BARS} of {len(facts.class_names):,} classes whose {FIGURE} changed most.")
+    if facts.scores is not None and len(facts.class_names) > MAX_BARS:
+        notes.append(f"Shows the {MAX_BARS} of {len(facts.class_names):,} classes whose {FIGURE} changed most.")
     if any(is_cut(found) for way in facts.directions for found in way.confusions.values()):
-        notes.append(f"Only the {MOST} classes with the most queries have rows, so rows need not add up to 100.")
+        notes.append(f"Only the {MAX_CLASSES} classes with the most queries have rows, so rows need not add up to 100.")
     about = "".join(f'<p class="small">{plain(note)}</p>' for note in notes)
     body = (
         f'{about}<div class="two">{bars}</div><h3>What is found for what</h3>'

@@ -7,7 +7,7 @@ from ucdir.report.page.frame import Section, folded, table
 from ucdir.report.page.pictures import Pictures
 from ucdir.report.plots.svg import plain
 
-MOST_REASONS = 200
+MAX_REASONS = 200
 
 
 def data_section(domains: Sequence[DomainFacts], pictures: Pictures) -> Section:
@@ -35,8 +35,8 @@ def _reasons(domain: DomainFacts) -> str:
     found = [*domain.skipped, *((path, "gone since") for path in domain.missing), *domain.unreadable]
     if not found:
         return ""
-    lines = "".join(f"<li><code>{plain(path)}</code>: {plain(reason)}</li>" for path, reason in found[:MOST_REASONS])
-    more = f"<p>and {len(found) - MOST_REASONS:,} more, in images.csv</p>" if len(found) > MOST_REASONS else ""
+    lines = "".join(f"<li><code>{plain(path)}</code>: {plain(reason)}</li>" for path, reason in found[:MAX_REASONS])
+    more = f"<p>and {len(found) - MAX_REASONS:,} more, in images.csv</p>" if len(found) > MAX_REASONS else ""
     return folded(f"Left out, with reasons ({len(found):,})", f'<ul class="plain wrap">{lines}</ul>{more}')
 
 

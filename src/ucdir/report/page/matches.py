@@ -7,7 +7,7 @@ from ucdir.report.page.frame import Section, folded
 from ucdir.report.page.pictures import Pictures
 from ucdir.report.plots.svg import plain
 
-MOST = 24  # correspondences that are shown
+MAX_CORRESPONDENCES = 24  # correspondences that are shown
 
 
 def matches_section(groups: Sequence[FoundGroup], pictures: Pictures) -> Section:
@@ -15,9 +15,9 @@ def matches_section(groups: Sequence[FoundGroup], pictures: Pictures) -> Section
     links = sorted(_links(groups), key=lambda link: -link[2])
     pairs = [_pair(*link, pictures) for link in links]
     alone = [group for group in groups if not group.partners]
-    body = f"<p>{plain(_summary(groups, alone))}</p>{''.join(pairs[:MOST])}"
-    if len(pairs) > MOST:
-        body += folded(f"{len(pairs) - MOST:,} less certain ones", "".join(pairs[MOST:]))
+    body = f"<p>{plain(_summary(groups, alone))}</p>{''.join(pairs[:MAX_CORRESPONDENCES])}"
+    if len(pairs) > MAX_CORRESPONDENCES:
+        body += folded(f"{len(pairs) - MAX_CORRESPONDENCES:,} less certain ones", "".join(pairs[MAX_CORRESPONDENCES:]))
     if alone:
         cards = "".join(_group(group, pictures) for group in alone)
         body += f'<h3>Without a partner</h3><div class="two">{cards}</div>'

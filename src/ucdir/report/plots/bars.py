@@ -7,7 +7,7 @@ from ucdir.report.plots.axes import Scale, percent
 from ucdir.report.plots.marks import Box, Drawing, Line, Mark, Words
 
 WIDTH, ROW, TOP, BAR, LETTER = 560.0, 34.0, 52.0, 11.0, 6.6
-MOST = 40
+MAX_CLASSES = 40
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def class_bars(name: str, title: str, bars: Sequence[ClassBar]) -> Drawing:
     return Drawing(name, title, WIDTH, height, tuple(marks))
 
 
-def most_changed(bars: Sequence[ClassBar], most: int = MOST) -> tuple[ClassBar, ...]:
+def most_changed(bars: Sequence[ClassBar], most: int = MAX_CLASSES) -> tuple[ClassBar, ...]:
     """All bars by name; of more than `most` those that changed most, either way."""
     if len(bars) <= most:
         return tuple(sorted(bars, key=lambda bar: bar.name))

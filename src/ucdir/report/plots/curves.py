@@ -10,7 +10,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330.0, 168.0, 46.0, 14.0, 20.0, 24.0
 KEPT = {"last": "ink", "label-free": "accent", "oracle": "oracle"}
 LETTER = 5.4  # px, about
 PERCENT = ("oracle",)  # sections whose values are shares, as the tables' are, and drawn as percent
-MANY = 60  # epochs from which on points are not drawn
+MAX_EPOCHS_WITH_POINTS = 60  # epochs from which on points are not drawn
 
 
 def curve(series: Series, epochs: tuple[int, ...], chosen: Mapping[str, int]) -> Drawing:
@@ -21,7 +21,7 @@ def curve(series: Series, epochs: tuple[int, ...], chosen: Mapping[str, int]) ->
     marks: list[Mark] = [*_frame(down, across, epochs), *_kept(across, chosen)]
     points = list(zip(epochs, series.values, strict=True))
     marks += [Line(tuple((across(e), down(times * v)) for e, v in piece), role, 2.0) for piece in _pieces(points)]
-    hidden = len(epochs) > MANY
+    hidden = len(epochs) > MAX_EPOCHS_WITH_POINTS
     for epoch, value in points:
         if value is not None:
             shown = said(series, value)

@@ -7,7 +7,7 @@ import numpy as np
 from ucdir.report.plots.marks import Box, Drawing, Mark, Words
 from ucdir.scoring.confusion import Confusion
 
-CELL, LETTER, PAD, MOST = 40.0, 6.4, 14.0, 25
+CELL, LETTER, PAD, MAX_CLASSES = 40.0, 6.4, 14.0, 25
 DEEP = 0.78  # share from which on white is easier to read than ink, in the light scheme
 
 
@@ -34,16 +34,16 @@ def heat_map(name: str, title: str, found: Confusion, class_names: Sequence[str]
 
 def is_cut(found: Confusion) -> bool:
     """Are there more classes than are drawn?"""
-    return max(len(found.query_classes), len(found.hit_classes)) > MOST
+    return max(len(found.query_classes), len(found.hit_classes)) > MAX_CLASSES
 
 
 def _largest(found: Confusion) -> tuple[list[int], list[int]]:
     """Rows and columns of the classes with the most queries, by class id; columns that only hits have follow by share."""
-    rows = sorted(np.argsort(-found.queries, kind="stable")[:MOST].tolist())
+    rows = sorted(np.argsort(-found.queries, kind="stable")[:MAX_CLASSES].tolist())
     kept = set(found.query_classes[rows].tolist())
     wanted = [column for column, name in enumerate(found.hit_classes) if int(name) in kept]
     others = [column for column in np.argsort(-found.share.sum(axis=0), kind="stable").tolist() if column not in wanted]
-    spare = others[: max(MOST - len(wanted), 0)]
+    spare = others[: max(MAX_CLASSES - len(wanted), 0)]
     return rows, [*wanted, *sorted(spare)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ucdir.datasets.catalogue import DatasetSpec, DomainSpec, RemoteFile
 from ucdir.datasets.prepare import Prepared
 
-LISTED = 20
+MAX_LISTED = 20
 
 
 def prepared_lines(prepared: Prepared) -> Iterator[str]:
@@ -15,10 +15,10 @@ def prepared_lines(prepared: Prepared) -> Iterator[str]:
     for domain in prepared.domains:
         how = "unpacked from" if domain.unpacked else "in"
         yield f"{domain.manifest}: {domain.images:,} images of {domain.classes} classes, {how} {domain.place}"
-    for difference in prepared.differences[:LISTED]:
+    for difference in prepared.differences[:MAX_LISTED]:
         yield f"not as known: {difference}"
-    if len(prepared.differences) > LISTED:
-        yield f"and {len(prepared.differences) - LISTED:,} more differences; dataset.json lists all"
+    if len(prepared.differences) > MAX_LISTED:
+        yield f"and {len(prepared.differences) - MAX_LISTED:,} more differences; dataset.json lists all"
     count = len(prepared.differences)
     agrees = f"{count} {'difference' if count == 1 else 'differences'} noted" if count else "counts as known"
     yield f"Wrote {prepared.folder}: {prepared.spec.title}, {len(prepared.pairs)} pairs, {agrees}."

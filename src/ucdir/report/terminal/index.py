@@ -6,15 +6,15 @@ from typing import Any
 
 from ucdir.gallery.update import IndexResult
 
-LISTED = 5
+MAX_LISTED = 5
 
 
 def index_lines(result: IndexResult) -> Iterator[str]:
     """What was skipped, what changed, what the gallery holds now."""
-    for error in result.unreadable[:LISTED]:
+    for error in result.unreadable[:MAX_LISTED]:
         yield f"skipped {error.path}: {error.reason}"
-    if len(result.unreadable) > LISTED:
-        yield f"and {len(result.unreadable) - LISTED:,} more skipped; gallery.json lists all"
+    if len(result.unreadable) > MAX_LISTED:
+        yield f"and {len(result.unreadable) - MAX_LISTED:,} more skipped; gallery.json lists all"
     changes = result.changes
     counts = {name: getattr(changes, name) for name in ("added", "changed", "moved", "removed")}
     what = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing changed"
