@@ -333,7 +333,7 @@ def evaluate(
     report = run(
         encoder,
         given,
-        ks or (1, 5, 15, 50),
+        ks or None,
         frozen=frozen,
         backbone=backbone,
         weights=weights,

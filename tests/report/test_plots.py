@@ -12,7 +12,8 @@ import pytest
 
 from ucdir.errors import UcdirError
 from ucdir.report.facts import Series
-from ucdir.report.plots.axes import Scale, percent, short, ticks
+from ucdir.report.percent import percent
+from ucdir.report.plots.axes import Scale, short, ticks
 from ucdir.report.plots.bars import ClassBar, class_bars, most_changed
 from ucdir.report.plots.curves import curve, said
 from ucdir.report.plots.dots import DotPlot, DotRow, dot_plot, narrow_dot_plot

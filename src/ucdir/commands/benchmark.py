@@ -24,6 +24,7 @@ from ucdir.model.pretrained import WITHOUT_FILE, require_start
 from ucdir.progress import Progress, no_log, no_progress
 from ucdir.report.benchmark_facts import BenchmarkFacts
 from ucdir.report.write import write_report
+from ucdir.scoring.directions import DEFAULT_KS
 from ucdir.scoring.encoders import check_classes
 from ucdir.settings import DEFAULT_PRESET, Settings, did_you_mean, is_read_by, load_settings, value_of
 from ucdir.storage import locked
@@ -31,7 +32,6 @@ from ucdir.storage import locked
 DEFAULT_METHODS = (*TRAINING_FREE, "instance", "ucdir", "protoot", "align")
 LAPTOP_PRESET = "head"  # of folders of one's own
 PROTOCOLS = ("paper", "held-out", *PARTIAL)
-DEFAULT_KS = (1, 5, 15, 50)
 GIVEN_ELSEWHERE = {"run.seed": "--seeds", "method.name": "--methods", "data.split": "--protocol held-out"}
 
 Load = Callable[[str, str | None], Domain]

@@ -30,7 +30,7 @@ OTHER_ENCODERS = {
 def evaluate(
     encoder: Path | None = None,
     sources: Sequence[str] | None = None,
-    ks: Sequence[int] = DEFAULT_KS,
+    ks: Sequence[int] | None = None,
     frozen: Path | None = None,
     backbone: str | None = None,
     weights: str = "default",
@@ -62,6 +62,7 @@ def evaluate(
     cache_dir   where decoded views are kept, so that several encoders need an image decoded once: a folder, auto or none;
                 None = where the run kept them, or auto
     """
+    ks = DEFAULT_KS if ks is None else ks
     if not ks or min(ks) < 1:
         raise UsageError(f"k={min(ks, default=0)}: expected 1 or more. Give for example --k 1 --k 5.")
     if resamples < 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ucdir.errors import UcdirError, UsageError
 from ucdir.gallery.interface import Engine
 from ucdir.gallery.locate import FOLDER, engine_flag, gallery_encoder, open_engine
+from ucdir.images.domains import split_name
 from ucdir.images.opening import MAX_PIXELS
 from ucdir.model.runtime import QueryEncoder
 
@@ -95,23 +96,13 @@ def open_galleries(galleries: Sequence[str], engine: str) -> dict[str, Engine]:
         raise UsageError("no gallery to serve. Give a gallery folder that ucdir index wrote.")
     opened: dict[str, Engine] = {}
     for text in galleries:
-        given, place = name_and_place(text)
+        given, place = split_name(text, "gallery")
         found = open_engine(Path(place), engine)
         name = given or found.name
         if name in opened:
             raise UsageError(f"two galleries have the name '{name}'. Rename one of them: NAME={place}.")
         opened[name] = found
     return opened
-
-
-def name_and_place(text: str) -> tuple[str | None, str]:
-    """Take NAME=GALLERY apart; a path that exists literally, or has a slash before the '=', is a path."""
-    name, equals, place = text.partition("=")
-    if not equals or "/" in name or os.path.lexists(text):
-        return None, text
-    if not name or not place:
-        raise UsageError(f"'{text}' has no name or no gallery next to the '='. Write NAME=GALLERY.")
-    return name, place
 
 
 def load_encoders(

@@ -1,7 +1,6 @@
 """What is in the folders before anything is learned: unreadable files, odd ones, duplicates, classes."""
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from PIL import Image
 from ucdir.errors import ImageError
 from ucdir.images.domains import Domain, IgnoredFiles
 from ucdir.images.opening import decode
+from ucdir.images.reading import worker_count
 
 TINY_SIDE = 32  # pixels
 LONG_ASPECT = 4.0
@@ -212,16 +212,12 @@ def _loose(name: str) -> str:
 
 
 def _look(paths: Sequence[Path], advance: Callable[[int], None] | None, workers: int) -> Iterator[Glance | ImageError]:
-    with ThreadPoolExecutor(workers or _num_cores()) as pool:
+    with ThreadPoolExecutor(worker_count(workers)) as pool:
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             for glance in pool.map(_glance, paths[start : start + IMAGES_AT_ONCE]):
                 if advance:
                     advance(1)
                 yield glance
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _glance(path: Path) -> Glance | ImageError:

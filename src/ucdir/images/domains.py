@@ -118,15 +118,23 @@ def _expand(path: Path | str) -> Path:
     return path.expanduser() if str(path).startswith("~") else path
 
 
+def split_name(text: str, what: str = "path") -> tuple[str | None, str]:
+    """Split NAME=PATH; text that exists as a path, or has a slash before the '=', is a path without a name.
+
+    what    for the error: what is named
+    """
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name or os.sep in name or os.path.lexists(_expand(text)):
+        return None, text
+    if not name or not path:
+        raise UsageError(f"'{text}' has no name or no {what} next to the '='. Write NAME={what.upper()}.")
+    return name, path
+
+
 def _name_and_path(source: str) -> tuple[str, Path]:
-    """Take NAME=PATH apart; a path that exists literally, or has a '/' before the '=', is a path."""
-    name, equals, rest = str(source).partition("=")
-    path = _expand(source)
-    if not equals or "/" in name or os.sep in name or os.path.lexists(path):
-        return _default_name(path), path
-    if not name or not rest:
-        raise UsageError(f"'{source}' has no name or no path next to the '='. Write NAME=PATH.")
-    return name, _expand(rest)
+    name, text = split_name(str(source))
+    path = _expand(text)
+    return name or _default_name(path), path
 
 
 def _default_name(source: Path) -> str:

@@ -32,7 +32,7 @@ class Curve:
 class Confidence:
     """What similarities mean under an encoder.
 
-    query  of the mean similarity of the HITS_CONSIDERED best hits to an unchanged query: that anything like it exists in the gallery
+    query  of the mean similarity of the HITS_CONSIDERED best hits to a query: that anything like it is in the gallery
     hit    of the similarity of a hit to a query where it has moved to: that it is such a thing, if there is any
     """
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ucdir.report.percent import percent
+
 
 @dataclass(frozen=True)
 class EpochScores:
@@ -41,7 +43,7 @@ class Choice:
 
     def sentence(self) -> str:
         """For people."""
-        figures = ", ".join(f"{name} {_percent(getattr(self, name))}" for name in ("last", "chosen", "oracle"))
+        figures = ", ".join(f"{name} {percent(getattr(self, name))}" for name in ("last", "chosen", "oracle"))
         return (
             f"Label-free choice of the epoch, {self.runs} {'run' if self.runs == 1 else 'runs'}: rank correlation with "
             f"mAP@All over epochs {self.rank_correlation:.2f} on average, {self.lowest:.2f} at the lowest. "
@@ -50,15 +52,11 @@ class Choice:
 
     def _worth(self) -> str:
         """What the choice loses, to a tenth of a percent."""
-        if _percent(self.oracle) != _percent(self.last):
+        if percent(self.oracle) != percent(self.last):
             return f"it loses {100 * self.lost:.0f} % of the difference between last and oracle"
-        if _percent(self.chosen) == _percent(self.last):
+        if percent(self.chosen) == percent(self.last):
             return "all are equal, so the choice made no difference"
-        return f"the last epoch is the best, so there was nothing to gain, and it loses {_percent(self.oracle - self.chosen)}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+        return f"the last epoch is the best, so there was nothing to gain, and it loses {percent(self.oracle - self.chosen)}"
 
 
 def choice_of(runs: Sequence[Sequence[EpochScores]]) -> Choice | None:

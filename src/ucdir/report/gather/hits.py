@@ -14,11 +14,10 @@ from ucdir.progress import Progress
 from ucdir.report.facts import DirectionFacts, EncoderFact, FoundHit, Pick, ShownQuery
 from ucdir.retrieval.exact_search import Neighbours, nearest
 from ucdir.scoring.confusion import Confusion, confusion
-from ucdir.scoring.directions import DomainCount, EmbeddedDomain, EvaluationReport, evaluate_methods, training_free
+from ucdir.scoring.directions import DEFAULT_KS, DomainCount, EmbeddedDomain, EvaluationReport, evaluate_methods, training_free
 from ucdir.scoring.metrics import RetrievalScores
 from ucdir.scoring.picks import pick_extremes
 
-KS = (1, 5, 15, 50)
 GRID_HITS, CONFUSED_HITS, GRID_QUERIES, CHANGE_QUERIES, RESAMPLES = 8, 5, 3, 2, 200
 METHODS = {
     "label-free": "trained (label-free epoch)",
@@ -61,7 +60,7 @@ def run_scores(
     rows |= {name: tuple(part.embedded(kind) for part in shown) for name, kind in wanted.items() if name not in copies}
     counts = [DomainCount(part.domain.name, len(part.domain), int((part.labels >= 0).sum()), ()) for part in shown]
     with progress("scoring", len(rows) * len(shown) * (len(shown) - 1)) as advance:
-        report = evaluate_methods(rows, class_names, counts, KS, RESAMPLES, 0, advance)
+        report = evaluate_methods(rows, class_names, counts, DEFAULT_KS, RESAMPLES, 0, advance)
     return _with_copies(report, copies, tuple(wanted)), ""
 
 

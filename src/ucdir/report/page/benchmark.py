@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow, PublishedFigure
 from ucdir.report.benchmark_tables import CHANCE, Line, how_to_read, lines_of, means_grid, protocols_of, remarks, shown
 from ucdir.report.page.frame import Section, command, heading, page, plot_card, table
-from ucdir.report.plots.axes import percent
+from ucdir.report.percent import percent
 from ucdir.report.plots.dots import DotPlot, DotRow, dot_plot, narrow_dot_plot
 from ucdir.report.plots.marks import Drawing
 from ucdir.report.plots.svg import plain

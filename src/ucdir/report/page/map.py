@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from ucdir.report.facts import MapFacts
 from ucdir.report.page.frame import Section
 from ucdir.report.page.pictures import CELL, COLUMNS, Pictures
-from ucdir.report.plots.axes import percent
+from ucdir.report.percent import percent
 from ucdir.report.plots.marks import KINDS, NUM_COLOURS, Drawing, Shape, colour
 from ucdir.report.plots.scatter import scatter
 from ucdir.report.plots.svg import inline_svg, plain

@@ -13,7 +13,8 @@ from ucdir.report.page.matches import matches_section
 from ucdir.report.page.pictures import Pictures
 from ucdir.report.page.reproduce import reproduction_section
 from ucdir.report.page.scores import mean_figure, scores_section, without_training
-from ucdir.report.plots.axes import percent, short
+from ucdir.report.percent import percent
+from ucdir.report.plots.axes import short
 from ucdir.report.plots.marks import Drawing
 
 

@@ -3,7 +3,7 @@
 import math
 
 from ucdir.report.page.frame import Section, heading, table
-from ucdir.report.plots.axes import percent
+from ucdir.report.percent import percent
 from ucdir.report.plots.svg import plain
 from ucdir.report.terminal.scores import ALL, EXPLANATIONS, collapse_notes
 from ucdir.scoring.directions import EvaluationReport

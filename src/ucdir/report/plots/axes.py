@@ -44,8 +44,3 @@ def short(value: float) -> str:
         mantissa, power = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(power)}"
     return f"{value:.4g}"
-
-
-def percent(value: float) -> str:
-    """A share in [0, 1] as percent with one decimal; a dash where nothing counts."""
-    return f"{100 * value:.1f}" if math.isfinite(value) else "–"

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ucdir.report.plots.axes import Scale, percent
+from ucdir.report.percent import percent
+from ucdir.report.plots.axes import Scale
 from ucdir.report.plots.marks import Box, Drawing, Line, Mark, Words
 
 WIDTH, ROW, TOP, BAR, LETTER = 560.0, 34.0, 52.0, 11.0, 6.6

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from ucdir.report.facts import Series
-from ucdir.report.plots.axes import Scale, percent, short, ticks
+from ucdir.report.percent import percent
+from ucdir.report.plots.axes import Scale, short, ticks
 from ucdir.report.plots.marks import Drawing, Line, Mark, Shape, Words
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 330.0, 168.0, 46.0, 14.0, 20.0, 24.0

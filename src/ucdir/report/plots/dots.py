@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from statistics import mean
 
-from ucdir.report.plots.axes import Scale, percent, ticks
+from ucdir.report.percent import percent
+from ucdir.report.plots.axes import Scale, ticks
 from ucdir.report.plots.marks import Anchor, Drawing, Kind, Line, Mark, Shape, Words
 
 TOP, BOTTOM, LETTER, FIGURE = 26.0, 8.0, 6.5, 46.0  # px; the figure after the last dot is so wide

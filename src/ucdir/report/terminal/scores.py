@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from ucdir.report.percent import percent
 from ucdir.report.terminal.columns import Columns, Row
 from ucdir.scoring.collapse import collapse_sentence
 from ucdir.scoring.directions import EvaluationReport
@@ -72,7 +73,7 @@ def _headline(report: EvaluationReport, figure: str) -> str:
 
 
 def _heading(query: str, gallery: str, scores: RetrievalScores) -> Text:
-    sizes = f"{len(scores.relevant):,} queries, {scores.gallery_size:,} images, chance {_percent(scores.chance)}"
+    sizes = f"{len(scores.relevant):,} queries, {scores.gallery_size:,} images, chance {percent(scores.chance)}"
     return Text.assemble((f"{query} → {gallery}", "bold"), (f"   {sizes}", "dim"))
 
 
@@ -81,7 +82,7 @@ def _direction(report: EvaluationReport, query: str, gallery: str, figure: str) 
     rows = []
     for method in report.methods:
         scores = report.scores(method, query, gallery)
-        cells = (*(_percent(scores[name].value) for name in names), _interval(scores[headline]))
+        cells = (*(percent(scores[name].value) for name in names), _interval(scores[headline]))
         rows.append(Row(method, cells, _style(report, method)))
     return _table((*names, f"{headline}, 95 %"), rows)
 
@@ -90,7 +91,7 @@ def _pair(report: EvaluationReport, first: str, second: str, figure: str) -> Ren
     names = _columns(report, figure)
     rows = []
     for method in report.methods:
-        cells = tuple(_percent(report.pair_mean(method, first, second, name)) for name in names)
+        cells = tuple(percent(report.pair_mean(method, first, second, name)) for name in names)
         rows.append(Row(method, cells, _style(report, method)))
     return _table(tuple(names), rows)
 
@@ -113,7 +114,7 @@ def _notes(report: EvaluationReport, figure: str) -> list[str]:
     for query, gallery in report.directions:
         scores = report.scores(report.methods[0], query, gallery)
         if figure == "P" and scores.ceiling(report.ks[-1]) < 0.995:
-            most = _percent(scores.ceiling(report.ks[-1]))
+            most = percent(scores.ceiling(report.ks[-1]))
             notes.append(f"{query} → {gallery}: small classes allow P@{report.ks[-1]} to reach {most} at most.")
         if scores.without_relevant:
             notes.append(
@@ -137,12 +138,8 @@ def collapse_notes(report: EvaluationReport) -> list[str]:
     ]
 
 
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.1f}"
-
-
 def _interval(metric: Metric) -> str:
-    return "–" if math.isnan(metric.low) else f"{100 * metric.low:.1f} to {100 * metric.high:.1f}"
+    return "–" if math.isnan(metric.low) else f"{percent(metric.low)} to {percent(metric.high)}"
 
 
 def _direction_document(report: EvaluationReport, query: str, gallery: str) -> dict[str, Any]:
