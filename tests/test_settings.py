@@ -276,7 +276,7 @@ def test_toml_is_read_by_people() -> None:
         ({"data.batch_size": 3}, r"unknown setting 'data.batch_size'.*Did you mean optimiser.batch_size or tune.batch_size\?"),
         ({"method.name": "protot"}, r"method.name=protot is not valid.*Did you mean protoot\?"),
         ({"method.qqqq": 3}, r"unknown setting 'method.qqqq'.*Choose from: name, num_clusters, "),
-        ({"epochs": 3}, r"setting 'epochs' names no section\..*optimiser.epochs"),
+        ({"epochs": 3}, r"setting 'epochs' has no section\..*optimiser.epochs"),
         ({"optimiser.epochs.more": 3}, r"unknown setting 'optimiser.epochs.more'"),
     ],
 )

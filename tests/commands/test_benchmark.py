@@ -207,7 +207,7 @@ def test_a_benchmark_that_broke_off_goes_on(
         yield lambda count: None
 
     wanted = (["frozen", "smoothed", "instance"], (), 2, ("paper",), (1, 3), small())
-    with pytest.raises(InterruptedRun, match=r"stopped with 2 of 3 cells finished\. The same command goes on"):
+    with pytest.raises(InterruptedRun, match=r"stopped with 2 of 3 cells finished\. Run the same command again"):
         benchmark(folders, tmp_path / "out", *wanted, progress=progress)
     broken_off = read_benchmark(tmp_path / "out")
     assert {row.seed for row in broken_off.rows} == {0}
@@ -237,7 +237,7 @@ def test_several_workers_find_the_same(first: tuple[Path, BenchmarkFacts], folde
 
 
 def test_cells_of_other_settings_are_not_mixed_in(first: tuple[Path, BenchmarkFacts], folders: tuple[str, str]) -> None:
-    with pytest.raises(UsageError, match=r"seed0' was begun with another optimiser.epochs \(2\) than is asked for \(5\)"):
+    with pytest.raises(UsageError, match=r"seed0' was started with another optimiser.epochs \(2\) than requested now \(5\)"):
         benchmark(folders, first[0], ["instance"], seeds=1, settings=small(optimiser__epochs=5))
 
 
@@ -254,7 +254,9 @@ def test_a_smaller_request_says_what_goes_from_the_tables(folders: tuple[str, st
     said: list[str] = []
     for methods in (["frozen", "centred"], ["frozen"]):
         benchmark(folders, tmp_path / "out", methods, settings=small(), log=said.append)
-    assert f"2 rows of the tables in '{tmp_path / 'out'}' were not asked for now and go; their cells stay" in said[-2]
+    assert (
+        f"2 rows of the tables in '{tmp_path / 'out'}' were not requested now and are removed; their cells are kept" in said[-2]
+    )
 
 
 def test_other_images_are_not_mixed_in(folders: tuple[str, str], tmp_path: Path) -> None:
@@ -365,7 +367,7 @@ def test_images_that_came_since_the_split(folders: tuple[str, str], tmp_path: Pa
     benchmark(folders, tmp_path / "out", ["frozen"], protocols=["held-out"], settings=small())
     file = tmp_path / "out" / "splits" / "photo.csv"
     file.write_text(file.read_text(encoding="utf-8").replace("train", "test", 1), encoding="utf-8")
-    with pytest.raises(UsageError, match="images of domain 'photo' are no longer those of"):
+    with pytest.raises(UsageError, match="images of domain 'photo' differ from those listed in"):
         benchmark(folders, tmp_path / "out", ["frozen"], protocols=["held-out"], settings=small())
 
 

@@ -101,7 +101,7 @@ def test_the_report_as_a_document(archive: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["office-home", "pacs", "office31"])
 def test_what_lies_behind_a_form_is_not_fetched(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UcdirError, match=r"behind a form, so --download cannot fetch it\. Get .* by hand from https://"):
+    with pytest.raises(UcdirError, match=r"behind a form, so --download cannot fetch it\. Download .* by hand from https://"):
         prepare(name, out=tmp_path / "out", download=True)
     assert not (tmp_path / "out").exists()
 

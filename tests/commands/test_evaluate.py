@@ -135,7 +135,7 @@ def test_a_backbone_alone_gives_the_rows_without_training(work, tmp_path):
     report = evaluate(None, sources, (3,), backbone=BACKBONE, weights=str(weights), image_size=32, device="cpu")
     assert report.methods == ("frozen", "centred", "smoothed")
     assert report.directions[0] == ("a", "b")
-    with pytest.raises(UsageError, match="takes no encoder"):
+    with pytest.raises(UsageError, match="cannot be combined with an encoder"):
         evaluate(work / "run", sources, backbone=BACKBONE)
     with pytest.raises(UsageError, match="give a run folder"):
         evaluate(None, sources)
@@ -166,7 +166,7 @@ def test_domains_that_cannot_be_scored_are_named(work, tmp_path):
         evaluate(work / "run", [photo, str(tmp_path / "flat")])
     with pytest.raises(UcdirError, match="share no class by name: bar, box, disc against kind0, kind1"):
         evaluate(work / "run", [photo, str(tmp_path / "other")])
-    with pytest.raises(UsageError, match="one domain alone"):
+    with pytest.raises(UsageError, match="cannot score a single domain"):
         evaluate(work / "run", [photo])
     with pytest.raises(UsageError, match="k=0"):
         evaluate(work / "run", ks=(0, 5))

@@ -115,7 +115,7 @@ def test_a_run_tells_all_there_is(run: Path) -> None:
     for heading in ("What was run", "Data", "Over the epochs", "Scores", "Answers", "What changed", "Map", "Class by class"):
         assert f"<h2>{heading}</h2>" in page
     assert "--config" in page
-    assert "random numbers: no label of any kind" in page
+    assert "random numbers: no labels of any kind" in page
     assert "broken.jpg" in page
     for names in json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]).values():
         for name in names if isinstance(names, dict) else ():

@@ -787,7 +787,7 @@ def test_a_cache_that_fails_ends_no_run(world: Path, whole: TrainResult, tmp_pat
     file.write_text("no folder")
     said: list[str] = []
     train(sources(world), tmp_path / "run", small(data__cache_dir=str(file)), log=said.append)
-    assert f"no pixel cache: '{file}' cannot be used (File exists); images are decoded anew each time." in said
+    assert f"no pixel cache: cannot use '{file}' (File exists); decoding images again each time." in said
     same_run(tmp_path / "run", whole.folder)
 
 

@@ -72,7 +72,7 @@ def test_train_head_and_its_report(collection: Collection, tmp_path: Path) -> No
     ended = collection.run("train", *collection.sources, "--out", "run", allowed=3 / collection.images, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert list((collection.cache / "features").iterdir())
-    assert "3 unreadable images left out (listed in images.csv)" in ended.stderr + ended.stdout
+    assert "skipped 3 unreadable images (listed in images.csv)" in ended.stderr + ended.stdout
     listed = listed_images(tmp_path / "run")
     assert {image.path: image.skipped for image in listed if image.skipped} == collection.left_out()
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

@@ -127,7 +127,7 @@ def test_an_encrypted_zip(tmp_path: Path) -> None:
 def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
     for name in ("set.zip", "set.tar"):
-        with pytest.raises(UcdirError, match="holds more than 2 entries"):
+        with pytest.raises(UcdirError, match="contains more than 2 entries"):
             list_members(Archive(packed(tmp_path / name)))
 
 

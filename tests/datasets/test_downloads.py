@@ -115,7 +115,7 @@ def test_cut_off_midway_it_goes_on(url: str, behaviour: Behaviour, tmp_path: Pat
 
 def test_a_later_run_goes_on(url: str, behaviour: Behaviour, tmp_path: Path) -> None:
     behaviour.cuts = [100_000, 0, 0, 0]
-    with pytest.raises(UcdirError, match=r"ended after 100,000 of 256,000 bytes.*100,000 bytes are kept; the same command"):
+    with pytest.raises(UcdirError, match=r"ended after 100,000 of 256,000 bytes.*100,000 bytes are kept; run the same command"):
         download(url, tmp_path / "set.zip", pause=0)
     assert names(tmp_path) == ["set.zip.part", "set.zip.part.tag"]
     assert download(url, tmp_path / "set.zip", pause=0).sha256 == SHA256
@@ -169,13 +169,13 @@ def test_another_length_is_refused_before_it_is_fetched(url: str, tmp_path: Path
 
 def test_another_length_that_the_server_does_not_tell(url: str, behaviour: Behaviour, tmp_path: Path) -> None:
     behaviour.length = False
-    with pytest.raises(UcdirError, match=r"arrived with 256,000 bytes, expected 256,001\. It was dropped"):
+    with pytest.raises(UcdirError, match=r"arrived with 256,000 bytes, expected 256,001\. It was deleted"):
         download(url, tmp_path / "set.zip", len(CONTENT) + 1)
     assert names(tmp_path) == []
 
 
 def test_another_content_is_dropped(url: str, tmp_path: Path) -> None:
-    with pytest.raises(UcdirError, match=rf"arrived with MD5 {MD5}, expected {'0' * 32}\. It was dropped"):
+    with pytest.raises(UcdirError, match=rf"arrived with MD5 {MD5}, expected {'0' * 32}\. It was deleted"):
         download(url, tmp_path / "set.zip", md5="0" * 32)
     assert names(tmp_path) == []
 
@@ -187,7 +187,7 @@ PAGE = b"<!DOCTYPE html><title>Log in</title>"
 def test_a_web_page_in_place_of_an_archive(url: str, behaviour: Behaviour, tmp_path: Path, kind: str) -> None:
     """Nothing is known of the file. The page is told by what the server says of it, or by how it begins."""
     behaviour.content, behaviour.kind = PAGE if "html" not in kind else b"<!-- later --><title>Log in</title>", kind
-    with pytest.raises(UcdirError, match=r"answered with a web page, perhaps a login, .* by hand into '.*set\.zip'\.$"):
+    with pytest.raises(UcdirError, match=r"answered with a web page, perhaps a login, .* by hand to '.*set\.zip'\.$"):
         download(url, tmp_path / "set.zip")
     assert names(tmp_path) == []
     behaviour.content, behaviour.kind = CONTENT, "application/zip"
@@ -221,7 +221,7 @@ def test_a_file_there_of_another_length_is_refused(url: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal(url: str, behaviour: Behaviour, tmp_path: Path, status: int) -> None:
     behaviour.statuses = [status]
-    with pytest.raises(UcdirError, match=rf"cannot be downloaded: the server answered {status} .* by hand into '.*set\.zip'"):
+    with pytest.raises(UcdirError, match=rf"cannot be downloaded: the server answered {status} .* by hand to '.*set\.zip'"):
         download(url, tmp_path / "set.zip", pause=0)
     assert len(behaviour.asked) == 1
 
@@ -250,7 +250,7 @@ def test_a_server_that_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_two_at_once(url: str, behaviour: Behaviour, tmp_path: Path) -> None:
     with (
-        locked(tmp_path / "set.zip", "being fetched"),
+        locked(tmp_path / "set.zip", "being downloaded"),
         pytest.raises(UcdirError, match="is being downloaded by another ucdir data prepare"),
     ):
         download(url, tmp_path / "set.zip")

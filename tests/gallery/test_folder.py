@@ -99,7 +99,7 @@ def test_rows_of_a_part(gallery, where, expected):
 
 def test_a_part_that_is_not_there_is_named(gallery):
     assert gallery.domains() == {"left": 3, "right": 1}
-    with pytest.raises(UsageError, match="no domain 'middle' in this gallery: it holds 'left', 'right'"):
+    with pytest.raises(UsageError, match="this gallery has no domain 'middle', only 'left', 'right'"):
         gallery.rows_of(Where("middle"))
     for under in ("cat", "_", "%", "cats/deeper", "/etc"):
         with pytest.raises(UsageError, match="has no image below"):
@@ -308,5 +308,5 @@ def test_a_newer_format_a_missing_folder_and_another_folder_are_named(gallery, t
         Gallery.load(gallery.folder)
     with pytest.raises(UcdirError, match="gallery not found"):
         Gallery.load(tmp_path / "nowhere")
-    with pytest.raises(UcdirError, match=r"no gallery folder: it has no gallery.json"):
+    with pytest.raises(UcdirError, match=r"is not a gallery folder: it has no gallery.json"):
         Gallery.load(tmp_path)

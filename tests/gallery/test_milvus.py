@@ -635,7 +635,7 @@ def test_images_that_were_taken_away_by_hand_are_noticed(tmp_path):
     place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, drawn_images(5), rng_rows(5, 8))
     Store.connect(Address.read(place.uri), "gallery").remove([drawn_images(5)[2].id])
-    with pytest.raises(UcdirError, match="is damaged: it should hold 5 images and holds 4"):
+    with pytest.raises(UcdirError, match="is damaged: it should have 5 images and has 4"):
         MilvusGallery.load(place.uri, "gallery")
 
 
@@ -669,7 +669,7 @@ def test_two_processes_and_one_file(collection, encoder):
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "open\n"
         refused = ucdir("search", "gallery", query, *engine, *exactly)
-        with pytest.raises(UcdirError, match=r"Milvus Lite serves one at a time\. Wait .* end it if it is a ucdir serve"):
+        with pytest.raises(UcdirError, match=r"Milvus Lite serves one at a time\. Wait .* stop it if it is ucdir serve"):
             index(encoder, [str(collection / "left")], Path("gallery"), engine=engine[1], device="cpu")
         holder.communicate("")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1), refused.stderr

@@ -299,7 +299,7 @@ def test_a_domain_without_readable_images_is_refused_after_the_report(tmp_path, 
     report = reported(tmp_path / "good", tmp_path / "bad")
     assert report.domains[1].sizes is None
     assert "Next" not in printed(report)
-    with pytest.raises(UcdirError, match=r"domain 'bad' has no readable image: 0 of 1, .*\(empty file\)"):
+    with pytest.raises(UcdirError, match=r"domain 'bad' has no readable image: 0 of 1; .*\(empty file\)"):
         refuse_without_images(report)
 
 
@@ -313,7 +313,7 @@ def test_the_command_line(messy):
     done = ucdir("check", messy / "x", messy / "y", "--json", file)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert "11 findings" in done.stdout
-    assert f"Wrote {file}" in done.stderr
+    assert f"Wrote all findings to {file}" in done.stderr
     to_stdout = ucdir("check", messy / "x", messy / "y", "--json", "-")
     assert json.loads(to_stdout.stdout) == json.loads(file.read_text(encoding="utf-8"))
 

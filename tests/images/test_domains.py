@@ -152,7 +152,7 @@ def test_a_path_that_is_not_there(tmp_path):
 
 def test_a_file_that_is_no_manifest(tmp_path):
     message = refusal(UsageError, tree(tmp_path, "a.jpg") / "a.jpg")
-    assert "is a file but no manifest. Give a folder of images or a .csv or .parquet manifest." in message
+    assert "is a file but not a manifest. Give a folder of images or a .csv or .parquet manifest." in message
 
 
 def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_a_folder_whose_name_is_no_name_wants_another(tmp_path):
 
 @pytest.mark.parametrize("source", ["=x", "x="])
 def test_half_a_name_and_path(source):
-    with pytest.raises(UsageError, match="lacks a name or a path"):
+    with pytest.raises(UsageError, match="has no name or no path"):
         load_domains([source])
 
 

@@ -54,5 +54,5 @@ def test_manifests_hold_the_kept_classes_and_never_change_silently(tmp_path: Pat
         assert set(load_domain(Path(source.partition("=")[2])).classes or ()) == classes
         assert source == f"{name}={tmp_path / 'splits' / name}.csv"
     assert partial_sources(pair, "half-b", 2, tmp_path / "splits") == sources
-    with pytest.raises(UsageError, match="no longer those of"):
+    with pytest.raises(UsageError, match="differ from those listed in"):
         partial_sources(pair, "half-b", 3, tmp_path / "splits")

@@ -117,7 +117,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "timm/test_resnet"])
 def test_weights_that_cannot_be_fetched(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UcdirError, match=r"could not be fetched.*--weights PATH, or --weights none"):
+    with pytest.raises(UcdirError, match=r"could not be downloaded.*--weights PATH, or --weights none"):
         build_backbone(name, 64, pretrained=True)
 
 

@@ -206,7 +206,7 @@ def unchanged(path: Path, match: str, name: str = RESNET) -> None:
 def test_the_weights_of_another_network_are_refused_with_counts(moco: tuple[Path, dict[str, Tensor]]) -> None:
     file = re.escape(str(moco[0]))
     unchanged(moco[0], rf"weights '{file}' fill only \d+ of the 260 tensors of the backbone \(no ", "torchvision/mobilenet_v2")
-    unchanged(moco[0], r"fill only \d+ of the 180 tensors .*fitting --backbone", "torchvision/resnet34")
+    unchanged(moco[0], r"fill only \d+ of the 180 tensors .*matching --backbone", "torchvision/resnet34")
 
 
 def test_another_shape_is_shown(tmp_path: Path) -> None:
@@ -254,11 +254,11 @@ def test_a_truncated_file(moco: tuple[Path, dict[str, Tensor]]) -> None:
 @pytest.mark.parametrize("content", [{}, [], 3, {"a": 1}, {"state_dict": {}}, torch.ones(3), {"state_dict": None}])
 def test_a_file_without_named_tensors(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
-    unchanged(tmp_path / "w.pth", "hold no state dict")
+    unchanged(tmp_path / "w.pth", "contain no state dict")
 
 
 def test_a_folder_that_is_no_encoder(tmp_path: Path) -> None:
-    unchanged(tmp_path, "holds no model.safetensors")
+    unchanged(tmp_path, "contains no model.safetensors")
 
 
 class Bomb:

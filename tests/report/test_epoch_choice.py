@@ -49,7 +49,7 @@ def test_nothing_to_lose_and_nothing_to_choose() -> None:
             "last 34.9, chosen 34.9, oracle 34.9; all are equal, so the choice made no difference.",
         ),
         (((0.9, 0.3400), (0.1, 0.3488)), "the last epoch is the best, so there was nothing to gain, and it loses 0.9."),
-        (((0.9, 0.3500), (0.1, 0.3400)), "it loses 0 % of what lies between last and oracle."),
+        (((0.9, 0.3500), (0.1, 0.3400)), "it loses 0 % of the difference between last and oracle."),
     ],
 )
 def test_no_share_is_told_of_nothing(epochs: tuple[tuple[float, float], ...], words: str) -> None:

@@ -254,7 +254,7 @@ def test_wrong_k_dimension_and_candidates_are_refused():
     with pytest.raises(ValueError, match="differ in dimension"):
         nearest(drawn(2, dim=3), drawn(3, dim=4), 1)
     for candidates in ([2, 1], [1, 1], [0, 3], [-1, 0]):
-        with pytest.raises(ValueError, match="do not rise within 0 to 2"):
+        with pytest.raises(ValueError, match="must be rising gallery rows from 0 to 2"):
             nearest(drawn(2), drawn(3), 1, candidates=np.array(candidates))
 
 

@@ -363,9 +363,9 @@ def test_the_last_port_is_not_followed_by_another():
         (("{0}", "--port", "70000"), 2, "--port 70000: expected 0 to 65535"),
         (("{0}", "{0}"), 2, "two galleries have the name 'everything'"),
         (("a={0}", "a={1}"), 2, "two galleries have the name 'a'"),
-        (("={0}",), 2, "lacks a name or a gallery beside the '='"),
+        (("={0}",), 2, "has no name or no gallery next to the '='"),
         (("{0}", "--token-file", "/no/file"), 1, "--token-file '/no/file' cannot be read"),
-        (("{0}", "--token-file", "/dev/null"), 2, "is empty, or holds blanks"),
+        (("{0}", "--token-file", "/dev/null"), 2, "must be one word of printable ASCII"),
         (("{0}", "--queue", "0"), 2, "--queue 0: expected more than 0"),
     ],
 )
