@@ -372,7 +372,7 @@ async function bring(files) {
   }
   paper.lay(await small(file), { name: file.name, file });
   pace.now();
-  if (files.length > 1) announce(`Only the first of ${files.length} files is searched with`);
+  if (files.length > 1) announce(`Searching with the first of ${files.length} files only`);
 }
 
 /** "More like this": the hit becomes the query, as a picture that can be drawn over. */
