@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from ucdir.embedding.backbone_features import embed_with
+from ucdir.embedding.compute import Compute
 from ucdir.images.domains import class_ids, load_domains
 from ucdir.images.held_out import TEST, TRAIN
 from ucdir.images.pixel_cache import open_cache
-from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.retrieval.expansion import hits_of
 from ucdir.scoring.directions import EmbeddedDomain, evaluate_pair, expanded_domain
@@ -36,15 +36,14 @@ def main() -> None:
 def told(run: Path) -> None:
     """The lines of one run."""
     settings = load_settings(file=run / "config.toml")
-    device = choose_device(settings.run.device)
     cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, print)
+    compute = Compute.named(settings.run.device, settings.run.precision, cache=cache)
     encoder = Encoder.load(run / "encoder")
     parts = [load_domains(settings.data.domains, classes="folders", split=split) for split in (TRAIN, TEST)]
     _, labels = class_ids([*parts[0], *parts[1]])
     embedded = []
     for domain, ids in zip([*parts[0], *parts[1]], labels, strict=True):
-        exact = choose_precision(settings.run.precision, device)
-        found = embed_with({"encoder": encoder}, domain.paths, device, exact, cache=cache, domain=domain.name)["encoder"]
+        found = embed_with({"encoder": encoder}, domain.paths, compute, domain=domain.name)["encoder"]
         embedded.append(EmbeddedDomain(domain.name, found.rows, torch.from_numpy(ids)[found.image_ids]))
     seen, new = embedded[: len(parts[0])], embedded[len(parts[0]) :]
     for name, queries in (("seen", seen), ("new", new)):

@@ -8,12 +8,13 @@ from itertools import permutations
 import numpy as np
 import torch
 
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.view_features import view_features
 from ucdir.images.domains import class_ids, load_domains
 from ucdir.images.pixel_cache import open_cache
 from ucdir.images.style_views import DEFAULT_VIEWS
 from ucdir.learn.align import Seen
-from ucdir.model.device import choose_device, choose_precision
+from ucdir.model.device import choose_device
 from ucdir.model.encoder import build_encoder
 from ucdir.scoring.directions import EmbeddedDomain, evaluate_pair, expanded_domain
 
@@ -51,13 +52,10 @@ def look_at(given: argparse.Namespace) -> list[LookedAt]:
     """The domains in folders with a folder for each class."""
     device = choose_device("auto")
     encoder = build_encoder(given.backbone, given.weights, 224)
-    cache = open_cache(given.cache_dir, 20.0, print)
+    compute = Compute.named(cache=open_cache(given.cache_dir, 20.0, print))
     domains = load_domains(given.folders, classes="folders")
     names, labels = class_ids(domains)
-    parts = [
-        view_features(encoder, domain.paths, DEFAULT_VIEWS, device, choose_precision("auto", device), cache=cache)
-        for domain in domains
-    ]
+    parts = [view_features(encoder, domain.paths, DEFAULT_VIEWS, compute) for domain in domains]
     return [
         LookedAt(Seen(domain.name, part.values, device), _of(ids, part.image_ids), tuple(names))
         for domain, part, ids in zip(domains, parts, labels, strict=True)

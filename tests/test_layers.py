@@ -33,7 +33,7 @@ ALLOWED = {
     "gallery": {"images", "model", "embedding", "retrieval"},
     "learn": {"settings", "images", "model", "embedding", "retrieval", "scoring"},
     "report": {"settings", "images", "datasets", "model", "embedding", "retrieval", "scoring", "gallery", "learn"},
-    "benchmarking": {"settings", "images", "datasets", "model", "scoring", "retrieval", "learn", "report"},
+    "benchmarking": {"settings", "images", "datasets", "model", "embedding", "scoring", "retrieval", "learn", "report"},
     "web": {"images", "model", "retrieval", "gallery"},
     "commands": {*ROOMS},
     "cli": {*ROOMS, "commands"},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ucdir.commands.search import search
     from ucdir.commands.serve import serve
     from ucdir.commands.train import train
+    from ucdir.embedding.compute import Compute
     from ucdir.embedding.embed import embed
     from ucdir.errors import UcdirError
     from ucdir.gallery.folder import Gallery
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Compute",
     "Domain",
     "Encoder",
     "Gallery",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Compute": "ucdir.embedding.compute",
     "Domain": "ucdir.images.domains",
     "Encoder": "ucdir.model.encoder",
     "Gallery": "ucdir.gallery.folder",

@@ -16,6 +16,7 @@ from small_run import draw_pair, rename_and_flatten
 
 from ucdir.commands.train import train
 from ucdir.embedding.backbone_features import embed_with
+from ucdir.embedding.compute import Compute
 from ucdir.errors import InterruptedRun, UcdirError, UsageError
 from ucdir.images.domains import load_domains
 from ucdir.model.encoder import Encoder
@@ -196,7 +197,10 @@ def test_training_free_rows_can_be_searched_as_they_are_scored(world: Path, tmp_
     domains = load_domains([str(world / "photo"), str(world / "drawing")], classes="folders")
     frozen = [
         embed_with(
-            {"f": Encoder.load(world / "run" / "encoder-frozen")}, d.paths, torch.device("cpu"), "float32", domain=d.name
+            {"f": Encoder.load(world / "run" / "encoder-frozen")},
+            d.paths,
+            Compute(torch.device("cpu"), "float32"),
+            domain=d.name,
         )
         for d in domains
     ]

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ucdir.cli import main
 from ucdir.commands.evaluate import evaluate
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.embed import embed
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.opening import open_rgb
@@ -104,7 +105,7 @@ def test_figures_are_those_of_the_parts(work, report, method):
     encoder = Encoder.load(work / "run" / name)
     change = {"centred": centred, "smoothed": smoothed}.get(method, lambda rows: rows)
     photo, drawing = (
-        change(embed(encoder, sorted((work / domain).rglob("*.png")), torch.device("cpu"), "float32").rows)
+        change(embed(encoder, sorted((work / domain).rglob("*.png")), Compute(torch.device("cpu"), "float32")).rows)
         for domain in ("photo", "drawing")
     )
     ids = torch.arange(3).repeat_interleave(4)

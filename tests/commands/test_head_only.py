@@ -13,6 +13,7 @@ from small_run import GRADIENT
 
 from ucdir.commands.train import train as train_and_report
 from ucdir.drawing.collection import draw_collections
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.embed import embed
 from ucdir.errors import ImageError, InterruptedRun, UcdirError
 from ucdir.images.epoch_plan import StepPlan
@@ -74,7 +75,7 @@ def test_the_head_learns_and_the_backbone_stays(run: Path) -> None:
 def test_the_bank_is_what_the_saved_encoder_gives(run: Path, sources: list[str]) -> None:
     """The epoch's embeddings come from the table; those of the image files through the saved encoder are the same."""
     encoder = Encoder.load(run / "encoder")
-    rows = embed(encoder, sorted(Path(sources[0]).rglob("*.jpg")), torch.device("cpu"), "float32").rows
+    rows = embed(encoder, sorted(Path(sources[0]).rglob("*.jpg")), Compute(torch.device("cpu"), "float32")).rows
     clusters = load_checkpoint(run / "checkpoints" / "last.pt").clusterings[0][0]
     nearest = (rows @ clusters.prototypes.T).argmax(dim=1)
     assert float((nearest == clusters.assignment).double().mean()) > 0.8

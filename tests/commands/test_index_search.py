@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from ucdir.cli import main
 from ucdir.commands.index import index
 from ucdir.commands.search import search
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.embed import embed
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.gallery.folder import Gallery
@@ -82,7 +83,7 @@ def test_a_gallery_holds_what_was_read(collection, encoder):
     assert read.info.unreadable[0]["path"] == str(collection / "left" / "dog" / "broken.png")
     assert "image" in read.info.unreadable[0]["reason"]
     paths = [read.image(row).path for row in range(len(read))]
-    again = embed(Encoder.load(encoder), paths, torch.device("cpu"), "float32")
+    again = embed(Encoder.load(encoder), paths, Compute(torch.device("cpu"), "float32"))
     torch.testing.assert_close(torch.from_numpy(read.embeddings.copy()), again.rows, rtol=1e-4, atol=1e-5)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ucdir.embedding import backbone_features as features
 from ucdir.embedding.backbone_features import backbone_features, embed_with, feature_file, keep
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.embed import Embeddings
 from ucdir.images.pixel_cache import PixelCache
 from ucdir.model.encoder import Encoder, build_encoder
@@ -46,9 +47,9 @@ def size(folder: Path) -> int:
 
 def test_a_full_disk_ends_nothing(encoder: Encoder, pictures: list[Path], small_disk: Path) -> None:
     (small_disk / "rest").write_bytes(bytes(60_000))
-    plain = backbone_features(encoder, pictures, CPU, "float32")
+    plain = backbone_features(encoder, pictures, Compute(CPU, "float32"))
     cache = PixelCache(small_disk, 10**9)
-    found = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+    found = backbone_features(encoder, pictures, Compute(CPU, "float32", cache=cache))
     assert torch.equal(found.rows, plain.rows)
     assert not list((small_disk / "features").iterdir())
     assert cache.held == size(small_disk) - 60_000
@@ -61,13 +62,13 @@ def test_features_and_pixels_have_one_limit(encoder: Encoder, pictures: list[Pat
     cache = PixelCache(folder, LIMIT)
     (folder / "00").mkdir()
     (folder / "00" / ("0" * 38)).write_bytes(bytes(LIMIT))  # as if another run filled it meanwhile
-    found = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+    found = backbone_features(encoder, pictures, Compute(CPU, "float32", cache=cache))
     (kept,) = (folder / "features").iterdir()
     assert size(folder) <= LIMIT
     assert size(folder) <= cache.held
     assert PixelCache(folder, LIMIT).held == size(folder)
     cache = PixelCache(folder, LIMIT)
-    assert torch.equal(backbone_features(encoder, pictures, CPU, "float32", cache=cache).rows, found.rows)
+    assert torch.equal(backbone_features(encoder, pictures, Compute(CPU, "float32", cache=cache)).rows, found.rows)
     assert kept.exists()
 
 
@@ -112,10 +113,10 @@ def test_an_unreadable_image_is_told_and_left_out(
 ) -> None:
     """With a cache as without one, and again when the features of the others are taken from it."""
     spoil(pictures[2])
-    plain = backbone_features(encoder, pictures, CPU, "float32")
-    found = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+    plain = backbone_features(encoder, pictures, Compute(CPU, "float32"))
+    found = backbone_features(encoder, pictures, Compute(CPU, "float32", cache=cache))
     monkeypatch.setattr(features, "embed", None)
-    taken = backbone_features(encoder, pictures, CPU, "float32", cache=PixelCache(cache.folder, 10**9))
+    taken = backbone_features(encoder, pictures, Compute(CPU, "float32", cache=PixelCache(cache.folder, 10**9)))
     assert plain.image_ids.tolist() == [0, 1, 3, 4, 5]
     for other in (found, taken):
         assert told(other) == told(plain)
@@ -127,7 +128,7 @@ def test_only_unreadable_images(encoder: Encoder, pictures: list[Path], cache: P
     for path, spoil in zip(pictures, 2 * list(SPOILERS.values()), strict=True):
         spoil(path)
     for _ in range(2):
-        found = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+        found = backbone_features(encoder, pictures, Compute(CPU, "float32", cache=cache))
         assert (len(found.rows), len(found.unreadable)) == (0, 6)
 
 
@@ -158,10 +159,10 @@ def test_nothing_is_kept_of_images_that_come_or_go_meanwhile(
     whole = features.embed
     with monkeypatch.context() as patched:
         patched.setattr(features, "embed", embed)
-        found = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+        found = backbone_features(encoder, pictures, Compute(CPU, "float32", cache=cache))
     assert len(found.unreadable) == vanishes
     assert not list(cache.folder.glob("features/*"))
-    again = backbone_features(encoder, pictures, CPU, "float32", cache=cache)
+    again = backbone_features(encoder, pictures, Compute(CPU, "float32", cache=cache))
     assert told(again) == told(found)
     assert torch.equal(again.rows, found.rows)
 
@@ -178,9 +179,9 @@ def test_an_image_that_vanishes_between_two_encoders_is_left_out_of_both(
         pictures[4].unlink(missing_ok=True)
         return found
 
-    before = whole(encoder, pictures, CPU, "float32")
+    before = whole(encoder, pictures, Compute(CPU, "float32"))
     monkeypatch.setattr(features, "embed", embed)
-    found = embed_with({"one": encoder, "other": other}, pictures, CPU, "float32")
+    found = embed_with({"one": encoder, "other": other}, pictures, Compute(CPU, "float32"))
     assert told(found["one"]) == told(found["other"]) == [(str(pictures[4]), "file not found")]
     for embeddings in found.values():
         assert embeddings.image_ids.tolist() == [0, 1, 2, 3, 5]

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ucdir.embedding import view_features as module
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.domain_members import Members, embed_members
 from ucdir.embedding.view_features import view_features
 from ucdir.errors import UsageError
@@ -41,7 +42,7 @@ def digest(path: Path) -> bytes:
 
 
 def test_features_come_in_the_order_of_contents(frozen: Encoder, pictures: list[Path]) -> None:
-    found = view_features(frozen, pictures, VIEWS, CPU, "float32")
+    found = view_features(frozen, pictures, VIEWS, Compute(CPU, "float32"))
     assert found.values.shape == (5, 2, frozen.config.feature_dim)
     assert [content.tobytes() for content in found.contents] == sorted(digest(pictures[i]) for i in (0, 1, 3, 5, 6))
     assert [digest(pictures[i]) for i in found.image_ids] == [content.tobytes() for content in found.contents]
@@ -49,12 +50,12 @@ def test_features_come_in_the_order_of_contents(frozen: Encoder, pictures: list[
 
 
 def test_renamed_files_in_another_order_have_the_same_features(frozen: Encoder, pictures: list[Path], tmp_path: Path) -> None:
-    found = view_features(frozen, pictures, VIEWS, CPU, "float32")
+    found = view_features(frozen, pictures, VIEWS, Compute(CPU, "float32"))
     renamed = []
     for number, path in enumerate(reversed([path for path in pictures if path.stem.isdigit()])):
         renamed.append(tmp_path / f"other-{number}.png")
         path.rename(renamed[-1])
-    again = view_features(frozen, renamed, VIEWS, CPU, "float32")
+    again = view_features(frozen, renamed, VIEWS, Compute(CPU, "float32"))
     assert np.array_equal(found.values, again.values)
     assert np.array_equal(found.contents, again.contents)
 
@@ -63,7 +64,7 @@ def test_no_feature_is_computed_twice(
     frozen: Encoder, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = PixelCache(tmp_path, 10**9)
-    first = view_features(frozen, pictures[:4], VIEWS, CPU, "float32", cache=cache)
+    first = view_features(frozen, pictures[:4], VIEWS, Compute(CPU, "float32", cache=cache))
     made: list[bytes] = []
     compute = module._Store.compute
 
@@ -72,7 +73,7 @@ def test_no_feature_is_computed_twice(
         return compute(self, content, views)
 
     monkeypatch.setattr(module._Store, "compute", noted)
-    everything = view_features(frozen, pictures, VIEWS, CPU, "float32", cache=cache)
+    everything = view_features(frozen, pictures, VIEWS, Compute(CPU, "float32", cache=cache))
     assert sorted(made) == sorted(digest(path) for path in pictures[5:])
     rows = {content.tobytes(): values for content, values in zip(everything.contents, everything.values, strict=True)}
     for content, values in zip(first.contents, first.values, strict=True):
@@ -80,9 +81,9 @@ def test_no_feature_is_computed_twice(
 
 
 def test_features_of_many_images_lie_in_a_file(frozen: Encoder, pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    in_memory = view_features(frozen, pictures, VIEWS, CPU, "float32")
+    in_memory = view_features(frozen, pictures, VIEWS, Compute(CPU, "float32"))
     monkeypatch.setattr(module, "MAX_BYTES_IN_MEMORY", 0)
-    mapped = view_features(frozen, pictures, VIEWS, CPU, "float32")
+    mapped = view_features(frozen, pictures, VIEWS, Compute(CPU, "float32"))
     assert isinstance(mapped.values.base, np.memmap) or isinstance(mapped.values, np.memmap)
     assert np.array_equal(in_memory.values, mapped.values)
 
@@ -103,7 +104,7 @@ def members(frozen: Encoder, pictures: list[Path]) -> Members:
 
 
 def test_images_that_were_learned_from_have_the_embedding_of_then(members: Members, pictures: list[Path]) -> None:
-    found = embed_members(members, pictures, CPU, "float32")
+    found = embed_members(members, pictures, Compute(CPU, "float32"))
     assert found.image_ids.tolist() == [0, 1, 3, 5, 6]
     assert torch.equal(found.rows[:2], torch.eye(3)[:2])
     assert torch.allclose(found.rows.norm(dim=1), torch.ones(5), atol=1e-3)
@@ -111,7 +112,7 @@ def test_images_that_were_learned_from_have_the_embedding_of_then(members: Membe
 
 
 def test_new_images_can_be_seen_in_fewer_views(members: Members, pictures: list[Path]) -> None:
-    all_views, one = (embed_members(members, pictures, CPU, "float32", views=views).rows for views in (None, 1))
+    all_views, one = (embed_members(members, pictures, Compute(CPU, "float32"), views=views).rows for views in (None, 1))
     assert torch.equal(all_views[:2], one[:2])
     assert not torch.allclose(all_views[2:], one[2:])
 

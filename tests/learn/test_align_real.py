@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.view_features import view_features
 from ucdir.images.style_views import DEFAULT_VIEWS, KEEPING_STYLE
 from ucdir.learn.align import Aligned, Seen, align
 from ucdir.learn.aligned_run import MIN_AGREEMENT
-from ucdir.model.device import choose_precision
 from ucdir.model.encoder import build_encoder
 from ucdir.scoring.metrics import score
 from ucdir.scoring.training_free import smoothed
@@ -36,8 +36,7 @@ def features() -> Features:
     for domain in ("photo", "art_painting", "sketch"):
         folders = [SHARED / "data" / "pacs" / domain / name for name in CLASSES]
         paths = [path for folder in folders for path in sorted(folder.iterdir())[:EACH]]
-        device = torch.device("cpu")
-        seen = view_features(encoder, paths, DEFAULT_VIEWS, device, choose_precision("auto", device))
+        seen = view_features(encoder, paths, DEFAULT_VIEWS, Compute.named("cpu"))
         found[domain] = seen.values, np.array([CLASSES.index(paths[row].parent.name) for row in seen.image_ids])
     return found
 

@@ -18,6 +18,7 @@ from typing import get_args
 
 import torch
 
+from ucdir.embedding.compute import Compute
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.images.domains import load_domains
 from ucdir.images.held_out import TEST
@@ -25,7 +26,6 @@ from ucdir.images.partial_classes import PARTIAL
 from ucdir.images.pixel_cache import open_cache
 from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.run import carry_out, resolve
-from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder, in_plain_view
 from ucdir.progress import Progress, no_log, no_progress
 from ucdir.report.benchmark_facts import BenchmarkRow, row_document, row_of
@@ -260,20 +260,16 @@ def _score(task: Task, settings: Settings, progress: Progress) -> EvaluationRepo
     split = TEST if task.cell.protocol == "held-out" else None
     domains = load_domains(task.sources, classes=settings.data.classes, split=split)
     check_classes(domains)
-    device = choose_device(settings.run.device)
-    precision = choose_precision(settings.run.precision, device)
     cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_log)
+    compute = Compute.named(settings.run.device, settings.run.precision, settings.data.workers, cache=cache)
     encoders = _encoders(task, settings, [domain.name for domain in domains])
     return score_encoders(
         encoders,
         domains,
         task.ks,
-        device,
-        precision,
-        workers=settings.data.workers,
+        compute,
         resamples=0,
         progress=progress,
-        cache=cache,
         also_smoothed=[name for name in encoders if name == LABEL_FREE],
         expand={name: hits_of(encoder.config.rows) for name, encoder in encoders.items()},
     )

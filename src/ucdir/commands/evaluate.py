@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ucdir.embedding.compute import Compute
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.domains import Domain, load_domains
 from ucdir.images.pixel_cache import PixelCache, open_cache
-from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.model.encoder_folder import last_encoder_folder
 from ucdir.progress import Progress, no_log, no_progress
@@ -72,14 +72,10 @@ def evaluate(
     domains = _domains(encoder, sources, classes, split)
     check_classes(domains)
     encoders = _encoders(encoder, frozen, backbone, weights, image_size)
-    place = choose_device(device)
-    exactness = choose_precision(precision, place)
+    compute = Compute.named(device, precision, workers, batch_size, _cache(encoder, cache_dir))
     last = list(encoders)[-1]
     hits = {name: hits_of(each.config.rows, expand if name == last else None) for name, each in encoders.items()}
-    cache = _cache(encoder, cache_dir)
-    return score_encoders(
-        encoders, domains, ks, place, exactness, batch_size, workers, resamples, seed, progress, cache=cache, expand=hits
-    )
+    return score_encoders(encoders, domains, ks, compute, resamples, seed, progress, expand=hits)
 
 
 def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str | None, split: str | None) -> tuple[Domain, ...]:

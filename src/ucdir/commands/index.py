@@ -116,7 +116,9 @@ def _bring_up_to_date(
         if info is not None:
             _refuse_other_views(info, seen_as, wanted)
         before = OldGallery.empty() if there is None else OldGallery(there[1], there[2])
-        made_with = " ".join([fingerprint, embedder.precision, *(f"{name} {how}" for name, how in sorted(seen_as.items()))])
+        made_with = " ".join(
+            [fingerprint, embedder.compute.precision, *(f"{name} {how}" for name, how in sorted(seen_as.items()))]
+        )
         journal = Journal(writer.journal, made_with, model.config.length)
         with progress("embedding", sum(len(domain) for domain in domains)) as advance:
             updated = update(domains, before, journal, embedder, kept, advance)
@@ -125,7 +127,15 @@ def _bring_up_to_date(
         named = _named(domains, kept, info)
         if not updated.images.equals(before.images) or info is None or named != info.sources:
             made = _info(
-                info, updated, fingerprint, wanted.encoder, embedder.precision, model.config.length, named, kept, seen_as
+                info,
+                updated,
+                fingerprint,
+                wanted.encoder,
+                embedder.compute.precision,
+                model.config.length,
+                named,
+                kept,
+                seen_as,
             )
             writer.write(made, updated.images, updated.rows)
         journal.remove()

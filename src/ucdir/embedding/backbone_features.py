@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.domain_members import Members, embed_members
 from ucdir.embedding.embed import Embeddings, embed, evaluating
 from ucdir.errors import ImageError, UcdirError
@@ -34,40 +35,31 @@ Advance = Callable[[int], None]
 def backbone_features(
     encoder: Encoder,
     paths: Sequence[Path],
-    device: torch.device,
-    precision: str,
-    batch_size: int = 64,
-    workers: int = 0,
+    compute: Compute,
     advance: Advance | None = None,
-    cache: PixelCache | None = None,
 ) -> Embeddings:
     """What the backbone of `encoder` makes of the evaluation views: rows (M, feature_dim), not of unit length.
 
-    cache    where they are kept for the next time, by the contents of the files; None keeps nothing, and so does a file that
-             changes, comes or goes meanwhile
+    They are kept in the cache of `compute` for the next time, by the contents of the files, unless a file changes meanwhile.
     """
-    place = partial(feature_file, encoder, paths, cache, workers, "evaluation view", precision)
+    place = partial(feature_file, encoder, paths, compute.cache, compute.workers, "evaluation view", compute.precision)
     file = place()
     kept = _taken(file, paths)
     if kept is not None:
         if advance is not None:
             advance(len(paths))
         return kept
-    found = embed(encoder, paths, device, precision, batch_size, workers, advance, cache, features=True)
+    found = embed(encoder, paths, compute, advance, features=True)
     if place() == file:
-        keep(file, {"rows": found.rows, "image_ids": found.image_ids}, cache)
+        keep(file, {"rows": found.rows, "image_ids": found.image_ids}, compute.cache)
     return found
 
 
 def embed_with(
     encoders: Mapping[str, Encoder],
     paths: Sequence[Path],
-    device: torch.device,
-    precision: str,
-    batch_size: int = 64,
-    workers: int = 0,
+    compute: Compute,
     advance: Advance | None = None,
-    cache: PixelCache | None = None,
     domain: str = "",
 ) -> dict[str, Embeddings]:
     """Embed files with several encoders: the same images with each, so an image that one could not read is left out of all.
@@ -80,11 +72,11 @@ def embed_with(
     aware = {name: encoder for name, encoder in encoders.items() if encoder.config.domains}
     if aware:
         placed = {
-            name: embed_members(Members.of(encoder, domain), paths, device, precision, workers, advance or _nothing, cache)
+            name: embed_members(Members.of(encoder, domain), paths, compute, advance or _nothing)
             for name, encoder in aware.items()
         }
         others = {name: encoder for name, encoder in encoders.items() if name not in aware}
-        found = embed_with(others, paths, device, precision, batch_size, workers, advance, cache)
+        found = embed_with(others, paths, compute, advance)
         return _of_the_same_images({name: placed.get(name) or found[name] for name in encoders}, paths)
     prints = {name: encoder.fingerprint() for name, encoder in encoders.items()}
     alike = {mark: [name for name in encoders if prints[name] == mark] for mark in prints.values()}
@@ -96,10 +88,10 @@ def embed_with(
         first = encoders[alike[marks[0]][0]]
         every = None if advance is None else _times(advance, sum(len(alike[mark]) for mark in marks))
         if len(marks) == 1 and first.head is not None:
-            found[marks[0]] = embed(first, paths, device, precision, batch_size, workers, every, cache)
+            found[marks[0]] = embed(first, paths, compute, every)
             continue
-        given = backbone_features(first, paths, device, precision, batch_size, workers, every, cache)
-        found |= {mark: _through_head(encoders[alike[mark][0]], given, device, precision) for mark in marks}
+        given = backbone_features(first, paths, compute, every)
+        found |= {mark: _through_head(encoders[alike[mark][0]], given, compute) for mark in marks}
     return _of_the_same_images({name: found[prints[name]] for name in encoders}, paths)
 
 
@@ -125,9 +117,9 @@ def _times(advance: Advance, factor: int) -> Advance:
     return lambda count: advance(count * factor)
 
 
-def _through_head(encoder: Encoder, features: Embeddings, device: torch.device, precision: str) -> Embeddings:
-    with evaluating(encoder, device), torch.no_grad(), autocast(device, precision):
-        parts = [encoder(part.to(device)).float().cpu() for part in torch.split(features.rows, ROWS_PER_BATCH)]
+def _through_head(encoder: Encoder, features: Embeddings, compute: Compute) -> Embeddings:
+    with evaluating(encoder, compute.device), torch.no_grad(), autocast(compute.device, compute.precision):
+        parts = [encoder(part.to(compute.device)).float().cpu() for part in torch.split(features.rows, ROWS_PER_BATCH)]
     return Embeddings(torch.cat(parts), features.image_ids, features.unreadable)
 
 

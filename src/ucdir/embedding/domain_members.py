@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.embed import Embeddings
 from ucdir.embedding.view_features import digests, view_features
 from ucdir.errors import ImageError
-from ucdir.images.pixel_cache import PixelCache
 from ucdir.model.alignment import Alignment
 from ucdir.model.encoder import Encoder
 from ucdir.model.runtime import domain_numbers
@@ -67,11 +67,8 @@ class Members:
 def embed_members(
     members: Members,
     paths: Sequence[Path],
-    device: torch.device,
-    precision: str,
-    workers: int = 0,
+    compute: Compute,
     advance: Callable[[int], None] = lambda count: None,
-    cache: PixelCache | None = None,
     views: int | None = None,
 ) -> Embeddings:
     """Embed image files as members of a domain: (M, E) unit rows.
@@ -79,7 +76,7 @@ def embed_members(
     A training image of the encoder keeps its embedding from training. Others are embedded from the first `views` of the
     encoder's views, None = all.
     """
-    contents = digests(paths, workers)
+    contents = digests(paths, compute.workers)
     found: dict[int, Tensor] = {}
     for position, content in enumerate(contents):
         learned = None if isinstance(content, ImageError) else members.remembered(content)
@@ -89,8 +86,8 @@ def embed_members(
     new = [position for position in range(len(paths)) if position not in found]
     wanted = members.encoder.config.views[:views]
     files, known = [paths[position] for position in new], [contents[position] for position in new]
-    seen = view_features(members.encoder, files, wanted, device, precision, workers, advance, cache, contents=known)
-    for row, place in zip(members.placed(seen.values, device), seen.image_ids.tolist(), strict=True):
+    seen = view_features(members.encoder, files, wanted, compute, advance, contents=known)
+    for row, place in zip(members.placed(seen.values, compute.device), seen.image_ids.tolist(), strict=True):
         found[new[place]] = row
     positions = sorted(found)
     rows = torch.stack([found[position] for position in positions]) if found else torch.empty(0, members.alignment.length)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ucdir.embedding.compute import Compute
 from ucdir.errors import ImageError
-from ucdir.images.pixel_cache import PixelCache
 from ucdir.images.reading import read_views
 from ucdir.model.device import autocast, reuse_buffers
 from ucdir.model.encoder import Encoder
@@ -33,28 +33,24 @@ class Embeddings:
 def embed(
     encoder: Encoder,
     paths: Sequence[Path],
-    device: torch.device,
-    precision: str,
-    batch_size: int = 64,
-    workers: int = 0,
+    compute: Compute,
     advance: Callable[[int], None] | None = None,
-    cache: PixelCache | None = None,
     features: bool = False,
 ) -> Embeddings:
     """Embed image files with `encoder`, in evaluation mode whatever mode it is in now.
 
-    encoder     is moved to `device`; its mode is put back afterwards
+    encoder     is moved to the device of `compute`; its mode is restored afterwards
     features    give what the backbone makes of them instead: rows (M, feature_dim), not of unit length
     advance     called with the number of images just finished
-    cache       where views are looked for before a file is decoded
     """
     rows: list[Tensor] = []
     image_ids: list[int] = []
     unreadable: list[ImageError] = []
-    with evaluating(encoder, device):
-        for views in read_views(paths, encoder.config.image_size, batch_size, workers, cache):
+    with evaluating(encoder, compute.device):
+        for views in read_views(paths, encoder.config.image_size, compute.batch_size, compute.workers, compute.cache):
             if views.image_ids:
-                rows.append(encode(encoder.features if features else encoder, views.pixels, device, precision))
+                network = encoder.features if features else encoder
+                rows.append(encode(network, views.pixels, compute.device, compute.precision))
             image_ids += views.image_ids
             unreadable += views.unreadable
             if advance is not None:

@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.embed import evaluating
 from ucdir.errors import ImageError
 from ucdir.images.opening import open_rgb, read_file
@@ -47,11 +47,8 @@ def view_features(
     encoder: Encoder,
     paths: Sequence[Path],
     views: Sequence[str],
-    device: torch.device,
-    precision: str,
-    workers: int = 0,
+    compute: Compute,
     advance: Callable[[int], None] = lambda count: None,
-    cache: PixelCache | None = None,
     draw: int = 0,
     folder: Path | None = None,
     contents: Sequence[bytes | ImageError] | None = None,
@@ -60,23 +57,22 @@ def view_features(
 
     views     names from `style_views.VIEWS`
     advance   called with the number of images just finished
-    cache     where features are looked for and kept, by content
     draw      another number gives other crops
     folder    on a disk with room for large features; None = where temporary files go
     contents  what `digests` gave for the files, where that is known
     """
-    contents = digests(paths, workers) if contents is None else contents
+    contents = digests(paths, compute.workers) if contents is None else contents
     order = sorted((content, row) for row, content in enumerate(contents) if isinstance(content, bytes))
     unreadable = [content for content in contents if isinstance(content, ImageError)]
-    backbone = QuickBackbone(encoder, device, precision, exported=len(order) >= MIN_IMAGES_FOR_EXPORT)
-    what = f"folded features {backbone_digest(encoder)} {precision} {backbone.runtime} {VERSION} {draw}"
-    store = _Store(backbone, tuple(views), draw, cache, what)
+    backbone = QuickBackbone(encoder, compute.device, compute.precision, exported=len(order) >= MIN_IMAGES_FOR_EXPORT)
+    what = f"folded features {backbone_digest(encoder)} {compute.precision} {backbone.runtime} {VERSION} {draw}"
+    store = _Store(backbone, tuple(views), draw, compute.cache, what)
     values = _room((len(order), len(views), encoder.config.feature_dim), folder)
     kept: list[tuple[bytes, int]] = []
     advance(len(unreadable))
-    with evaluating(backbone.encoder, device):
+    with evaluating(backbone.encoder, compute.device):
         reading = chain.from_iterable(
-            read_ahead([(paths[row], content) for content, row in order], store.read, IMAGES_PER_BATCH, workers)
+            read_ahead([(paths[row], content) for content, row in order], store.read, IMAGES_PER_BATCH, compute.workers)
         )
         for image, found in zip(order, reading, strict=True):
             if isinstance(found, ImageError):

@@ -19,6 +19,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.domain_members import Members
 from ucdir.embedding.embed import encode, evaluating
 from ucdir.errors import ImageError, UcdirError, UsageError
@@ -140,18 +141,13 @@ class Finished(Generic[Outcome]):
 class ImageEmbedder:
     """Embeds files that are not known yet: in one process, or in the first of several with the help of the others.
 
-    precision      of the encoder: float32 or bfloat16
-    batch_size     images embedded at a time, by each process
-    workers        threads that read, in each process; 0 = one per core
+    compute        of each process; its cache is not used
     as_domain      the domain of the encoder to which all images belong; None = the one with the same name as theirs
     views          views of each new image that the encoder sees; None = all
     """
 
     encoder: Encoder
-    device: torch.device
-    precision: str
-    batch_size: int
-    workers: int = 0
+    compute: Compute
     processes: Processes = ALONE
     as_domain: str | None = None
     views: int | None = None
@@ -183,8 +179,8 @@ class ImageEmbedder:
         if count > 1:
             self.processes.first(lambda: Task(items, before.images, journalled))
         mine = self.share(items, before, journalled)
-        for start in range(0, len(items), count * self.batch_size):
-            yield items[start : start + count * self.batch_size], self._all(mine)
+        for start in range(0, len(items), count * self.compute.batch_size):
+            yield items[start : start + count * self.compute.batch_size], self._all(mine)
 
     def share(
         self, items: Sequence[Item], before: OldGallery, journalled: Mapping[str, JournalEntry]
@@ -193,8 +189,8 @@ class ImageEmbedder:
         members = {name: self.members(name) for name in {item.domain for item in items}}
         look = partial(look_at, before=before, journalled=journalled, viewing=self.viewing, members=members)
         mine = items[self.processes.share(len(items))]
-        with evaluating(self.encoder, self.device):
-            for results in read_ahead(mine, look, self.batch_size, self.workers):
+        with evaluating(self.encoder, self.compute.device):
+            for results in read_ahead(mine, look, self.compute.batch_size, self.compute.workers):
                 yield self._embedded(results, members)
 
     def _all(self, mine: Iterator[list[LookedAt]]) -> list[LookedAt]:
@@ -209,15 +205,15 @@ class ImageEmbedder:
         """(n, D) of files that fit one batch."""
         seen, own = np.stack([item.view for item in new]), [members[item.image.domain] for item in new]
         if not self.encoder.config.domains:
-            return encode(self.encoder, seen, self.device, self.precision)
-        domain = torch.tensor([part.number for part in own if part is not None], device=self.device)
-        return encode(lambda views: self.encoder.placed(views, domain).rows, seen, self.device, self.precision)
+            return encode(self.encoder, seen, self.compute.device, self.compute.precision)
+        domain = torch.tensor([part.number for part in own if part is not None], device=self.compute.device)
+        return encode(lambda views: self.encoder.placed(views, domain).rows, seen, self.compute.device, self.compute.precision)
 
     def _embedded(self, results: Sequence[LookedAt | NewImage], members: Mapping[str, Members | None]) -> list[LookedAt]:
         new = [result for result in results if isinstance(result, NewImage)]
         if not new:
             return [result for result in results if not isinstance(result, NewImage)]
-        step = max(1, self.batch_size // max(1, len(self.viewing.names)))
+        step = max(1, self.compute.batch_size // max(1, len(self.viewing.names)))
         rows = torch.cat([self._rows(new[start : start + step], members) for start in range(0, len(new), step)])
         if not bool(rows.isfinite().all()):
             raise UcdirError(f"the encoder gives NaN or infinity, for example for '{new[0].image.path}'. Train it again.")
@@ -240,7 +236,7 @@ def image_embedder(
         raise UsageError(f"--views {views}: this encoder embeds an image from one view. Leave out --views.")
     own = own_device(device, processes)
     exactness = processes.first(lambda: choose_precision(precision, own))
-    return ImageEmbedder(encoder, own, exactness, batch_size, workers, processes, as_domain, views)
+    return ImageEmbedder(encoder, Compute(own, exactness, workers, batch_size), processes, as_domain, views)
 
 
 def with_helpers(embedder: ImageEmbedder, work: Callable[[], Outcome]) -> Outcome:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.view_features import ViewFeatures, view_features
 from ucdir.errors import ImageError, UsageError
 from ucdir.images.domains import Domain
@@ -19,7 +20,7 @@ from ucdir.learn.align import smoothed as averaged
 from ucdir.learn.calibration import calibrated
 from ucdir.learn.domain_recognition import learn_recogniser, recognised
 from ucdir.learn.groups import find_groups
-from ucdir.learn.inputs import Compute, refuse_many_unreadable
+from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.run_log import write_images
 from ucdir.learn.tuning import Lesson, tuned
 from ucdir.model.alignment import Alignment, DomainMemory, Recogniser
@@ -134,21 +135,9 @@ def by_content(seen: Sequence[ViewFeatures]) -> list[int]:
 
 def look(run: AlignedRun, encoder: Encoder, views: tuple[str, ...] = DEFAULT_VIEWS) -> list[ViewFeatures]:
     """Features of views of all images."""
-    compute, settings = run.compute, run.settings
     with run.progress("features", sum(map(len, run.domains))) as advance:
         return [
-            view_features(
-                encoder,
-                domain.paths,
-                views,
-                compute.device,
-                compute.precision,
-                settings.data.workers,
-                advance,
-                compute.cache,
-                settings.align.draw,
-            )
-            for domain in run.domains
+            view_features(encoder, domain.paths, views, run.compute, advance, run.settings.align.draw) for domain in run.domains
         ]
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from ucdir.embedding.backbone_features import backbone_features
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.embed import Embeddings, embed
 from ucdir.errors import ImageError, UcdirError
 from ucdir.images.domains import Domain
@@ -38,15 +39,6 @@ class Inputs(Protocol):
 
     def only(self, image_ids: Sequence[Sequence[int]]) -> "Inputs":
         """The same with some images of each domain, for example the readable ones."""
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Where and how features are computed."""
-
-    device: torch.device
-    precision: str
-    cache: PixelCache | None
 
 
 @dataclass(frozen=True)
@@ -87,15 +79,8 @@ class Pictures:
 
     def _embed(self, encoder: Encoder, domain: Domain, advance: Advance, run: Callable[..., Embeddings]) -> Embeddings:
         share = self.processes.share(len(domain))
-        mine = run(
-            encoder,
-            domain.paths[share],
-            self.device,
-            self.precision,
-            workers=self.settings.data.workers,
-            advance=lambda count: advance(count * self.processes.count),
-            cache=self.cache,
-        )
+        compute = Compute(self.device, self.precision, self.settings.data.workers, cache=self.cache)
+        mine = run(encoder, domain.paths[share], compute, lambda count: advance(count * self.processes.count))
         return together(self.processes.each(mine))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ucdir.embedding.compute import Compute
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.images.domains import Domain, class_ids, load_domains
 from ucdir.images.epoch_plan import key_groups
@@ -17,7 +18,7 @@ from ucdir.images.pixel_cache import PixelCache, open_cache
 from ucdir.learn.aligned_run import AlignedRun, learn_aligned, refuse_too_few
 from ucdir.learn.checkpoint import BestEpoch, load_checkpoint, save_checkpoint
 from ucdir.learn.head_only import compute_features
-from ucdir.learn.inputs import Compute, Inputs, Pictures
+from ucdir.learn.inputs import Inputs, Pictures
 from ucdir.learn.run_log import RunLog, listed_images, restrict_to_images, skipped_images, write_images
 from ucdir.learn.trainer import (
     EpochReport,
@@ -277,7 +278,7 @@ def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
     if not is_theirs:
         begin()  # so that it can be resumed
     device = own_device(settings.run.device, begun.processes)
-    compute = Compute(device, choose_precision(settings.run.precision, device), begun.cache)
+    compute = Compute(device, choose_precision(settings.run.precision, device), settings.data.workers, cache=begun.cache)
     try:
         run = AlignedRun(out, settings, domains, frozen, compute, begun.progress, begun.log)
         skipped = learn_aligned(run, begin if is_theirs else lambda: None)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.view_features import view_features
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.domains import Domain
@@ -21,7 +22,7 @@ from ucdir.images.step_batches import StepBatch, batches
 from ucdir.images.style_views import PLAIN
 from ucdir.learn.align import Scatter, groupings, smoothed, student
 from ucdir.learn.checkpoint import write_content
-from ucdir.learn.inputs import Compute, views_on_device
+from ucdir.learn.inputs import views_on_device
 from ucdir.learn.schedules import cosine
 from ucdir.model.backbones import build_backbone
 from ucdir.model.device import autocast, reuse_buffers
@@ -167,13 +168,13 @@ class _Learner:
         return [smoothed(self._rows(lesson.domain), self.settings.align.neighbours) for lesson in lessons]
 
     def _rows(self, domain: Domain) -> Tensor:
-        compute, workers = self.compute, self.settings.data.workers
-        seen = view_features(self.encoder, domain.paths, PLAIN, compute.device, compute.precision, workers)
+        device = self.compute.device
+        seen = view_features(self.encoder, domain.paths, PLAIN, replace(self.compute, cache=None))
         if seen.unreadable:
             raise seen.unreadable[0]
-        rows = torch.empty(len(domain), self.layer.out_features, device=compute.device)
+        rows = torch.empty(len(domain), self.layer.out_features, device=device)
         with torch.no_grad():
-            own = F.normalize(torch.from_numpy(np.array(seen.values[:, 0])).to(compute.device).float(), dim=1)
+            own = F.normalize(torch.from_numpy(np.array(seen.values[:, 0])).to(device).float(), dim=1)
             rows[torch.from_numpy(seen.image_ids)] = self.layer(own)
         return F.normalize(rows, dim=1)
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ucdir.embedding.compute import Compute
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.pixel_cache import open_cache
 from ucdir.images.training_views import useful_side
 from ucdir.progress import Progress, no_log, no_progress
 from ucdir.report.benchmark_facts import RESULTS, read_benchmark
-from ucdir.report.gather.run import gather_run, report_options
+from ucdir.report.gather.run import ReportOptions, gather_run
 from ucdir.report.match_tables import GROUPS, PAIRS, write_groups, write_pairs
 from ucdir.report.page.benchmark import benchmark_drawings, benchmark_page
 from ucdir.report.page.pictures import Pictures
@@ -81,7 +82,7 @@ def _of_run(
         raise _neither(folder)
     settings = stored_settings(folder)
     cache = open_cache(settings.data.cache_dir, settings.data.cache_gb, no_log)
-    facts = gather_run(folder, report_options(device, precision, workers, seed, cache, progress))
+    facts = gather_run(folder, ReportOptions(Compute.named(device, precision, workers, cache=cache), seed, progress))
     write_groups(folder / GROUPS, facts.groups)
     write_pairs(folder / PAIRS, facts.pairs)
     size = settings.encoder.image_size

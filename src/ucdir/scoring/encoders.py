@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from ucdir.embedding.backbone_features import embed_with
+from ucdir.embedding.compute import Compute
 from ucdir.embedding.embed import Embeddings
 from ucdir.errors import UcdirError
 from ucdir.images.domains import Domain, class_ids
-from ucdir.images.pixel_cache import PixelCache
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Progress, no_progress
 from ucdir.scoring.directions import (
@@ -29,14 +29,10 @@ def score_encoders(
     encoders: Mapping[str, Encoder],
     domains: Sequence[Domain],
     ks: Sequence[int],
-    device: torch.device,
-    precision: str,
-    batch_size: int = 64,
-    workers: int = 0,
+    compute: Compute,
     resamples: int = 1000,
     seed: int = 0,
     progress: Progress = no_progress,
-    cache: PixelCache | None = None,
     also_smoothed: Sequence[str] = (),
     expand: Mapping[str, int] | None = None,
 ) -> EvaluationReport:
@@ -45,14 +41,10 @@ def score_encoders(
     encoders        by the name of their row; the one called `frozen` also gives the rows centred and smoothed
     also_smoothed   names of encoders that also give a row `NAME + smoothed`
     expand          name of an encoder -> hits that queries move toward in its row `NAME + expanded`; 0 = no such row
-    cache           where views and what backbones give are looked for and kept
     """
     class_names, labels = class_ids(domains)
     with progress("embedding", len(encoders) * sum(len(domain) for domain in domains)) as advance:
-        embedded = [
-            embed_with(encoders, domain.paths, device, precision, batch_size, workers, advance, cache, domain.name)
-            for domain in domains
-        ]
+        embedded = [embed_with(encoders, domain.paths, compute, advance, domain.name) for domain in domains]
     named = {name: _named(domains, labels, [found[name] for found in embedded]) for name in encoders}
     counts = tuple(_count(*parts) for parts in zip(domains, labels, (next(iter(f.values())) for f in embedded), strict=True))
     frozen = named.pop(FROZEN, None)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ucdir.embedding.backbone_features import embed_with
+from ucdir.embedding.compute import Compute
 from ucdir.images.domains import Domain, class_ids
-from ucdir.images.pixel_cache import PixelCache
 from ucdir.learn.run_log import ListedImage, listed_images
-from ucdir.model.device import choose_device, choose_precision
 from ucdir.model.encoder import Encoder
 from ucdir.progress import Progress
 from ucdir.report.facts import DomainFacts, MapFacts, MapPoint, RunFacts
@@ -31,11 +29,8 @@ EXAMPLES, MOST_IMAGES, MOST_ON_MAP = 12, 20_000, 1_500
 class ReportOptions:
     """How images are embedded for a report, and the seed of every draw."""
 
-    device: torch.device
-    precision: str
-    workers: int
+    compute: Compute
     seed: int
-    cache: PixelCache | None
     progress: Progress
 
 
@@ -114,20 +109,7 @@ def _embed_all(
 ) -> tuple[tuple[ShownImages, ...], tuple[DomainFacts, ...]]:
     """Each image once with each distinct encoder; images that cannot be read now are left out everywhere."""
     with options.progress("embedding", len(encoders) * sum(map(len, present))) as advance:
-        found = [
-            embed_with(
-                encoders,
-                domain.paths,
-                options.device,
-                options.precision,
-                64,
-                options.workers,
-                advance,
-                options.cache,
-                domain.name,
-            )
-            for domain in present
-        ]
+        found = [embed_with(encoders, domain.paths, options.compute, advance, domain.name) for domain in present]
     _, labels = class_ids(present)
     first = [next(iter(part.values())) for part in found]
     shown, facts = [], []
@@ -186,11 +168,3 @@ def _map(shown: Sequence[ShownImages], seed: int) -> MapFacts:
         for name, kind in SHOWN.items()
     }
     return MapFacts(points, planes)
-
-
-def report_options(
-    device: str, precision: str, workers: int, seed: int, cache: PixelCache | None, progress: Progress
-) -> ReportOptions:
-    """Resolve `auto`."""
-    place = choose_device(device)
-    return ReportOptions(place, choose_precision(precision, place), workers, seed, cache, progress)
