@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="features lie here already; bring them together")
     given = parser.parse_args()
     if given.folder is not None:
-        bring_together(given.folder)
+        aligned_encoder(given.folder)
         return
     with tempfile.TemporaryDirectory() as folder:
         for number in range(2):
@@ -70,7 +70,7 @@ def measure(command: list[str]) -> None:
     print(f"all of it: {time.perf_counter() - started:.0f} s, at most {highest:,.0f} MiB that are no mapped file")
 
 
-def bring_together(folder: Path) -> None:
+def aligned_encoder(folder: Path) -> None:
     domains = [Seen(file.stem, np.load(file, mmap_mode="r"), torch.device("cpu")) for file in sorted(folder.glob("*.npy"))]
     views = domains[0].features.shape[1]
     started = time.perf_counter()

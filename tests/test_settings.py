@@ -114,7 +114,7 @@ def test_assignments_win_over_the_file_and_the_file_over_the_preset(tmp_path: Pa
 
 def test_nothing_given_is_align() -> None:
     assert load_settings() == load_settings("align")
-    assert load_settings().brings_together
+    assert load_settings().aligns
 
 
 def test_a_gradient_method_without_a_preset_has_the_defaults() -> None:

@@ -183,7 +183,7 @@ class Settings(Section):
     run: RunSettings = RunSettings()
 
     @property
-    def brings_together(self) -> bool:
+    def aligns(self) -> bool:
         """Whether the method is align, alone or with the backbone tuned after it; others learn by gradient from the start."""
         return self.method.name in ("align", "tune")
 

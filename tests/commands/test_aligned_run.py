@@ -125,7 +125,7 @@ def test_a_run_that_is_to_be_replaced_stays_until_the_features_of_the_new_one_ar
     sources = (str(world / "photo"), str(world / "drawing"))
     settings = load_settings(assignments={**SETTINGS, "data.max_unreadable": 0.1, "align.groupings": 1})
     with monkeypatch.context() as patch:
-        patch.setattr("ucdir.learn.aligned_run.look", stop)
+        patch.setattr("ucdir.learn.aligned_run.embed_views", stop)
         with pytest.raises(InterruptedRun, match="Continue with: the same command"):
             train(sources, run, settings, overwrite=True, report=False)
     assert is_equal(memories(world / "run"), memories(run))

@@ -25,7 +25,7 @@ from ucdir.learn.label_free import LabelFreeScores
 from ucdir.progress import no_progress
 from ucdir.report import write as module
 from ucdir.report.page.curves import MEANINGS
-from ucdir.report.plots.svg import plain
+from ucdir.report.plots.svg import escaped
 from ucdir.report.write import write_report
 from ucdir.settings import Settings, load_settings
 
@@ -107,7 +107,7 @@ def test_names_of_folders_are_inert(run: Path, tmp_path: Path) -> None:
     """They stand in the commands to run again."""
     page = text_of(write_report(copy_of(run, tmp_path / HOSTILE), device="cpu").page)
     assert HOSTILE not in page
-    assert page.count(plain(HOSTILE)) > text_of(run / "report.html").count(plain(HOSTILE))
+    assert page.count(escaped(HOSTILE)) > text_of(run / "report.html").count(escaped(HOSTILE))
 
 
 def test_a_run_tells_all_there_is(run: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_run_says_what_its_rows_and_curves_are(run: Path) -> None:
         assert f'aria-label="{name}, last value {100 * value:.1f} %"' in page
     for name, meaning in MEANINGS.items():
         assert f"{name.replace('_', ' ')}, last value" in page
-        assert page.count(f'<p class="meaning">{plain(meaning)}</p>') == 1
+        assert page.count(f'<p class="meaning">{escaped(meaning)}</p>') == 1
 
 
 def test_every_label_free_score_has_its_line() -> None:

@@ -280,7 +280,7 @@ def _encoders(task: Task, settings: Settings, domains: Sequence[str]) -> dict[st
         wanted = settings.encoder
         torch.manual_seed(settings.run.seed)  # of weights that are random numbers
         frozen = build_encoder(wanted.backbone, wanted.weights, wanted.image_size)
-        return {FROZEN: in_plain_view(frozen, domains) if settings.brings_together else frozen}
+        return {FROZEN: in_plain_view(frozen, domains) if settings.aligns else frozen}
     folders = {"last": ENCODER, **CHOSEN}
     return {epoch: Encoder.load(task.folder / name) for epoch, name in folders.items() if (task.folder / name).is_dir()}
 

@@ -98,7 +98,7 @@ def benchmark(
         refuse_other_settings(task)
     for task in _one_of_each_kind([task for task in tasks if task.cell.is_trained]):
         trained_on = [load(source, task.settings.data.split) for source in task.sources]
-        if task.settings.brings_together:
+        if task.settings.aligns:
             refuse_too_few(trained_on)
         else:
             check_sizes(task.settings, trained_on)
@@ -129,7 +129,7 @@ def _one_of_each_pair(tasks: Sequence[Task]) -> list[Task]:
 
 def _one_of_each_kind(tasks: Sequence[Task]) -> list[Task]:
     """For each pair and protocol, one task that brings domains together (align, tune) and one of the other methods."""
-    return list({(task.folder.parent, task.settings.brings_together): task for task in tasks}.values())
+    return list({(task.folder.parent, task.settings.aligns): task for task in tasks}.values())
 
 
 # Resolving the arguments

@@ -142,14 +142,14 @@ def load_prepared(folder: Path) -> PreparedSet:
     return found
 
 
-def plain(name: str) -> str:
+def normalised(name: str) -> str:
     """A folder's name without what differs between copies: case, spaces, hyphens, underscores."""
     return name.casefold().replace(" ", "").replace("_", "").replace("-", "")
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    plainly = {plain(one): one for one in known}
-    near = difflib.get_close_matches(plain(name), plainly, n=2)
+    plainly = {normalised(one): one for one in known}
+    near = difflib.get_close_matches(normalised(name), plainly, n=2)
     hint = f"Did you mean {' or '.join(plainly[one] for one in near)}?" if near else f"Use one of: {', '.join(known)}."
     return f"data set '{name}' is unknown. {hint}"
 

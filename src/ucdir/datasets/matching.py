@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ucdir.datasets.catalogue import DATASETS, DatasetSpec, DomainSpec, plain
+from ucdir.datasets.catalogue import DATASETS, DatasetSpec, DomainSpec, normalised
 from ucdir.datasets.source_files import Entry, Listing
 from ucdir.errors import UcdirError
 
@@ -86,20 +86,20 @@ def find_domains(listing: Listing, spec: DatasetSpec, read_text: ReadText) -> tu
         if spec.by_lists:
             found += _listed_domain(domain, spec, entries, listing.texts, read_text)
         elif entries:
-            named = {plain(name): name for name in spec.classes}
-            pictures = (Picture(entry, named.get(plain(entry.parts[-2]), entry.parts[-2])) for entry in entries)
+            named = {normalised(name): name for name in spec.classes}
+            pictures = (Picture(entry, named.get(normalised(entry.parts[-2]), entry.parts[-2])) for entry in entries)
             found.append(FoundDomain(domain, _place_of(entries), _sorted(pictures)))
     return tuple(found)
 
 
 def by_domain(images: Sequence[Entry], spec: DatasetSpec) -> dict[str, dict[tuple[str, ...], list[Entry]]]:
     """Domain -> folder that is called like it and holds one of its classes -> the images in the folders below."""
-    names = {plain(folder): domain.name for domain in spec.domains for folder in (domain.name, *domain.folders)}
-    classes = {plain(name) for name in spec.classes}
+    names = {normalised(folder): domain.name for domain in spec.domains for folder in (domain.name, *domain.folders)}
+    classes = {normalised(name) for name in spec.classes}
     found: dict[str, dict[tuple[str, ...], list[Entry]]] = {domain.name: {} for domain in spec.domains}
     for entry in images:
         root = _root(entry.parts, spec.inner)
-        domain = names.get(plain(root[-1])) if root else None
+        domain = names.get(normalised(root[-1])) if root else None
         if domain is not None:
             found[domain].setdefault(root, []).append(entry)
     return {
@@ -135,7 +135,7 @@ def _root(parts: tuple[str, ...], inner: str) -> tuple[str, ...]:
 
 
 def _any_of(classes: set[str], entries: Sequence[Entry]) -> bool:
-    return any(plain(name) in classes for name in {entry.parts[-2] for entry in entries})
+    return any(normalised(name) in classes for name in {entry.parts[-2] for entry in entries})
 
 
 def _place_of(entries: Sequence[Entry]) -> str:
@@ -187,7 +187,7 @@ def _read_list(files: Sequence[Entry], domain: DomainSpec, read_text: ReadText) 
 def _read_line(line: str, number: int, file: Entry, domain: DomainSpec) -> tuple[str, ...]:
     path, _, label = line.rpartition(" ")
     parts = tuple(path.split("/"))
-    if len(parts) != 3 or plain(parts[0]) != plain(domain.name) or not all(parts) or not label.isdecimal():
+    if len(parts) != 3 or normalised(parts[0]) != normalised(domain.name) or not all(parts) or not label.isdecimal():
         raise UcdirError(
             f"list '{file.place}' has {line[:80]!r} "
             f"in line {number}; expected '{domain.name}/CLASS/FILE NUMBER'. Download it again."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ucdir.datasets.archives import Archive, archive_stem, is_archive, require_space, unpack
-from ucdir.datasets.catalogue import DOCUMENT, FORMAT_VERSION, DatasetSpec, plain
+from ucdir.datasets.catalogue import DOCUMENT, FORMAT_VERSION, DatasetSpec, normalised
 from ucdir.datasets.matching import (
     Difference,
     FoundDomain,
@@ -138,11 +138,11 @@ def _find(spec: DatasetSpec, source: Path, out: Path, scratch: Path) -> _Found:
 
 def _likely_first(archives: Sequence[Entry], spec: DatasetSpec) -> tuple[list[Entry], ...]:
     """Archives that are called like a file of the data set, those called like a domain, and the others."""
-    files = {plain(archive_stem(file.name)) for file in spec.files if is_archive(file.name)}
-    domains = {plain(name) for domain in spec.domains for name in (domain.name, *domain.folders)}
+    files = {normalised(archive_stem(file.name)) for file in spec.files if is_archive(file.name)}
+    domains = {normalised(name) for domain in spec.domains for name in (domain.name, *domain.folders)}
     groups: tuple[list[Entry], ...] = ([], [], [])
     for archive in archives:
-        name = plain(archive_stem(archive.parts[-1]))
+        name = normalised(archive_stem(archive.parts[-1]))
         groups[0 if name in files else 1 if name in domains else 2].append(archive)
     return groups
 

@@ -78,21 +78,21 @@ def embed_with(
         others = {name: encoder for name, encoder in encoders.items() if name not in aware}
         found = embed_with(others, paths, compute, advance)
         return _of_the_same_images({name: placed.get(name) or found[name] for name in encoders}, paths)
-    prints = {name: encoder.fingerprint() for name, encoder in encoders.items()}
-    alike = {mark: [name for name in encoders if prints[name] == mark] for mark in prints.values()}
-    groups: dict[str, list[str]] = {}
-    for mark, names in alike.items():
-        groups.setdefault(backbone_digest(encoders[names[0]]), []).append(mark)
+    fingerprints = {name: encoder.fingerprint() for name, encoder in encoders.items()}
+    sharing: dict[str, dict[str, list[str]]] = {}  # digest of a backbone -> fingerprint of an encoder on it -> its names
+    for name, encoder in encoders.items():
+        sharing.setdefault(backbone_digest(encoder), {}).setdefault(fingerprints[name], []).append(name)
     found = {}
-    for marks in groups.values():
-        first = encoders[alike[marks[0]][0]]
-        every = None if advance is None else _times(advance, sum(len(alike[mark]) for mark in marks))
-        if len(marks) == 1 and first.head is not None:
-            found[marks[0]] = embed(first, paths, compute, every)
+    for names in sharing.values():
+        distinct = {fingerprint: encoders[same[0]] for fingerprint, same in names.items()}
+        fingerprint, first = next(iter(distinct.items()))
+        every = None if advance is None else _times(advance, sum(map(len, names.values())))
+        if len(distinct) == 1 and first.head is not None:
+            found[fingerprint] = embed(first, paths, compute, every)
             continue
         given = backbone_features(first, paths, compute, every)
-        found |= {mark: _through_head(encoders[alike[mark][0]], given, compute) for mark in marks}
-    return _of_the_same_images({name: found[prints[name]] for name in encoders}, paths)
+        found |= {fingerprint: _through_head(encoder, given, compute) for fingerprint, encoder in distinct.items()}
+    return _of_the_same_images({name: found[fingerprints[name]] for name in encoders}, paths)
 
 
 def _of_the_same_images(found: Mapping[str, Embeddings], paths: Sequence[Path]) -> dict[str, Embeddings]:

@@ -32,17 +32,17 @@ from ucdir.scoring.collapse import is_collapsed
 from ucdir.scoring.training_free import centred, smoothed
 from ucdir.settings import Settings
 
-MIN_IMAGES = 40  # images of a domain that groups can be found among
-MIN_IMAGES_SMOOTHED = 100  # below it, the neighbours that rows are averaged with are of other kinds
-MIN_AGREEMENT = 0.075  # of domains that are brought together, see `align.Aligned`
+MIN_IMAGES = 40  # images of a domain, so that groups can be found
+MIN_IMAGES_SMOOTHED = 100  # with fewer, the neighbours that rows are averaged with show other kinds of things
+MIN_AGREEMENT = 0.075  # of domains that are aligned, see `align.Aligned`
 
 
 @dataclass(frozen=True)
 class AlignedRun:
-    """What a run is made of and where it goes.
+    """The inputs of a run and where it writes.
 
     out     the run folder
-    frozen  the backbone as it came
+    frozen  the unchanged backbone
     """
 
     out: Path
@@ -57,9 +57,9 @@ class AlignedRun:
 def learn_aligned(run: AlignedRun, begin: Callable[[], None] = lambda: None) -> tuple[ImageError, ...]:
     """Learn from the domains and write the encoders into the run folder; returns what was skipped.
 
-    begin     is called when all features are there and nothing has been written yet
+    begin     called once all features are computed, before anything is written
     """
-    seen = look(run, run.frozen)
+    seen = embed_views(run, run.frozen)
     skipped = tuple(error for part in seen for error in part.unreadable)
     for error in skipped:
         run.log(f"skipped: {error}")
@@ -68,63 +68,67 @@ def learn_aligned(run: AlignedRun, begin: Callable[[], None] = lambda: None) -> 
     begin()
     readable = [domain.subset(sorted(part.image_ids.tolist())) for domain, part in zip(run.domains, seen, strict=True)]
     write_images(run.out, readable, {d.name: part.unreadable for d, part in zip(run.domains, seen, strict=True)})
-    plain = _Plain.of(run, seen, run.frozen)
+    unaligned = _Unaligned.of(run, seen, run.frozen)
     for kind, folder in (("frozen", FROZEN), ("centred", CENTRED), ("smoothed", SMOOTHED)):
         card = f"The unchanged backbone, {kind} embeddings: nothing is learned; for comparison."
-        plain.encoder(kind).save(run.out / folder, card)
-    encoder = bring_together(run.settings, plain, seen, run.log)
+        unaligned.encoder(kind).save(run.out / folder, card)
+    encoder = aligned_encoder(run.settings, unaligned, seen, run.log)
     if run.settings.method.name == "tune":
-        encoder, plain = tune(run, plain, seen, encoder)
-    encoder.save(run.out / ENCODER, _card(plain, encoder))
+        encoder, unaligned = tune(run, unaligned, seen, encoder)
+    encoder.save(run.out / ENCODER, _card(unaligned, encoder))
     return skipped
 
 
-def _card(plain: "_Plain", encoder: Encoder) -> str:
+def _card(unaligned: "_Unaligned", encoder: Encoder) -> str:
     """What an encoder is, in two sentences."""
-    names = ", ".join(f"{name} ({len(rows)} images)" for name, rows in zip(plain.names, plain.features, strict=True))
+    names = ", ".join(f"{name} ({len(rows)} images)" for name, rows in zip(unaligned.names, unaligned.features, strict=True))
     rows = encoder.config.rows
     how = {
-        "aligned": "brought together",
-        "tuned": "brought together by a backbone that was tuned on what align found, then on what it found itself",
+        "aligned": "aligned in closed form",
+        "tuned": "aligned by a backbone that was tuned on what align found, then on what it found itself",
     }.get(rows, f"made with {rows} rows, because there was no evidence for learning more")
-    return f"Made by ucdir from {names} without labels: {how}. {plain.recognition}."
+    return f"Made by ucdir from {names} without labels: {how}. {unaligned.recognition}."
 
 
-def tune(run: AlignedRun, plain: "_Plain", seen: Sequence[ViewFeatures], encoder: Encoder) -> tuple[Encoder, "_Plain"]:
-    """The backbone learns what the images became under the aligned `encoder`, which is kept; then one view of each is enough.
+def tune(
+    run: AlignedRun, unaligned: "_Unaligned", seen: Sequence[ViewFeatures], encoder: Encoder
+) -> tuple[Encoder, "_Unaligned"]:
+    """Train the backbone on the embeddings of the aligned `encoder`, which is kept; then one view per image is enough.
 
-    `encoder` and `plain` come back where nothing was learned, or where the tuned backbone tells hardly any image from another.
+    Returns `encoder` and `unaligned` unchanged if nothing was learned, or if the tuned backbone hardly tells images apart.
     """
     if encoder.config.rows != "aligned":
         run.log("so there is nothing to tune the backbone on; keeping it as it was")
-        return encoder, plain
-    encoder.save(run.out / ALIGNED, _card(plain, encoder))
-    lessons = _lessons(run.domains, plain, seen, encoder)
+        return encoder, unaligned
+    encoder.save(run.out / ALIGNED, _card(unaligned, encoder))
+    lessons = _lessons(run.domains, unaligned, seen, encoder)
     learned = tuned(run.frozen, lessons, run.settings, run.compute, run.out / TUNING, run.progress, run.log)
-    tuned_plain = _Plain.of(run, look(run, learned.encoder, PLAIN), learned.encoder)
-    run.log(tuned_plain.recognition)
-    described = [F.normalize(rows @ learned.projection, dim=1) for rows in tuned_plain.features]
+    tuned_unaligned = _Unaligned.of(run, embed_views(run, learned.encoder, PLAIN), learned.encoder)
+    run.log(tuned_unaligned.recognition)
+    described = [F.normalize(rows @ learned.projection, dim=1) for rows in tuned_unaligned.features]
     if any(map(is_collapsed, described)):
         run.log("the tuned backbone hardly tells images apart; keeping the encoder from before tuning")
-        return encoder, plain
+        return encoder, unaligned
     rows = [centred(part) for part in described]
     embeddings = [averaged(part, run.settings.align.neighbours, rounds=1) for part in rows]
-    parts = zip(described, rows, embeddings, tuned_plain.contents, strict=True)
+    parts = zip(described, rows, embeddings, tuned_unaligned.contents, strict=True)
     memories = [DomainMemory(all_.mean(dim=0), own.half(), calm.half(), contents) for all_, own, calm, contents in parts]
-    alignment = Alignment(torch.ones(1), learned.projection, memories, tuned_plain.recogniser)
-    return sure_of(tuned_plain.knowing(alignment, PLAIN, "tuned"), embeddings), tuned_plain
+    alignment = Alignment(torch.ones(1), learned.projection, memories, tuned_unaligned.recogniser)
+    return with_confidence(tuned_unaligned.knowing(alignment, PLAIN, "tuned"), embeddings), tuned_unaligned
 
 
-def _lessons(domains: Sequence[Domain], plain: "_Plain", seen: Sequence[ViewFeatures], encoder: Encoder) -> list[Lesson]:
-    """What the backbone is to learn, in an order that depends on the images alone."""
+def _lessons(
+    domains: Sequence[Domain], unaligned: "_Unaligned", seen: Sequence[ViewFeatures], encoder: Encoder
+) -> list[Lesson]:
+    """The training data of the backbone, in an order that depends on the images alone."""
     assert encoder.alignment is not None
     lessons = []
     for number in by_content(seen):
         part, memory = seen[number], encoder.alignment.memories[number]
         known = {content.tobytes(): row for row, content in enumerate(part.contents)}
         rows = [known[content.numpy().tobytes()] for content in memory.contents]
-        targets = memory.embeddings.float().to(plain.features[number].device)
-        lessons.append(Lesson(domains[number].subset(part.image_ids[rows].tolist()), plain.features[number][rows], targets))
+        targets = memory.embeddings.float().to(unaligned.features[number].device)
+        lessons.append(Lesson(domains[number].subset(part.image_ids[rows].tolist()), unaligned.features[number][rows], targets))
     return lessons
 
 
@@ -133,8 +137,8 @@ def by_content(seen: Sequence[ViewFeatures]) -> list[int]:
     return sorted(range(len(seen)), key=lambda number: seen[number].contents.tobytes())
 
 
-def look(run: AlignedRun, encoder: Encoder, views: tuple[str, ...] = DEFAULT_VIEWS) -> list[ViewFeatures]:
-    """Features of views of all images."""
+def embed_views(run: AlignedRun, encoder: Encoder, views: tuple[str, ...] = DEFAULT_VIEWS) -> list[ViewFeatures]:
+    """Features of these views of all images."""
     with run.progress("features", sum(map(len, run.domains))) as advance:
         return [
             view_features(encoder, domain.paths, views, run.compute, advance, run.settings.align.draw) for domain in run.domains
@@ -142,7 +146,7 @@ def look(run: AlignedRun, encoder: Encoder, views: tuple[str, ...] = DEFAULT_VIE
 
 
 @dataclass(frozen=True)
-class _Plain:
+class _Unaligned:
     """What the domains are before anything is learned.
 
     features    S x (N, F) float32 unit rows of plain views
@@ -158,7 +162,7 @@ class _Plain:
     accuracy: float
 
     @classmethod
-    def of(cls, run: AlignedRun, seen: Sequence[ViewFeatures], backbone: Encoder) -> "_Plain":
+    def of(cls, run: AlignedRun, seen: Sequence[ViewFeatures], backbone: Encoder) -> "_Unaligned":
         device = run.compute.device
         features = [F.normalize(torch.from_numpy(np.array(part.values[:, 0])).to(device).float(), dim=1) for part in seen]
         names = tuple(domain.name for domain in run.domains)
@@ -189,50 +193,52 @@ def _unlearned(kind: str, features: Tensor, contents: Tensor) -> DomainMemory:
     return DomainMemory(centre, centred(features).half(), smoothed(features).half(), contents)
 
 
-def bring_together(settings: Settings, plain: _Plain, seen: Sequence[ViewFeatures], log: Callable[[str], None]) -> Encoder:
-    """The encoder that knows the domains; with training-free rows, and said, where nothing speaks for more.
+def aligned_encoder(
+    settings: Settings, unaligned: _Unaligned, seen: Sequence[ViewFeatures], log: Callable[[str], None]
+) -> Encoder:
+    """The encoder that knows the domains. Without evidence for more it gives training-free rows, and the log says why.
 
-    What is learned depends on the images alone: domains come in the order of their contents, whatever their names.
+    The result depends on the images alone: domains come in the order of their contents, whatever their names.
     """
-    log(plain.recognition)
-    fewest = min(map(len, plain.features))
+    log(unaligned.recognition)
+    fewest = min(map(len, unaligned.features))
     free = "smoothed" if fewest >= MIN_IMAGES_SMOOTHED else "centred"
     if fewest < MIN_IMAGES:
         log(
             f"a domain has {fewest} images, fewer than the {MIN_IMAGES} needed to find groups. Nothing is learned; the "
             f"embeddings are {free}"
         )
-        return plain.encoder(free)
-    device = plain.features[0].device
+        return unaligned.encoder(free)
+    device = unaligned.features[0].device
     order = by_content(seen)
-    parts = [Seen(plain.names[number], seen[number].values, device) for number in order]
+    parts = [Seen(unaligned.names[number], seen[number].values, device) for number in order]
     found = align(parts, [name in KEEPING_STYLE for name in DEFAULT_VIEWS], settings.align, settings.run.seed)
     if found.agreement < MIN_AGREEMENT:
         log(
             f"the domains seem to have nothing in common: the mean cosine of an image to its nearest ones of another domain is "
             f"{found.agreement:.3f}, and {MIN_AGREEMENT} is the least. Rows are {free}, nothing is learned"
         )
-        return plain.encoder(free)
+        return unaligned.encoder(free)
     log(f"the mean cosine of an image to its nearest ones of another domain is {found.agreement:.3f} before pairing")
     placed = [found.domains[int(place)] for place in np.argsort(order)]
-    memories = [_memory(*parts) for parts in zip(placed, plain.contents, strict=True)]
-    alignment = Alignment(found.map.weights, found.map.projection, memories, plain.recogniser)
-    return sure_of(plain.knowing(alignment, DEFAULT_VIEWS, "aligned"), [part.embeddings for part in placed])
+    memories = [_memory(*parts) for parts in zip(placed, unaligned.contents, strict=True)]
+    alignment = Alignment(found.map.weights, found.map.projection, memories, unaligned.recogniser)
+    return with_confidence(unaligned.knowing(alignment, DEFAULT_VIEWS, "aligned"), [part.embeddings for part in placed])
 
 
 def _memory(domain: Placed, contents: Tensor) -> DomainMemory:
     return DomainMemory(domain.centre, domain.rows.half(), domain.embeddings.half(), contents[torch.from_numpy(domain.images)])
 
 
-def sure_of(encoder: Encoder, rows: Sequence[Tensor]) -> Encoder:
-    """The same, knowing what similarities of these rows, S x (N, E), mean."""
+def with_confidence(encoder: Encoder, rows: Sequence[Tensor]) -> Encoder:
+    """The same encoder with the confidence learned from these rows, S x (N, E)."""
     sure = calibrated(rows, find_groups(rows), hits_of(encoder.config.rows))
     encoder.config = replace(encoder.config, confidence=sure.numbers())
     return encoder
 
 
 def refuse_too_few(domains: Sequence[Domain], least: int = 4) -> None:
-    """UsageError where a domain has too few images to say anything about it."""
+    """UsageError if a domain has too few images."""
     for domain in domains:
         if len(domain) < least:
             raise UsageError(

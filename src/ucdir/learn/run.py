@@ -155,14 +155,14 @@ def carry_out(
     log: Callable[[str], None] = no_log,
 ) -> TrainResult:
     """Do what is left to do of the run in `out`. settings: what `resolve` gave; the rest as in `ucdir train`."""
-    if settings.brings_together and processes.count > 1:
+    if settings.aligns and processes.count > 1:
         raise UsageError(f"method {settings.method.name} runs in one process. Start it without torchrun.")
     result = processes.first(lambda: _finished(out, settings) if resume else None)
     if result is None:
         begun = _Begun(
             out, settings, processes, open_cache(settings.data.cache_dir, settings.data.cache_gb, log), progress, log
         )
-        if settings.brings_together:
+        if settings.aligns:
             result = _aligned(begun, overwrite)
         elif processes.first(lambda: resume and (out / CHECKPOINT).is_file()):
             result = _resumed(begun)
@@ -182,7 +182,7 @@ def _can_be_scored(folder: Path) -> bool:
 def _finished(out: Path, settings: Settings) -> TrainResult | None:
     """The finished run in `out`; None if something is left to do."""
     page = out / REPORT if (out / REPORT).is_file() else None
-    if settings.brings_together:
+    if settings.aligns:
         is_done = (out / ENCODER / CONFIG).is_file()
         return TrainResult(out, out / ENCODER, 0, {}, skipped_images(out), 0.0, page, was_finished=True) if is_done else None
     if not (out / CHECKPOINT).is_file():

@@ -37,7 +37,7 @@ class ReportOptions:
 def gather_run(folder: Path, options: ReportOptions) -> RunFacts:
     """Everything about the run in `folder`; UcdirError when it is not finished, or its encoders are damaged."""
     settings = stored_settings(folder)
-    curves = None if settings.brings_together else read_curves(folder)
+    curves = None if settings.aligns else read_curves(folder)
     encoders = {kind: Encoder.load(folder / part) for kind, part in KINDS.items() if kind in ALWAYS or (folder / part).is_dir()}
     facts = encoder_facts(folder, encoders, {} if curves is None else curves.chosen)
     distinct = {fact.kind: encoders[fact.kind] for fact in facts if fact.same_as is None}

@@ -63,9 +63,9 @@ def encoder_facts(folder: Path, encoders: Mapping[str, Encoder], chosen: Mapping
     facts: list[EncoderFact] = []
     seen: dict[str, str] = {}
     for kind, encoder in encoders.items():
-        mark = encoder.fingerprint()
-        facts.append(EncoderFact(kind, str(folder / KINDS[kind]), chosen.get(kind), mark, seen.get(mark)))
-        seen.setdefault(mark, kind)
+        fingerprint = encoder.fingerprint()
+        facts.append(EncoderFact(kind, str(folder / KINDS[kind]), chosen.get(kind), fingerprint, seen.get(fingerprint)))
+        seen.setdefault(fingerprint, kind)
     return tuple(facts)
 
 

@@ -8,7 +8,7 @@ from ucdir.report.page.frame import Section, command, heading, page, plot_card, 
 from ucdir.report.percent import percent
 from ucdir.report.plots.dots import DotPlot, DotRow, dot_plot, narrow_dot_plot
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.plots.svg import plain
+from ucdir.report.plots.svg import escaped
 from ucdir.report.terminal.scores import ALL as ALL_SAID
 from ucdir.report.terminal.scores import EXPLANATIONS
 
@@ -48,7 +48,7 @@ def _keys(facts: BenchmarkFacts) -> list[Key]:
 
 
 def _again(facts: BenchmarkFacts) -> Section:
-    body = f'{command(facts.command)}<p class="small wrap">{plain(facts.date)}, {plain(facts.machine)}.</p>'
+    body = f'{command(facts.command)}<p class="small wrap">{escaped(facts.date)}, {escaped(facts.machine)}.</p>'
     return Section("again", "What was run", body, "The same command gives the same numbers.")
 
 
@@ -57,9 +57,9 @@ def _means(facts: BenchmarkFacts) -> Iterator[Section]:
     for number, protocol in enumerate(protocols_of(facts)):
         grid = means_grid(facts, protocol)
         named = zip(lines_of(facts, protocol), grid.rows, strict=True)
-        lines = [[_named(line), *map(plain, cells)] for line, (_, cells) in named]
+        lines = [[_named(line), *map(escaped, cells)] for line, (_, cells) in named]
         said = [EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL_SAID, *([] if number else remarks(facts))]
-        more = "".join(f'<p class="small">{plain(line)}</p>' for line in [*_protocol(protocol), *said])
+        more = "".join(f'<p class="small">{escaped(line)}</p>' for line in [*_protocol(protocol), *said])
         body = table(grid.title, ["method", *map(heading, grid.columns)], lines) + more
         yield Section(f"means-{number}", grid.title, body, how_to_read(facts))
 
@@ -85,7 +85,7 @@ def _table(facts: BenchmarkFacts, key: Key) -> str:
     for method, source in dict.fromkeys((figure.method, figure.source) for figure in published):
         found = {f.metric: f.value for f in published if (f.method, f.source) == (method, source)}
         cells = [percent(found[name]) if name in found else "–" for name in names]
-        lines.append([f'{plain(method)} <span class="tag">published</span>', *cells, "–", plain(source)])
+        lines.append([f'{escaped(method)} <span class="tag">published</span>', *cells, "–", escaped(source)])
     label = f"{key[0]} → {key[1]}, {key[2]} protocol"
     return table(label, ["method", *map(heading, names), "seeds", *(["source"] if published else [])], lines)
 
@@ -132,5 +132,5 @@ def _protocol(protocol: str) -> list[str]:
 
 def _named(line: Line) -> str:
     if line.epoch is None:
-        return f'{plain(line.method)} <span class="tag">training-free</span>'
-    return plain(str(line)) + (' <span class="tag oracle">uses labels</span>' if line.epoch == "oracle" else "")
+        return f'{escaped(line.method)} <span class="tag">training-free</span>'
+    return escaped(str(line)) + (' <span class="tag oracle">uses labels</span>' if line.epoch == "oracle" else "")

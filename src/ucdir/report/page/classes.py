@@ -8,7 +8,7 @@ from ucdir.report.plots.bars import MAX_CLASSES as MAX_BARS
 from ucdir.report.plots.bars import ClassBar, class_bars, most_changed
 from ucdir.report.plots.heat import MAX_CLASSES, heat_map, is_cut
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.plots.svg import plain
+from ucdir.report.plots.svg import escaped
 from ucdir.scoring.directions import EvaluationReport
 from ucdir.scoring.metrics import RetrievalScores
 
@@ -24,7 +24,7 @@ def classes_section(facts: RunFacts) -> Section:
         notes.append(f"Shows the {MAX_BARS} of {len(facts.class_names):,} classes whose {FIGURE} changed most.")
     if any(is_cut(found) for way in facts.directions for found in way.confusions.values()):
         notes.append(f"Only the {MAX_CLASSES} classes with the most queries have rows, so rows need not add up to 100.")
-    about = "".join(f'<p class="small">{plain(note)}</p>' for note in notes)
+    about = "".join(f'<p class="small">{escaped(note)}</p>' for note in notes)
     body = (
         f'{about}<div class="two">{bars}</div><h3>What is found for what</h3>'
         f'<p class="small">Of the first 5 hits of the queries of a class, the percentage of each class found. '

@@ -6,7 +6,7 @@ from ucdir.report.facts import Curves, Series
 from ucdir.report.page.frame import Section, folded
 from ucdir.report.plots.curves import curve, said
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.plots.svg import inline_svg, plain
+from ucdir.report.plots.svg import escaped, inline_svg
 
 HEADINGS = {
     "label_free": ("Label-free scores", "Computed without any label; the label-free epoch is chosen by them."),
@@ -52,10 +52,10 @@ def _group(section: str, curves: Curves) -> str:
     found = sorted((s for s in curves.series if s.section == section), key=lambda s: s.name not in FIRST)
     plots = f'<div class="plots">{"".join(_figure(series, curves) for series in found)}</div>'
     tag = ' <span class="tag oracle">uses labels</span>' if section == "oracle" else ""
-    about = f'<p class="small">{plain(lead)}</p>' if lead else ""
+    about = f'<p class="small">{escaped(lead)}</p>' if lead else ""
     if section in FOLDED:
         return folded(title, f"{about}{plots}")
-    return f"<h3>{plain(title)}{tag}</h3>{about}{plots}"
+    return f"<h3>{escaped(title)}{tag}</h3>{about}{plots}"
 
 
 def _figure(series: Series, curves: Curves) -> str:
@@ -65,11 +65,11 @@ def _figure(series: Series, curves: Curves) -> str:
     drawn = (
         inline_svg(curve(series, curves.epochs, curves.chosen)) if found else '<p class="off">Its weight was 0 all along.</p>'
     )
-    name = plain(series.name.replace("_", " "))
+    name = escaped(series.name.replace("_", " "))
     meaning = MEANINGS.get(series.name, "") if series.section == "label_free" else ""
-    about = f'<p class="meaning">{plain(meaning)}</p>' if meaning else ""
+    about = f'<p class="meaning">{escaped(meaning)}</p>' if meaning else ""
     return (
-        f'<figure class="card curve" tabindex="0" role="group" aria-label="{name}, last value {plain(shown)}" '
-        f'data-last="{plain(shown)}">'
-        f'<figcaption><span>{name}</span><span class="value">{plain(shown)}</span></figcaption>{about}{drawn}</figure>'
+        f'<figure class="card curve" tabindex="0" role="group" aria-label="{name}, last value {escaped(shown)}" '
+        f'data-last="{escaped(shown)}">'
+        f'<figcaption><span>{name}</span><span class="value">{escaped(shown)}</span></figcaption>{about}{drawn}</figure>'
     )

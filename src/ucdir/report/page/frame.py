@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.plots.svg import inline_svg, mark_css, plain, scheme_css
+from ucdir.report.plots.svg import escaped, inline_svg, mark_css, scheme_css
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ def page(title: str, kind: str, summary: Sequence[tuple[str, str]], sections: Se
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    links = "".join(f'<li><a href="#{part.anchor}">{plain(part.title)}</a></li>' for part in sections)
-    facts = "".join(f"<div><dt>{plain(name)}</dt><dd>{plain(value)}</dd></div>" for name, value in summary)
-    said = f'<p class="verdict">{plain(verdict)}</p>' if verdict else ""
+    links = "".join(f'<li><a href="#{part.anchor}">{escaped(part.title)}</a></li>' for part in sections)
+    facts = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in summary)
+    said = f'<p class="verdict">{escaped(verdict)}</p>' if verdict else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -42,14 +42,14 @@ def page(title: str, kind: str, summary: Sequence[tuple[str, str]], sections: Se
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
-<title>{plain(title)} · ucdir report</title>
+<title>{escaped(title)} · ucdir report</title>
 <style>{style}</style>
 </head>
 <body>
 <a class="skip" href="#content">Skip to the content</a>
 <header class="top">
-<p class="kind">{plain(kind)}</p>
-<h1>{plain(title)}</h1>
+<p class="kind">{escaped(kind)}</p>
+<h1>{escaped(title)}</h1>
 <dl class="facts">{facts}</dl>{said}
 </header>
 <nav class="bar" aria-label="Sections"><ul>{links}</ul></nav>
@@ -63,8 +63,8 @@ def page(title: str, kind: str, summary: Sequence[tuple[str, str]], sections: Se
 
 
 def _section(part: Section) -> str:
-    lead = f'<p class="lead">{plain(part.lead)}</p>' if part.lead else ""
-    return f'<section id="{part.anchor}">\n<h2>{plain(part.title)}</h2>{lead}\n{part.body}\n</section>\n'
+    lead = f'<p class="lead">{escaped(part.lead)}</p>' if part.lead else ""
+    return f'<section id="{part.anchor}">\n<h2>{escaped(part.title)}</h2>{lead}\n{part.body}\n</section>\n'
 
 
 def table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", strong: Sequence[int] = ()) -> str:
@@ -80,18 +80,18 @@ def table(label: str, head: Sequence[str], rows: Sequence[Sequence[str]], captio
 
 def heading(name: str) -> str:
     """A figure's name above its column; `capped` above its P@k, so that the column is as narrow as its figures."""
-    return plain(name).replace("capped ", "capped<br>")
+    return escaped(name).replace("capped ", "capped<br>")
 
 
 def scrolled(label: str, body: str) -> str:
     """A box that scrolls by itself, by keyboard too; its edge is shaded where there is more to see."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{plain(label)}">{body}</div>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(label)}">{body}</div>'
 
 
 def command(text: str) -> str:
     """A line for a terminal, with a button that copies it where scripts run."""
     return (
-        f'<div class="command"><pre tabindex="0"><code>{plain(text)}</code></pre>'
+        f'<div class="command"><pre tabindex="0"><code>{escaped(text)}</code></pre>'
         '<button type="button" class="copy" hidden>Copy</button></div>'
     )
 
@@ -101,17 +101,17 @@ def plot_card(drawing: Drawing, narrow: Drawing | None = None) -> str:
     body = scrolled(drawing.title, inline_svg(drawing))
     if narrow is not None:
         body = f'<div class="wide">{body}</div><div class="narrow">{inline_svg(narrow)}</div>'
-    return f'<figure class="card drawing"><figcaption><span>{plain(drawing.title)}</span></figcaption>{body}</figure>'
+    return f'<figure class="card drawing"><figcaption><span>{escaped(drawing.title)}</span></figcaption>{body}</figure>'
 
 
 def folded(title: str, body: str) -> str:
     """Something that is shown when asked for."""
-    return f"<details><summary>{plain(title)}</summary>{body}</details>"
+    return f"<details><summary>{escaped(title)}</summary>{body}</details>"
 
 
 def listed(items: Sequence[str]) -> str:
     """Plain sentences as a list."""
-    return f"<ul class='plain'>{''.join(f'<li>{plain(item)}</li>' for item in items)}</ul>" if items else ""
+    return f"<ul class='plain'>{''.join(f'<li>{escaped(item)}</li>' for item in items)}</ul>" if items else ""
 
 
 def _row(cells: Sequence[str], strong: bool) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ucdir.report.facts import DirectionFacts, FoundHit, Pick, ShownQuery
 from ucdir.report.page.frame import Section
 from ucdir.report.page.pictures import Pictures
-from ucdir.report.plots.svg import plain
+from ucdir.report.plots.svg import escaped
 
 MARKS = {True: ("right", "✓", "right"), False: ("wrong", "✕", "wrong"), None: ("", "", "not known")}
 ONE_EACH = "No class appears twice in a group; ties go to the first image."
@@ -35,12 +35,12 @@ def changes_section(directions: Sequence[DirectionFacts], pictures: Pictures, la
 
 def _direction(way: DirectionFacts, picks: Sequence[Pick], pictures: Pictures) -> str:
     parts = "".join(_pick(pick, pictures) for pick in picks if pick.queries)
-    return f'<h3 class="way">{plain(way.query)} → {plain(way.gallery)}</h3>{parts}'
+    return f'<h3 class="way">{escaped(way.query)} → {escaped(way.gallery)}</h3>{parts}'
 
 
 def _pick(pick: Pick, pictures: Pictures) -> str:
     queries = "".join(_query(query, pictures) for query in pick.queries)
-    return f'<div class="pick"><h4>{plain(pick.name)} <span class="rule">{plain(pick.rule)}</span></h4>{queries}</div>'
+    return f'<div class="pick"><h4>{escaped(pick.name)} <span class="rule">{escaped(pick.rule)}</span></h4>{queries}</div>'
 
 
 def _query(query: ShownQuery, pictures: Pictures) -> str:
@@ -48,14 +48,14 @@ def _query(query: ShownQuery, pictures: Pictures) -> str:
     title = query.class_name or name
     rows = "".join(_row(kind, hits, pictures, len(query.hits) > 1) for kind, hits in query.hits.items())
     return (
-        f'<article class="query"><div class="asked" title="{plain(name)}"><div class="picture">'
+        f'<article class="query"><div class="asked" title="{escaped(name)}"><div class="picture">'
         f"{pictures.tag(query.path, f'query {name}')}</div>"
-        f'<p><b>{plain(title)}</b><span>{plain(query.figure)}</span></p></div><div class="found">{rows}</div></article>'
+        f'<p><b>{escaped(title)}</b><span>{escaped(query.figure)}</span></p></div><div class="found">{rows}</div></article>'
     )
 
 
 def _row(kind: str, hits: Sequence[FoundHit], pictures: Pictures, named: bool) -> str:
-    label = f'<p class="which">{plain(kind)}</p>' if named else ""
+    label = f'<p class="which">{escaped(kind)}</p>' if named else ""
     return f'{label}<ol class="hits">{"".join(_hit(rank, hit, pictures) for rank, hit in enumerate(hits, 1))}</ol>'
 
 
@@ -65,6 +65,6 @@ def _hit(rank: int, hit: FoundHit, pictures: Pictures) -> str:
     badge = f'<span class="sign" aria-hidden="true">{sign}</span>' if sign else ""
     said = f"hit {rank}, {word}: {name}" if sign else f"hit {rank}: {name}"
     return (
-        f'<li class="hit {style}" title="{plain(name)}"><div class="picture">{pictures.tag(hit.path, said)}{badge}</div>'
+        f'<li class="hit {style}" title="{escaped(name)}"><div class="picture">{pictures.tag(hit.path, said)}{badge}</div>'
         f'<span class="similarity">{hit.similarity:.2f}</span></li>'
     )

@@ -9,7 +9,7 @@ from ucdir.report.page.pictures import CELL, COLUMNS, Pictures
 from ucdir.report.percent import percent
 from ucdir.report.plots.marks import KINDS, NUM_COLOURS, Drawing, Shape, colour
 from ucdir.report.plots.scatter import scatter
-from ucdir.report.plots.svg import inline_svg, plain
+from ucdir.report.plots.svg import escaped, inline_svg
 
 TITLES = {"frozen": "frozen backbone", "trained": "trained encoder"}
 
@@ -42,7 +42,7 @@ def _figure(drawing: Drawing, kind: str, facts: MapFacts) -> str:
     first, second = facts.planes[kind].kept
     kept = f"{percent(first + second)} % of the variance"
     return (
-        f'<figure class="card map" tabindex="0" role="group" aria-label="{plain(drawing.title)}">'
+        f'<figure class="card map" tabindex="0" role="group" aria-label="{escaped(drawing.title)}">'
         f"<figcaption><span>{TITLES[kind]}</span><span>{kept}</span></figcaption>{inline_svg(drawing)}</figure>"
     )
 
@@ -51,7 +51,7 @@ def _legend(domains: Sequence[str]) -> str:
     keys = []
     for number, name in enumerate(domains):
         mark = Drawing("key", name, 16, 16, (Shape(8, 8, colour(number), 5, KINDS[number % len(KINDS)]),))
-        keys.append(f'<span class="key">{inline_svg(mark)}{plain(name)}</span>')
+        keys.append(f'<span class="key">{inline_svg(mark)}{escaped(name)}</span>')
     return f'<div class="keys">{"".join(keys)}</div>'
 
 
@@ -60,7 +60,7 @@ def _choice(class_names: Sequence[str], facts: MapFacts) -> str:
     if not present:
         return ""
     by_class = '<option value="class">colour by class</option>' if len(present) <= NUM_COLOURS else ""
-    single = "".join(f'<option value="{number}">only {plain(class_names[number])}</option>' for number in present)
+    single = "".join(f'<option value="{number}">only {escaped(class_names[number])}</option>' for number in present)
     return (
         '<label class="choice" hidden><span>Show</span><select id="map-colour"><option value="domain">colour by domain</option>'
         f"{by_class}{single}</select></label><div class='keys' id='class-keys'></div>"

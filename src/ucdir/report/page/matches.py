@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ucdir.report.match_tables import GROUPS, PAIRS, FoundGroup
 from ucdir.report.page.frame import Section, folded
 from ucdir.report.page.pictures import Pictures
-from ucdir.report.plots.svg import plain
+from ucdir.report.plots.svg import escaped
 
 MAX_CORRESPONDENCES = 24  # correspondences that are shown
 
@@ -15,7 +15,7 @@ def matches_section(groups: Sequence[FoundGroup], pictures: Pictures) -> Section
     links = sorted(_links(groups), key=lambda link: -link[2])
     pairs = [_pair(*link, pictures) for link in links]
     alone = [group for group in groups if not group.partners]
-    body = f"<p>{plain(_summary(groups, alone))}</p>{''.join(pairs[:MAX_CORRESPONDENCES])}"
+    body = f"<p>{escaped(_summary(groups, alone))}</p>{''.join(pairs[:MAX_CORRESPONDENCES])}"
     if len(pairs) > MAX_CORRESPONDENCES:
         body += folded(f"{len(pairs) - MAX_CORRESPONDENCES:,} less certain ones", "".join(pairs[MAX_CORRESPONDENCES:]))
     if alone:
@@ -56,9 +56,9 @@ def _pair(one: FoundGroup, other: FoundGroup, certainty: float, pictures: Pictur
 
 def _group(group: FoundGroup, pictures: Pictures) -> str:
     tiles = "".join(
-        f'<li title="{plain(pictures.name(path))}">{pictures.tag(path, pictures.name(path))}</li>' for path in group.typical
+        f'<li title="{escaped(pictures.name(path))}">{pictures.tag(path, pictures.name(path))}</li>' for path in group.typical
     )
     return (
-        f'<div class="card"><h3>{plain(group.domain)}, group {group.number} <small>{group.images:,} images</small></h3>'
+        f'<div class="card"><h3>{escaped(group.domain)}, group {group.number} <small>{group.images:,} images</small></h3>'
         f'<ul class="tiles">{tiles}</ul></div>'
     )

@@ -13,7 +13,7 @@ from PIL import Image
 from ucdir.errors import ImageError
 from ucdir.images.pixel_cache import PixelCache
 from ucdir.images.reading import read_image, read_views
-from ucdir.report.plots.svg import plain
+from ucdir.report.plots.svg import escaped
 
 SIDE, CELL, COLUMNS = 144, 64, 40
 
@@ -43,8 +43,8 @@ class Pictures:
         try:
             uri = self._uri(path)
         except ImageError as error:
-            return f'<span class="gone">no picture: {plain(error.reason)}</span>'
-        return f'<img src="{uri}" alt="{plain(said)}" decoding="async">'
+            return f'<span class="gone">no picture: {escaped(error.reason)}</span>'
+        return f'<img src="{uri}" alt="{escaped(said)}" decoding="async">'
 
     def _uri(self, path: Path) -> str:
         if path not in self._made:

@@ -2,7 +2,7 @@
 
 from ucdir.report.facts import EncoderFact, Reproduction
 from ucdir.report.page.frame import Section, command, folded, listed, table
-from ucdir.report.plots.svg import plain
+from ucdir.report.plots.svg import escaped
 
 MEANING = {
     "frozen": "the backbone before training, no head",
@@ -16,16 +16,16 @@ MEANING = {
 def reproduction_section(again: Reproduction, notes: tuple[str, ...]) -> Section:
     """Commands, start weights, encoders, versions, settings."""
     rows = [_encoder(fact) for fact in again.encoders]
-    versions = " · ".join(f"{plain(name)} {plain(number)}" for name, number in again.versions)
+    versions = " · ".join(f"{escaped(name)} {escaped(number)}" for name, number in again.versions)
     when = f"The log begins {again.when[0]} and ends {again.when[1]}. " if again.when else ""
     body = (
         f'{command(again.command)}{listed(again.notes)}<div class="two">'
-        f'<div class="card"><h3>Where the weights came from</h3><p class="wrap">{plain(again.start)}.</p>'
-        f'<p class="said">{plain(again.labels_said)}</p></div>'
+        f'<div class="card"><h3>Where the weights came from</h3><p class="wrap">{escaped(again.start)}.</p>'
+        f'<p class="said">{escaped(again.labels_said)}</p></div>'
         f'<div class="card"><h3>More of this run</h3>{"".join(map(command, again.others))}</div></div>'
         f"{table('encoders of the run', ('encoder', 'what it is', 'epoch', 'fingerprint'), rows)}"
         f'<p class="small">{when}This report was made with {versions}.</p>'
-        f"{folded('All settings of the run', f'<pre class=settings tabindex=0>{plain(again.settings)}</pre>')}"
+        f"{folded('All settings of the run', f'<pre class=settings tabindex=0>{escaped(again.settings)}</pre>')}"
     )
     if notes:
         body = f'<div class="notice" role="note">{listed(notes)}</div>{body}'

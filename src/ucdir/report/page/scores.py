@@ -4,7 +4,7 @@ import math
 
 from ucdir.report.page.frame import Section, heading, table
 from ucdir.report.percent import percent
-from ucdir.report.plots.svg import plain
+from ucdir.report.plots.svg import escaped
 from ucdir.report.terminal.scores import ALL, EXPLANATIONS, collapse_notes
 from ucdir.scoring.directions import EvaluationReport
 from ucdir.scoring.metrics import Metric
@@ -17,12 +17,12 @@ CHOSEN = {"trained": "last epoch", "trained (label-free epoch)": "label-free epo
 def scores_section(report: EvaluationReport | None, unscored: str, learned: str) -> Section:
     """A table for each direction and the mean of both, or the reason why there are no scores. learned: name of the last row."""
     if report is None:
-        return Section("scores", "Scores", f'<p class="notice">{plain(unscored)}</p>')
+        return Section("scores", "Scores", f'<p class="notice">{escaped(unscored)}</p>')
     names = [*(f"P@{k}" for k in report.ks), *(f"capped P@{k}" for k in report.ks), "mAP@All"]
     parts = [_direction(report, names, *way, learned) for way in report.directions]
     parts += [_mean(report, names, *pair, learned) for pair in report.directions[::2]]
     notes = (*collapse_notes(report), EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL, _intervals(report))
-    body = f"{''.join(parts)}<div class='small'>{''.join(f'<p>{plain(note)}</p>' for note in notes)}</div>"
+    body = f"{''.join(parts)}<div class='small'>{''.join(f'<p>{escaped(note)}</p>' for note in notes)}</div>"
     lead = "Percent. Rows marked training-free use the initial weights without any training: the baselines to beat."
     return Section("scores", "Scores", body, lead)
 
@@ -65,15 +65,15 @@ def _mean(report: EvaluationReport, names: list[str], first: str, second: str, l
 
 def _table(report: EvaluationReport, names: list[str], rows: list[list[str]], title: str, more: str = "") -> str:
     head = ["", *map(heading, names)]
-    return table(title, head, rows, f"{plain(title)}{more}", strong=(len(report.methods) - 1,))
+    return table(title, head, rows, f"{escaped(title)}{more}", strong=(len(report.methods) - 1,))
 
 
 def _method(name: str, learned: str) -> str:
     if name in FREE:
         return f'{name} <span class="tag">training-free</span>'
     if name.startswith("trained (oracle"):
-        return f'{plain(name)} <span class="tag oracle">uses labels</span>'
-    return learned if name == "trained" else plain(name)
+        return f'{escaped(name)} <span class="tag oracle">uses labels</span>'
+    return learned if name == "trained" else escaped(name)
 
 
 def _interval(metric: Metric) -> str:

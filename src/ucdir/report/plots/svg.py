@@ -34,7 +34,7 @@ def mark_css() -> str:
     return f"{rules}.bold{{font-weight:600}}"
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Safe inside elements and quoted attributes, whatever a file is called."""
     printable = "".join(
         c if c.isprintable() or c == "\n" else "\ufffd" for c in text.encode("utf-8", "replace").decode("utf-8")
@@ -47,7 +47,7 @@ def _element(drawing: Drawing, body: str, size: bool = False) -> str:
     fixed = f' width="{width}" height="{height}"' if size else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"{fixed} role="img" '
-        f'aria-label="{plain(drawing.title)}">{body}</svg>'
+        f'aria-label="{escaped(drawing.title)}">{body}</svg>'
     )
 
 
@@ -71,7 +71,7 @@ def _line(mark: Line) -> str:
 
 def _shape(mark: Shape) -> str:
     x, y, r = mark.x, mark.y, mark.size
-    data = "".join(f' data-{name}="{plain(value)}"' for name, value in mark.data)
+    data = "".join(f' data-{name}="{escaped(value)}"' for name, value in mark.data)
     opacity = f' opacity="{mark.opacity:g}"' if mark.opacity < 1 else ""
     role = f'class="l-{mark.role} mark" stroke-width="1.5"' if mark.kind == "ring" else f'class="f-{mark.role} mark"'
     rest = f"{role}{data}{opacity}"
@@ -95,8 +95,8 @@ def _words(mark: Words) -> str:
     turned = f' transform="rotate(-90 {mark.x:g} {mark.y:g})"' if mark.turned else ""
     bold = " bold" if mark.bold else ""
     place = f'x="{mark.x:g}" y="{mark.y:g}" font-size="{mark.size:g}"'
-    return f'<text class="f-{mark.role}{bold}" {place}{anchor}{turned}>{plain(mark.text)}</text>'
+    return f'<text class="f-{mark.role}{bold}" {place}{anchor}{turned}>{escaped(mark.text)}</text>'
 
 
 def _titled(tag: str, attributes: str, title: str) -> str:
-    return f"<{tag} {attributes}><title>{plain(title)}</title></{tag}>" if title else f"<{tag} {attributes}/>"
+    return f"<{tag} {attributes}><title>{escaped(title)}</title></{tag}>" if title else f"<{tag} {attributes}/>"
