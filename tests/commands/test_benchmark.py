@@ -246,7 +246,7 @@ def test_the_training_free_cell_knows_no_training(first: tuple[Path, BenchmarkFa
     other = small(optimiser__epochs=5, method__num_clusters=500)
     facts = benchmark(folders, first[0], ["frozen"], ks=(1, 3), settings=other)
     assert facts.rows == tuple(row for row in first[1].rows if row.method == "frozen")
-    with pytest.raises(UsageError, match=r"begun with another encoder.image_size \(32\)"):
+    with pytest.raises(UsageError, match=r"started with another encoder.image_size \(32\)"):
         benchmark(folders, first[0], ["frozen"], settings=small(encoder__image_size=48))
 
 
@@ -381,8 +381,8 @@ def test_images_that_came_since_the_split(folders: tuple[str, str], tmp_path: Pa
         ({"protocols": ["heldout"]}, "Did you mean held-out"),
         ({"seeds": 0}, "--seeds 0: expected 1 or more"),
         ({"ks": (0,)}, "k=0: expected 1 or more"),
-        ({"settings": small(run__seed=7)}, "run.seed=7 is decided by --seeds here"),
-        ({"settings": small(method__name="coda")}, "method.name=coda is decided by --methods here"),
+        ({"settings": small(run__seed=7)}, "run.seed=7 is set by --seeds here"),
+        ({"settings": small(method__name="coda")}, "method.name=coda is set by --methods here"),
         ({"settings": small(method__num_clusters=500), "methods": ["ucdir"]}, "num_clusters=500 is more than the"),
         ({"devices": ["cuda:9"]}, "cuda"),
     ],

@@ -469,7 +469,7 @@ def test_resuming_a_finished_run_writes_nothing(
     )
     assert exit_code(monkeypatch, "--resume", "--out", run) == 0
     output, errors = capsys.readouterr()
-    assert output.startswith(f"{run} is finished already: 3 of 3 epochs.")
+    assert output.startswith(f"{run} is already finished: 3 of 3 epochs.")
     assert ("Wrote" in output, errors) == (False, "")
     assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
 
@@ -528,7 +528,7 @@ def say(sentence):
     if when == "between" and sentence.startswith("epoch 1/"):
         os.kill(os.getpid(), signal.SIGKILL)
 
-train((photo, sketch), Path(out), load_settings(file=Path(config)), bars=bars, say=say)
+train((photo, sketch), Path(out), load_settings(file=Path(config)), progress=bars, log=say)
 """
 
 
@@ -1004,7 +1004,7 @@ def test_one_sentence_and_an_exit_code(
         ((photo, sketch, *out, "--set", "optimiser.epoch=3"), 2, "epochs"),
         ((photo, sketch, *out, "--preset", "officehome"), 2, "office-home"),
         ((photo, sketch, *out, "--batch-size", 4), 2, "no effect with method align"),
-        ((photo, sketch, *out, "--weights", "none", "--init", "x"), 2, "contradict"),
+        ((photo, sketch, *out, "--weights", "none", "--init", "x"), 2, "exclude each other"),
         ((photo, sketch, *out, "--weights", "nowhere.pth"), 1, "nowhere.pth"),
         ((*out, "--resume"), 2, "resume"),
     ):

@@ -141,7 +141,7 @@ def test_text_that_is_no_document(tmp_path: Path, text: str) -> None:
 
 
 def test_what_is_absent(tmp_path: Path) -> None:
-    with pytest.raises(UcdirError, match=r"holds no dataset\.json"):
+    with pytest.raises(UcdirError, match=r"contains no dataset\.json"):
         load_prepared(tmp_path)
     (written(tmp_path, DOCUMENT) / "sketch.csv").unlink()
     with pytest.raises(UcdirError, match=r"names the manifest '.*sketch\.csv', which does not exist"):

@@ -292,7 +292,7 @@ def test_again_after_one_that_was_killed(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(ZeroDivisionError):
             prepared(small, source, out)
     write_tree(tmp_path, {"out/.images.k1ll3d.tmp/half.png": b"", ".out.k1ll3d.tmp/0/inner.zip": b""})
-    with pytest.raises(UcdirError, match=r"holds no dataset\.json"):
+    with pytest.raises(UcdirError, match=r"contains no dataset\.json"):
         load_prepared(out)
     check_manifests(prepared(small, source, out), small)
     assert leftovers(out) == [".ucdir-data"]
@@ -486,7 +486,7 @@ def test_a_domain_that_is_there_twice(pacs_tree: Path, tmp_path: Path) -> None:
 
 def test_the_lists_are_needed(domainnet_tree: Path, tmp_path: Path) -> None:
     (domainnet_tree / "sketch_test.txt").unlink()
-    with pytest.raises(UcdirError, match=r"domain 'sketch': found its images but not sketch_test\.txt, which say"):
+    with pytest.raises(UcdirError, match=r"domain 'sketch': found its images but not sketch_test\.txt, which list"):
         prepared(smaller(DOMAINNET), domainnet_tree, tmp_path / "out")
 
 

@@ -104,7 +104,7 @@ def test_a_part_that_is_not_there_is_named(gallery):
     for under in ("cat", "_", "%", "cats/deeper", "/etc"):
         with pytest.raises(UsageError, match="has no image below"):
             gallery.rows_of(Where(None, under))
-    with pytest.raises(UsageError, match=r"holds '\.\.'"):
+    with pytest.raises(UsageError, match=r"contains '\.\.'"):
         gallery.rows_of(Where(None, "cats/../.."))
 
 
@@ -297,7 +297,7 @@ def test_a_damaged_gallery_is_named(gallery, damage):
 
 def test_ids_that_are_none_are_named_when_one_is_looked_for(gallery):
     with_column(gallery.folder, "id", pa.array(["no hex digest at all"] * 4))
-    with pytest.raises(UcdirError, match=r"is damaged: images.parquet holds an id that is none"):
+    with pytest.raises(UcdirError, match=r"is damaged: images.parquet contains an invalid id"):
         Gallery.load(gallery.folder).find("0" * 24)
 
 

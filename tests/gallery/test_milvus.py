@@ -423,7 +423,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from ucdir.gallery import milvus_store
-from ucdir.gallery.milvus import MilvusPlace
+from ucdir.gallery.milvus import MilvusWriter
 from ucdir.gallery.interface import GalleryInfo
 uri, folder, step, calls = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 rows = np.load(folder / "rows.npy")
@@ -431,7 +431,7 @@ rows = np.load(folder / "rows.npy")
 def write(part, count):
     images = pq.read_table(folder / f"{part}.parquet")
     info = GalleryInfo("3f9c" * 8, "e", "float32", rows.shape[1], count, "", part, {"left": "/pictures/left"}, ())
-    place = MilvusPlace(uri, "gallery")
+    place = MilvusWriter(uri, "gallery")
     with place.lock():
         place.read()
         place.write(info, images, lambda positions: rows[images["width"].to_numpy()[positions]])
@@ -507,11 +507,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from ucdir.gallery.interface import GalleryInfo
-from ucdir.gallery.milvus import MilvusPlace
+from ucdir.gallery.milvus import MilvusWriter
 folder = Path(sys.argv[1])
 rows, images = np.load(folder / "rows.npy"), pq.read_table(folder / "images.parquet")
 info = GalleryInfo("3f9c" * 8, "e", "float32", rows.shape[1], len(rows), "", "", {"left": "/pictures/left"}, ())
-MilvusPlace(str(folder / "shop.db"), "gallery").write(info, images, lambda positions: rows[positions])
+MilvusWriter(str(folder / "shop.db"), "gallery").write(info, images, lambda positions: rows[positions])
 """
 
 
@@ -593,7 +593,7 @@ def test_names_no_collection_can_have(tmp_path, name, better):
 
 
 def test_the_collection_of_the_galleries_is_not_theirs(tmp_path):
-    with pytest.raises(UsageError, match="Give gallery_ucdir_galleries, say"):
+    with pytest.raises(UsageError, match="for example gallery_ucdir_galleries"):
         MilvusWriter(str(tmp_path / "shop.db"), "ucdir_galleries").check()
 
 

@@ -242,7 +242,7 @@ def test_safetensors_are_known_by_what_they_hold(tmp_path: Path, name: str) -> N
 
 def test_a_pickle_of_something_else_is_told_in_our_words(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"\x80\x02garbage")
-    unchanged(tmp_path / "w.pth", r"w\.pth' cannot be read: the pickle contains more than tensors; .* can run code\. Fetch")
+    unchanged(tmp_path / "w.pth", r"w\.pth' cannot be read: the pickle contains more than tensors; .* can run code\. Download")
 
 
 def test_a_truncated_file(moco: tuple[Path, dict[str, Tensor]]) -> None:

@@ -703,4 +703,4 @@ def test_a_confidence_that_nobody_knows_is_null_and_cannot_be_asked_for(client):
     answer = search(client, picture())
     assert answer["confidence"] is None
     assert {hit["confidence"] for hit in answer["hits"]} == {None}
-    assert "has not learned" in search(client, picture(), status=422, min_confidence="0.5")["detail"]
+    assert "no calibrated confidence" in search(client, picture(), status=422, min_confidence="0.5")["detail"]
