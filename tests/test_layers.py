@@ -30,7 +30,7 @@ ALLOWED = {
     "embedding": {"images", "model"},
     "retrieval": set(),
     "scoring": {"images", "model", "embedding", "retrieval"},
-    "gallery": {"images", "model", "embedding", "retrieval"},
+    "gallery": {"images", "model", "embedding", "retrieval", "scoring"},
     "learn": {"settings", "images", "model", "embedding", "retrieval", "scoring"},
     "report": {"settings", "images", "datasets", "model", "embedding", "retrieval", "scoring", "gallery", "learn"},
     "benchmarking": {"settings", "images", "datasets", "model", "embedding", "scoring", "retrieval", "learn", "report"},
@@ -120,11 +120,11 @@ def test_searching_works_without_training_code() -> None:
 
 
 def test_the_command_line_starts_light() -> None:
-    """At module level only errors of ours, typer and the standard library."""
+    """At module level only errors of ours, cyclopts and the standard library."""
     tree = parsed("cli.py")
     top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
     assert our_rooms(top) <= {"errors"}
-    assert others(top) <= {"typer"}
+    assert others(top) <= {"cyclopts"}
 
 
 def test_the_package_itself_imports_nothing_at_once() -> None:
@@ -158,7 +158,7 @@ def test_extras_are_imported_in_their_places_and_never_at_once() -> None:
         "PIL",
         "pyarrow",
         "pydantic",
-        "typer",
+        "cyclopts",
         "rich",
         "safetensors",
         "threadpoolctl",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ucdir.commands.demo import demo
     from ucdir.commands.evaluate import evaluate
     from ucdir.commands.index import index
+    from ucdir.commands.report import write_report
     from ucdir.commands.search import search
     from ucdir.commands.serve import serve
     from ucdir.commands.train import train
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ucdir.images.domains import Domain, load_domain, load_domains
     from ucdir.images.opening import open_rgb
     from ucdir.model.encoder import Encoder
-    from ucdir.report.write import write_report
     from ucdir.settings import Settings
 
 __version__ = "0.1.0"
@@ -68,7 +68,7 @@ _HOME = {
     "search": "ucdir.commands.search",
     "serve": "ucdir.commands.serve",
     "train": "ucdir.commands.train",
-    "write_report": "ucdir.report.write",
+    "write_report": "ucdir.commands.report",
 }
 
 

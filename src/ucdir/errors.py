@@ -35,3 +35,9 @@ class ImageError(UcdirError):
 
 class TooManyPixels(ImageError):
     """An image with more pixels than the limit; none of them was decoded."""
+
+
+def require_at_least(flag: str, value: float, least: float) -> None:
+    """UsageError when a number on the command line is too small."""
+    if value < least:
+        raise UsageError(f"{flag} {value:g}: expected {least:g} or more.")

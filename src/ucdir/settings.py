@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from ucdir import run_folder
 from ucdir.errors import UsageError
@@ -24,23 +25,30 @@ class DataSettings(Section):
     """Which images, and how they are read."""
 
     domains: tuple[str, ...] = ()  # NAME=PATH of folders or manifests; filled in from the command line
-    classes: Literal["auto", "folders", "none"] = "auto"  # read by scores only, never by training
-    split: str | None = None  # rows of a manifest to use
+    classes: Literal["auto", "folders", "none"] = Field(
+        "auto", description="Whether folders are classes. Training never reads classes."
+    )
+    split: str | None = Field(None, description="Train on the rows of this split of a manifest.")
     max_unreadable: float = Field(0.01, ge=0.0, le=1.0)  # share of unreadable images above which training stops
     max_blur_sigma: float = Field(2.0, ge=0.1)  # px in a training view; the paper's 2 px are meant for 224 px
     augmented_views: int = Field(4, ge=2, multiple_of=2)  # of each image, where only the head learns
-    workers: int = Field(0, ge=0)  # threads that decode and make views; 0 = one per core
+    workers: int = Field(0, ge=0, description="Threads for reading images; 0 = one per core.")
     views: Literal["auto", "cpu", "device"] = "auto"  # what renders training views; auto = the device if it is CUDA
-    cache_dir: str = Field("auto", min_length=1)  # decoded pixels: a folder, auto = the user's cache folder, or none
+    cache_dir: str = Field(
+        "auto", min_length=1, description="Where to cache decoded pixels: a folder, auto (the user's cache) or none."
+    )
     cache_gb: float = Field(20.0, ge=0.0)  # size of the cache at most; never over a quarter of the free space
 
 
 class EncoderSettings(Section):
     """The network and where it starts."""
 
-    backbone: str = "torchvision/resnet50"  # torchvision/NAME or timm/NAME
-    weights: str = "default"  # default (the library's ImageNet weights), none, or a path
-    image_size: int = Field(224, ge=16)  # side in pixels
+    backbone: str = Field("torchvision/resnet50", description="torchvision/NAME or timm/NAME.")
+    weights: str = Field(
+        "default",
+        description="default (the library's ImageNet weights), none, or PATH: MoCo v2, torchvision, timm, an encoder folder.",
+    )
+    image_size: int = Field(224, ge=16, description="Side length of the images in pixels.")
     dim: int = Field(128, ge=2)  # D, length of an embedding
     hidden: int | None = Field(None, ge=1)  # width of the projection head; none = as wide as the backbone's features
 
@@ -87,8 +95,12 @@ class TuneSettings(Section):
 class MethodSettings(Section):
     """The method and its terms. Starts are fractions of the run: 0.1 of 200 epochs is epoch 20."""
 
-    name: Literal["align", "tune", "ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = "ucdir"
-    num_clusters: tuple[int, ...] = (65,)  # clusters per domain; several counts are independent terms, averaged
+    name: Literal["align", "tune", "ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = Field(
+        "ucdir", description="align (the default) and tune; the others learn by gradient only."
+    )
+    num_clusters: tuple[int, ...] = Field(
+        (65,), description="Clusters per domain; repeat for several independent clusterings, which are averaged."
+    )
     encoder_momentum: float = Field(0.999, ge=0.0, le=1.0)  # EMA factor of the momentum encoder
     batch_norm_splits: int = Field(2, ge=1)  # interleaved groups of keys with statistics of their own
     temperature: float = Field(0.2, gt=0.0)  # of instance and cluster contrast
@@ -143,12 +155,14 @@ class MethodSettings(Section):
 class OptimiserSettings(Section):
     """How weights follow gradients; the paper uses sgd."""
 
-    train: Literal["all", "head"] = "all"  # head: the backbone stays as it is and is run once, for a few views of each image
+    train: Literal["all", "head"] = Field(
+        "all", description="head: keep the backbone as it is and run it once, for a few views; minutes on a laptop."
+    )
     name: Literal["sgd", "adamw", "amsgrad"] = "sgd"  # adamw learns faster from random numbers; amsgrad is of protoot
-    epochs: int = Field(200, ge=1)
-    batch_size: int = Field(64, ge=2)  # images of each domain in a step, of all processes together
+    epochs: int = Field(200, ge=1, description="Passes over the largest domain.")
+    batch_size: int = Field(64, ge=2, description="Images of each domain in a step, of all processes together.")
     accumulation_steps: int = Field(1, ge=1)  # parts of a step whose gradients add up: for cards with little memory
-    learning_rate: float = Field(2e-4, gt=0.0)
+    learning_rate: float = Field(2e-4, gt=0.0, description="Learning rate of the first epoch.")
     momentum: float = Field(0.9, ge=0.0, lt=1.0)  # of sgd
     weight_decay: float = Field(1e-4, ge=0.0)
     schedule: Literal["cosine", "step"] = "cosine"
@@ -165,9 +179,9 @@ class OptimiserSettings(Section):
 class RunSettings(Section):
     """How the run is carried out."""
 
-    seed: int = Field(0, ge=0)
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = Field(0, ge=0, description="Random seed.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the computation.")
     oracle: bool = True  # where classes exist, also score each epoch and keep the oracle epoch apart
 
 
@@ -206,13 +220,11 @@ class Settings(Section):
         return is_read_by(self.method.name, key)
 
 
-FLAGS = {  # settings with a flag of their own
-    "optimiser.train": "--train",
-    "optimiser.epochs": "--epochs",
-    "optimiser.batch_size": "--batch-size",
-    "optimiser.learning_rate": "--learning-rate",
-    "method.num_clusters": "--num-clusters",
-}
+WITH_FLAG = (  # settings with a flag of their own, see `flag_of`
+    *("method.name", "encoder.backbone", "encoder.weights", "encoder.image_size"),
+    *("optimiser.train", "optimiser.epochs", "optimiser.batch_size", "optimiser.learning_rate", "method.num_clusters"),
+    *("data.classes", "data.split", "data.workers", "data.cache_dir", "run.seed", "run.device", "run.precision"),
+)
 OF_TRAINING_VIEWS = ("data.max_blur_sigma", "data.views")
 OF_GRADIENT = (*OF_TRAINING_VIEWS, "data.augmented_views", "encoder.dim", "encoder.hidden", "run.oracle")
 OF_EVERY_LOOP = (
@@ -236,6 +248,23 @@ METHOD_SETTINGS = {  # method -> settings of [method] that it reads
         *TRANSPORT,
     ),
 }
+
+
+def flag_of(key: str) -> str:
+    """How the command line names the setting section.key."""
+    if key not in WITH_FLAG:
+        return f"--set {key}"
+    section, _, name = key.partition(".")
+    return f"--{section if name == 'name' else name.replace('_', '-')}"
+
+
+def setting_field(key: str) -> FieldInfo:
+    """Type, range and meaning of the setting section.key."""
+    section, _, name = key.partition(".")
+    annotation = Settings.model_fields[section].annotation
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, Section)
+    return annotation.model_fields[name]
 
 
 def is_read_by(method: str, key: str) -> bool:
@@ -308,9 +337,7 @@ def _refuse_unread(methods: Sequence[str], given: Mapping[str, Mapping[str, Any]
     """A setting that no chosen method reads is not ignored silently."""
     for key in (f"{section}.{name}" for section, values in given.items() for name in values):
         if not any(is_read_by(method, key) for method in methods):
-            raise UsageError(
-                f"{FLAGS.get(key, f'--set {key}')} has no effect with method {' or '.join(methods)}. {_instead(methods, key)}"
-            )
+            raise UsageError(f"{flag_of(key)} has no effect with method {' or '.join(methods)}. {_instead(methods, key)}")
 
 
 def _instead(methods: Sequence[str], key: str) -> str:

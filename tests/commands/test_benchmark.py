@@ -21,8 +21,9 @@ from small_run import GRADIENT
 from trees import files_of, smaller, write_tree
 
 from ucdir.benchmarking.cells import time_left
-from ucdir.cli import live_table
-from ucdir.commands.benchmark import benchmark, default_settings
+from ucdir.benchmarking.plan import default_settings
+from ucdir.commands.benchmark import benchmark
+from ucdir.commands.console import live_table
 from ucdir.datasets.catalogue import DOMAINNET, OFFICE_HOME, PACS
 from ucdir.datasets.prepare import prepare_dataset, preparing
 from ucdir.drawing.collection import draw_collections
@@ -465,8 +466,8 @@ def test_folders_are_listed_once_however_many_cells_there_are(
         listed.append(tuple(sources))
         return load_domains(sources, **given)
 
-    monkeypatch.setattr("ucdir.commands.benchmark.load_domains", counting)
-    monkeypatch.setattr("ucdir.commands.benchmark.run_cells", lambda *given: pytest.exit("the cells would run now"))
+    monkeypatch.setattr("ucdir.benchmarking.plan.load_domains", counting)
+    monkeypatch.setattr("ucdir.benchmarking.plan.run_cells", lambda *given: pytest.exit("the cells would run now"))
     with pytest.raises(pytest.exit.Exception):
         benchmark(folders, tmp_path / "out", ["frozen", "instance", "ucdir", "coda"], seeds=9, settings=small())
     assert len(listed) == 3  # both together, then each
@@ -577,7 +578,8 @@ def test_the_live_table_leaves_nothing_behind(
     """Not even one that is taller than the terminal; what was said stays, and footnotes are no part of it."""
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "LINES": "10", "COLUMNS": "80"}.items():
         monkeypatch.setenv(name, value)
-    with live_table() as (_, log, show_facts):
+    with live_table() as given:
+        log, show_facts = given["log"], given["show"]
         show_facts(wide)
         log("cell 1 of 2")
         time.sleep(0.6)  # it is drawn four times a second

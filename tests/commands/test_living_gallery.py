@@ -212,7 +212,7 @@ def index_in_child(encoder, photos, out):
 def test_kill_9_at_any_moment_leaves_a_gallery_that_opens(photos, encoder, tmp_path):
     """Twenty times: something changes, an index begins, dies; the gallery opens, and holds the old or the new images."""
     forkserver = multiprocessing.get_context("forkserver")
-    forkserver.set_forkserver_preload(["torch", "timm", "ucdir.commands.index"])
+    forkserver.set_forkserver_preload(["torch", "timm", "ucdir.gallery.indexing"])
     out, moment = tmp_path / "g", random.Random(0)
 
     def start():
@@ -245,7 +245,7 @@ def test_kill_9_at_any_moment_leaves_a_gallery_that_opens(photos, encoder, tmp_p
 
 def test_what_a_killed_run_embedded_is_not_embedded_again(photos, encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("ucdir.gallery.journal.FLUSH_EVERY", 1)
-    monkeypatch.setattr("ucdir.commands.index.GalleryInfo", None)  # dies when all is embedded and nothing is written
+    monkeypatch.setattr("ucdir.gallery.indexing.GalleryInfo", None)  # dies when all is embedded and nothing is written
     with pytest.raises(TypeError):
         run(encoder, photos)
     assert not (tmp_path / "g").exists()

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from small_run import GRADIENT
 
+from ucdir.commands.report import write_report
 from ucdir.commands.train import train
 from ucdir.drawing.collection import draw_collections
 from ucdir.errors import UcdirError, UsageError
@@ -26,7 +27,6 @@ from ucdir.progress import no_progress
 from ucdir.report import write as module
 from ucdir.report.page.curves import MEANINGS
 from ucdir.report.plots.svg import escaped
-from ucdir.report.write import write_report
 from ucdir.settings import Settings, load_settings
 
 SMALL = GRADIENT | {

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from rich.console import Console
 
-from ucdir.commands.check import check, refuse_without_images
+from ucdir.commands.check import check, show_findings
 from ucdir.errors import UcdirError
 from ucdir.images.check import CheckReport, DuplicateGroup, Sizes, check_domains, perceptual_hash
 from ucdir.images.domains import load_domain, load_domains
@@ -300,7 +300,7 @@ def test_a_domain_without_readable_images_is_refused_after_the_report(tmp_path, 
     assert report.domains[1].sizes is None
     assert "Next" not in printed(report)
     with pytest.raises(UcdirError, match=r"domain 'bad' has no readable image: 0 of 1; .*\(empty file\)"):
-        refuse_without_images(report)
+        show_findings(report)
 
 
 def ucdir(*arguments: object) -> subprocess.CompletedProcess[str]:

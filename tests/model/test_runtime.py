@@ -91,7 +91,7 @@ def test_searching_with_an_exported_encoder_needs_no_torch(exported, tmp_path):
     index(exported, [f"all={tmp_path}"], tmp_path / "g", device="cpu")
     script = (
         "import sys; from ucdir.cli import app; "
-        f"app(['search', {str(tmp_path / 'g')!r}, {str(tmp_path / '1.png')!r}, '-k', '1'], standalone_mode=False); "
+        f"app(['search', {str(tmp_path / 'g')!r}, {str(tmp_path / '1.png')!r}, '-k', '1'], result_action='return_none'); "
         "print([name for name in ('torch', 'torchvision', 'timm', 'pandas') if name in sys.modules])"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,40 +1,21 @@
 """`ucdir benchmark`: methods x pairs x seeds of a data set, cell by cell, into one table."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ucdir.benchmarking.cells import TRAINED, TRAINING_FREE, Cell, Task, run_cells
-from ucdir.benchmarking.folder import Tables, refuse_other_images, refuse_other_settings, tell_rows_left_out
-from ucdir.datasets.catalogue import DOCUMENT, PreparedSet, load_prepared
-from ucdir.errors import UcdirError, UsageError
-from ucdir.images.domains import Domain, load_domains
-from ucdir.images.held_out import TRAIN, split_source
-from ucdir.images.partial_classes import PARTIAL, partial_sources
-from ucdir.learn.aligned_run import refuse_too_few
-from ucdir.learn.run import on_domains
-from ucdir.learn.trainer import check_sizes
-from ucdir.model.device import choose_device
-from ucdir.model.pretrained import WITHOUT_FILE, require_start
+from ucdir.commands.command import command as command_of
+from ucdir.commands.console import live_table, note, show_json
+from ucdir.commands.console import show as show_table
+from ucdir.commands.report import write_report
+from ucdir.errors import UcdirError
 from ucdir.progress import Progress, no_log, no_progress
-from ucdir.report.benchmark_facts import BenchmarkFacts
-from ucdir.report.write import write_report
-from ucdir.scoring.directions import DEFAULT_KS
-from ucdir.scoring.encoders import check_classes
-from ucdir.settings import DEFAULT_PRESET, Settings, did_you_mean, is_read_by, load_settings, value_of
-from ucdir.storage import locked
+from ucdir.settings import Settings
 
-DEFAULT_METHODS = (*TRAINING_FREE, "instance", "ucdir", "protoot", "align")
-LAPTOP_PRESET = "head"  # of folders of one's own
-PROTOCOLS = ("paper", "held-out", *PARTIAL)
-GIVEN_ELSEWHERE = {"run.seed": "--seeds", "method.name": "--methods", "data.split": "--protocol held-out"}
+if TYPE_CHECKING:
+    from ucdir.report.benchmark_facts import BenchmarkFacts
 
-Load = Callable[[str, str | None], Domain]
+DEFAULT_METHODS = ("frozen", "centred", "smoothed", "instance", "ucdir", "protoot", "align")
 
 
 def benchmark(
@@ -45,233 +26,74 @@ def benchmark(
     seeds: int = 3,
     protocols: Sequence[str] = ("paper",),
     ks: Sequence[int] = (),
-    settings: Settings | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
     devices: Sequence[str] = ("auto",),
     command: str = "",
     progress: Progress = no_progress,
     log: Callable[[str], None] = no_log,
-    show: Callable[[BenchmarkFacts], None] = lambda facts: None,
-) -> BenchmarkFacts:
-    """Train and score every method on every pair of domains with every seed; what is finished is not run again.
+    show: Callable[["BenchmarkFacts"], None] = lambda facts: None,
+    preset: str | None = None,
+    config: Path | None = None,
+) -> "BenchmarkFacts":
+    """Compare methods on all pairs of a data set, both ways, over several seeds, next to training-free baselines.
 
-    sources    a folder that `ucdir data prepare` wrote, or two or more folders or manifests with classes
-    out        results.json, results.md, results.tex, report.html and a run folder for each cell
-    methods    training-free: frozen, centred, smoothed; trained: align, tune, ucdir, instance, cluster, prototype, coda,
-               protoot
-    pairs      NAME-NAME; default: those of the data set, or all
-    seeds      how many: 0, 1, ...
-    protocols  paper: train, query and gallery images are the same; held-out: queries and gallery were not trained on; half-a,
-               half-b, private: as in paper, but the domains of a pair do not hold the same classes
-    ks         cut-offs; default: those of the data set, or 1 5 15 50
-    settings   of every training; default: see `default_settings`
-    devices    one worker for each; auto = every CUDA device there is, or the CPU
-    command    how it can be run again, for the tables
-    show       is given the results after each cell
-    raises     UsageError for what does not exist or contradicts what `out` holds, UcdirError at the end when cells failed,
-               InterruptedRun on Ctrl-C
+    sources     A folder that `ucdir data prepare` wrote, or two or more folders or manifests with classes.
+    out         Folder for the results and the run of each cell; what is finished is not run again.
+    methods     frozen, centred, smoothed; align, tune, ucdir, instance, cluster, prototype, coda, protoot; separated by commas.
+    pairs       NAME-NAME,NAME-NAME. Default: those of the data set, or all.
+    seeds       How many: 0, 1, ...
+    protocols   paper: train, query and gallery images are the same; held-out: queries and gallery are the test split of the
+                set, or a fifth of the images; half-a, half-b: one domain keeps half of the classes; private: each has classes
+                that the other lacks; which is drawn by the seed. Repeat for several.
+    ks          Cut-offs; repeat for several. Default: those of the data set, or 1 5 15 50.
+    settings    of every training: all of them; or {"section.key": value} for those that differ from `preset` and `config`
+    devices     Repeat for several at a time. Default: every CUDA device, or the CPU.
+    command     how it can be run again, for the tables
+    show        is given the results after each cell
+    preset      Settings of every training. Default: that of the data set; else head, which fits a laptop.
+    config      TOML file with settings.
+    raises      UsageError for what does not exist or contradicts what `out` holds, UcdirError at the end when cells failed,
+                InterruptedRun on Ctrl-C
     """
-    prepared = _prepared(sources)
-    chosen = _with_weights(settings or default_settings(sources, methods=methods))
-    _refuse_given_elsewhere(chosen)
-    manifests = [f"{name}={manifest}" for name, manifest in prepared.domains] if prepared else sources
-    domains = load_domains(manifests, classes=chosen.data.classes)
-    check_classes(domains)
-    wanted = _known(methods, (*TRAINING_FREE, *TRAINED), "method")
-    plan = [
-        Cell(pair, protocol, method, seed)
-        for pair in _pairs(pairs, [domain.name for domain in domains], prepared)
-        for protocol in _known(protocols, PROTOCOLS, "protocol")
-        for method, count in _groups(wanted, seeds, protocol)
-        for seed in range(count)
-    ]
-    cutoffs = _cutoffs(ks or (prepared.ks if prepared else DEFAULT_KS))
-    workers = _workers(devices)
-    places = _places(domains, out)
-    free = tuple(method for method in wanted if method in TRAINING_FREE)
+    from ucdir.benchmarking.plan import Plan, default_settings, run_plan
 
-    @cache  # each is in many cells, and may be a slow disk's
-    def load(source: str, split: str | None) -> Domain:
-        return load_domains([source], classes=chosen.data.classes, split=split)[0]
-
-    tasks = [_task(cell, out, chosen, free, cutoffs, places(cell), load) for cell in plan]
-    for task in tasks:
-        refuse_other_settings(task)
-    for task in _one_of_each_kind([task for task in tasks if task.cell.is_trained]):
-        trained_on = [load(source, task.settings.data.split) for source in task.sources]
-        if task.settings.aligns:
-            refuse_too_few(trained_on)
-        else:
-            check_sizes(task.settings, trained_on)
-    with locked(out, "being written by another ucdir benchmark"):
-        for task in _one_of_each_pair(tasks):
-            refuse_other_images(task, [load(source, None) for source in task.sources], out)
-        tell_rows_left_out(out, tasks, log)
-        tables = Tables(out, tasks, cutoffs, prepared, command)
-        outcome = run_cells(tasks, workers, progress, log, lambda found: show(tables.write(found)))
-        outcome.refuse_nothing()
-        facts = tables.write(outcome.found)
-        _report(out, log)
-        outcome.refuse_failures()
-        return facts
-
-
-def _report(out: Path, log: Callable[[str], None]) -> None:
+    if not isinstance(settings, Settings):
+        settings = default_settings(sources, preset, config, settings, methods)
+    plan = Plan(sources, out, methods, pairs, seeds, protocols, ks, settings, devices, command)
+    facts, outcome = run_plan(plan, progress, log, show)
     try:
         write_report(out)
     except UcdirError as error:
         log(f"no report: {error}")
+    outcome.refuse_failures()
+    return facts
 
 
-def _one_of_each_pair(tasks: Sequence[Task]) -> list[Task]:
-    """One task for each pair and protocol."""
-    return list({task.folder.parent: task for task in tasks}.values())
+def _split_at_commas(given: dict[str, Any]) -> None:
+    for name in ("methods", "pairs"):
+        if name in given:
+            given[name] = tuple(part.strip() for text in given[name] for part in text.split(",") if part.strip())
 
 
-def _one_of_each_kind(tasks: Sequence[Task]) -> list[Task]:
-    """For each pair and protocol, one task that brings domains together (align, tune) and one of the other methods."""
-    return list({(task.folder.parent, task.settings.aligns): task for task in tasks}.values())
+def show_benchmark(facts: "BenchmarkFacts", out: Path = Path("benchmark"), json: bool = False) -> None:
+    """Print the table.
 
-
-# Resolving the arguments
-
-
-def default_settings(
-    sources: Sequence[str],
-    preset: str | None = None,
-    file: Path | None = None,
-    given: Mapping[str, Any] | None = None,
-    methods: Sequence[str] = DEFAULT_METHODS,
-) -> Settings:
-    """What a benchmark trains with: given < file < preset; of a prepared data set its own preset; else `head`, which fits a
-    laptop, with as many clusters as there are classes, as in the papers' protocols. Without any preset, training-free rows see
-    whole images, as method align does. One of the `methods` must read each setting that is given.
+    json   Print one JSON document instead of a table.
     """
-    prepared = load_prepared(Path(sources[0])) if len(sources) == 1 and (Path(sources[0]) / DOCUMENT).is_file() else None
-    trained = tuple(method for method in methods if method in TRAINED)
-    own = preset or (prepared.preset if prepared is not None else None)
-    if own is not None:
-        return load_settings(own, file, given, methods=trained)
-    names = {name for domain in load_domains(sources) for name in domain.classes or ()} if prepared is None else set()
-    clusters = len(names - {None}) if prepared is None else prepared.num_clusters
-    reads_clusters = not trained or any(is_read_by(method, "method.num_clusters") for method in trained)
-    counted = {"method.num_clusters": clusters} if clusters > 1 and reads_clusters else {}
-    settings = load_settings(LAPTOP_PRESET, file, counted | dict(given or {}), methods=trained)
-    return settings.model_copy(update={"method": settings.method.model_copy(update={"name": "align"})})
+    from ucdir.report.benchmark_facts import benchmark_document
+    from ucdir.report.benchmark_tables import benchmark_table
+
+    if json:
+        show_json(benchmark_document(facts))
+    else:
+        show_table(benchmark_table(facts))
+    note(f"Wrote {out}: report.html, results.json, results.md, results.tex, and the run of each cell under cells/.")
 
 
-def _prepared(sources: Sequence[str]) -> PreparedSet | None:
-    if len(sources) != 1:
-        if not sources:
-            raise UsageError("nothing to compare: give a folder that ucdir data prepare wrote, or two or more folders.")
-        return None
-    folder = Path(sources[0])
-    if not (folder / DOCUMENT).is_file():
-        raise UsageError(
-            f"cannot compare '{folder}' alone: it has no {DOCUMENT}. Give a folder that ucdir data prepare wrote "
-            f"(ucdir data prepare NAME --source DIR --out {folder}), or two or more folders."
-        )
-    return load_prepared(folder)
-
-
-def _with_weights(settings: Settings) -> Settings:
-    """The same with an absolute path of the weights, checked before sixty cells fail without them."""
-    weights = settings.encoder.weights
-    if weights in WITHOUT_FILE:
-        return settings
-    require_start(weights)
-    absolute = os.path.abspath(weights)  # noqa: PTH100 (keeps the name of a link, resolve() would not)
-    return settings.model_copy(update={"encoder": settings.encoder.model_copy(update={"weights": absolute})})
-
-
-def _refuse_given_elsewhere(settings: Settings) -> None:
-    """A setting that the benchmark itself decides is not thrown away silently."""
-    for key, flag in GIVEN_ELSEWHERE.items():
-        if value_of(settings, key) not in (value_of(Settings(), key), DEFAULT_PRESET):  # see `default_settings`
-            raise UsageError(f"{key}={value_of(settings, key)} is set by {flag} here. Leave the setting out.")
-
-
-def _known(given: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
-    for name in given:
-        if name not in known:
-            raise UsageError(f"unknown {what} '{name}'. {did_you_mean(name, known)}")
-    if not given:
-        raise UsageError(f"no {what} is named. Choose from: {', '.join(known)}.")
-    return tuple(dict.fromkeys(given))
-
-
-def _pairs(given: Sequence[str], names: Sequence[str], prepared: PreparedSet | None) -> tuple[tuple[str, str], ...]:
-    every = {f"{a}-{b}": (a, b) for a, b in combinations(names, 2)}
-    turned = {f"{b}-{a}": (a, b) for a, b in combinations(names, 2)}
-    wanted = _known(given, (*every, *turned), "pair") if given else ()
-    if wanted:
-        return tuple(dict.fromkeys((turned | every)[name] for name in wanted))
-    return prepared.pairs if prepared else tuple(every.values())
-
-
-def _groups(methods: Sequence[str], seeds: int, protocol: str) -> list[tuple[str, int]]:
-    """What needs a cell, with its number of seeds: the training-free methods together, once for each draw of images, and each
-    trained one.
-    """
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: expected 1 or more.")
-    free = [("training-free", seeds if protocol in PARTIAL else 1)] if set(methods) & set(TRAINING_FREE) else []
-    return [*free, *((method, seeds) for method in methods if method in TRAINED)]
-
-
-def _cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
-    if min(ks) < 1:
-        raise UsageError(f"k={min(ks)}: expected 1 or more. Give for example --k 1 --k 5.")
-    return tuple(sorted(set(ks)))
-
-
-def _workers(devices: Sequence[str]) -> tuple[str, ...]:
-    """One device for each worker."""
-    if tuple(devices) == ("auto",) and torch.cuda.device_count() > 1:
-        return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
-    for device in devices:
-        choose_device(device)
-    return tuple(devices)
-
-
-def _places(domains: Sequence[Domain], out: Path) -> Callable[[Cell], Mapping[str, str]]:
-    """Where the domains of a cell are loaded from, as NAME=PATH."""
-    named = {domain.name: domain for domain in domains}
-
-    @cache
-    def held_out(name: str) -> str:
-        return split_source(named[name], out / "splits")
-
-    @cache
-    def partial(pair: tuple[str, str], protocol: str, seed: int) -> Mapping[str, str]:
-        folder = out / "splits" / protocol / "-".join(pair) / f"seed{seed}"
-        return partial_sources((named[pair[0]], named[pair[1]]), protocol, seed, folder)
-
-    def places(cell: Cell) -> Mapping[str, str]:
-        if cell.protocol in PARTIAL:
-            return partial(cell.pair, cell.protocol, cell.seed)
-        if cell.protocol == "held-out":
-            return {name: held_out(name) for name in cell.pair}
-        return {name: f"{name}={named[name].source}" for name in cell.pair}
-
-    return places
-
-
-def _task(
-    cell: Cell,
-    out: Path,
-    settings: Settings,
-    free: tuple[str, ...],
-    ks: tuple[int, ...],
-    sources: Mapping[str, str],
-    load: Load,
-) -> Task:
-    pair = (sources[cell.pair[0]], sources[cell.pair[1]])
-    split = TRAIN if cell.protocol == "held-out" else None
-    update: dict[str, Any] = {
-        "data": settings.data.model_copy(update={"split": split}),
-        "run": settings.run.model_copy(update={"seed": cell.seed}),
-    }
-    if cell.is_trained:
-        update["method"] = settings.method.model_copy(update={"name": cell.method})
-    resolved = on_domains(settings.model_copy(update=update), [load(source, split) for source in pair])
-    return Task(cell, out / cell.place, pair, resolved, (cell.method,) if cell.is_trained else free, ks)
+benchmark_command = command_of(
+    benchmark,
+    show_benchmark,
+    settings=("encoder.weights", "optimiser.epochs"),
+    adapt=_split_at_commas,
+    supply=live_table,
+)

@@ -1,7 +1,11 @@
 """`ucdir check`: what is in these folders, before anything is learned from them?"""
 
+import json as json_module
 from collections.abc import Sequence
+from pathlib import Path
 
+from ucdir.commands.command import command
+from ucdir.commands.console import note, show, show_json
 from ucdir.errors import UcdirError
 from ucdir.images.check import CheckReport, check_domains
 from ucdir.images.domains import load_domains
@@ -15,12 +19,12 @@ def check(
     workers: int = 0,
     progress: Progress = no_progress,
 ) -> CheckReport:
-    """Decode every image of the sources and report unreadable files, duplicates, odd sizes and classes.
+    """Look for unreadable, odd and duplicate images before training.
 
-    sources  folders or manifests, each PATH or NAME=PATH
-    classes  auto, folders or none
-    split    only this split of the folders or manifests
-    workers  threads that decode, 0 = one per core
+    sources    Folders or .csv/.parquet manifests, one per domain; NAME=DIR sets its name.
+    classes    Class folders: auto, folders or none. Only scoring reads classes.
+    split      Use only the rows of a manifest with this split.
+    workers    Threads for reading images; 0 = one per core.
     progress   shows how far the work is
 
     Findings are not failures. Raises UsageError or UcdirError when a source itself cannot be used.
@@ -30,7 +34,25 @@ def check(
         return check_domains(domains, advance, workers)
 
 
-def refuse_without_images(report: CheckReport) -> None:
+def show_findings(report: CheckReport, json: Path | None = None) -> None:
+    """Print the findings; raise UcdirError when a domain has no readable image at all.
+
+    json   Write all findings as JSON to this file; - prints them.
+    """
+    from ucdir.report.terminal.check import check_document, check_view
+    from ucdir.storage import write_text
+
+    if json == Path("-"):
+        show_json(check_document(report))
+    else:
+        show(check_view(report))
+    if json not in (None, Path("-")):
+        write_text(json, json_module.dumps(check_document(report), indent=2, ensure_ascii=False) + "\n")
+        note(f"Wrote all findings to {json}.")
+    _refuse_without_images(report)
+
+
+def _refuse_without_images(report: CheckReport) -> None:
     """Raise UcdirError when a domain has no readable image at all."""
     for domain in report.domains:
         if domain.num_readable == 0:
@@ -39,3 +61,6 @@ def refuse_without_images(report: CheckReport) -> None:
                 f"domain '{domain.name}' has no readable image: 0 of {domain.num_images:,}; "
                 f"the first is '{first.path}' ({first.reason}). Give a folder with images that open."
             )
+
+
+check_command = command(check, show_findings)

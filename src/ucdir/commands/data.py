@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ucdir.commands.command import command
+from ucdir.commands.console import show_json
 from ucdir.datasets.archives import require_space
 from ucdir.datasets.catalogue import DATASETS, DatasetSpec, RemoteFile, dataset
 from ucdir.datasets.downloads import Downloaded, arrived_of
@@ -24,16 +26,15 @@ def prepare(
     progress: Progress = no_progress,
     log: Callable[[str], None] = no_log,
 ) -> Prepared:
-    """Write manifests and a dataset.json for a public data set.
+    """Make manifests of a public data set, and check that it is complete.
 
-    name                office-home, domainnet, pacs, visda or office31
-    source              folder that holds its archives or unpacked folders, or one archive; with `download` they are fetched
-                        into it (default then: OUT/archives)
-    out                 folder to write, default ./NAME
-    classes             standard, or all: the 345 classes of DomainNet
-    download            fetch the files first, where they can be had without a form
-    allow_differences   continue when counts differ from the known ones
-    progress, log   show how far the work is; print a line
+    name                office-home, domainnet, pacs, visda or office31.
+    source              Its archives or unpacked folders. Default with --download: OUT/archives.
+    out                 Folder to write. Default: NAME.
+    classes             standard, or all: the 345 classes of DomainNet.
+    download            Download the files into --source first; continues where it stopped.
+    allow_differences   Continue when counts are not as known, and note what differs.
+    progress, log       show how far the work is; print a line
     raises              UcdirError; nothing is then half-written
     """
     spec = dataset(name, classes)
@@ -54,7 +55,10 @@ def prepare(
 
 
 def info(name: str | None = None) -> tuple[DatasetSpec, ...]:
-    """What is known of one data set, or of all."""
+    """Show where a public data set comes from, its terms, what to download and how many images it should have.
+
+    name   A data set. Default: all.
+    """
     return DATASETS if name is None else (dataset(name),)
 
 
@@ -88,3 +92,39 @@ def _how_much(files: Sequence[RemoteFile], folder: Path) -> str:
     size = sum(file.size or 0 for file in files)
     arrived = size - sum(_still_to_come(file, folder) for file in files)
     return f"{size / 1e9:,.1f} GB{f' ({arrived / 1e9:,.1f} GB have arrived)' if arrived else ''}"
+
+
+def show_prepared(result: Prepared, json: bool = False) -> None:
+    """Print what was written.
+
+    json   Print one JSON document instead of lines.
+    """
+    from ucdir.report.terminal.datasets import prepared_document, prepared_lines
+
+    if json:
+        show_json(prepared_document(result))
+        return
+    for line in prepared_lines(result):
+        print(line)
+    manifests = " ".join(str(result.folder / f"{domain}.csv") for domain in result.pairs[0])
+    preset = f" --preset {result.spec.preset}" if result.spec.preset else ""
+    print(f"Next: ucdir train {manifests}{preset}    or    ucdir benchmark {result.folder}")
+
+
+def show_info(specs: Sequence[DatasetSpec], name: str | None = None, json: bool = False) -> None:
+    """Print what is known.
+
+    json   Print one JSON document instead of lines.
+    """
+    from ucdir.report.terminal.datasets import info_document, info_lines, overview_lines
+
+    if json:
+        documents = [info_document(spec) for spec in specs]
+        show_json(documents if name is None else documents[0])
+        return
+    for line in overview_lines(specs) if name is None else info_lines(specs[0]):
+        print(line)
+
+
+prepare_command = command(prepare, show_prepared)
+info_command = command(info, show_info, optional=["name"])

@@ -1,35 +1,15 @@
 """`ucdir embed`: embeddings for other tools."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
-from ucdir.errors import ImageError, UsageError
-from ucdir.gallery.embedder import ImageEmbedder, OldGallery, image_embedder, with_helpers
-from ucdir.gallery.folder import write_rows
-from ucdir.gallery.journal import Journal
-from ucdir.gallery.update import refuse_empty, update
-from ucdir.images.domains import load_domains
-from ucdir.model.encoder import Encoder
-from ucdir.model.encoder_folder import chosen_encoder
-from ucdir.model.processes import joined
+from ucdir.commands.command import command
+from ucdir.commands.console import show_json
 from ucdir.progress import Progress, no_log, no_progress
-from ucdir.storage import atomic_file, clear_write_errors
 
-
-@dataclass(frozen=True)
-class EmbedResult:
-    """What `embed` wrote: an array (count, dim) of float32 unit rows, and the table of their images."""
-
-    array: Path
-    table: Path
-    count: int
-    dim: int
-    unreadable: tuple[ImageError, ...]
+if TYPE_CHECKING:
+    from ucdir.gallery.embedding_files import EmbedResult
 
 
 def embed(
@@ -48,48 +28,53 @@ def embed(
     as_domain: str | None = None,
     views: int | None = None,
     rows: str | None = None,
-) -> EmbedResult:
-    """Embed every readable image of the sources; write `out`.npy and `out`.parquet, whose rows are the same images.
+) -> "EmbedResult":
+    """Write embeddings for other tools: one array and one table, row by row the same images.
 
-    as_domain, views, rows   see `index`
+    encoder         Run or encoder folder.
+    sources         Folders or .csv/.parquet manifests, one per domain; NAME=DIR sets its name.
+    out             Writes OUT.npy and OUT.parquet.
+    classes         Class folders, recorded with each image: auto, folders or none.
+    split           Use only the rows of a manifest with this split.
+    device          auto, cpu, cuda, cuda:1 or mps.
+    precision       auto, float32 or bfloat16.
+    batch_size      images at a time
+    workers         Threads for reading images; 0 = one per core.
+    overwrite       Replace existing files.
+    progress, log   show how far the work is; print a line
+    as_domain       Domain of the encoder that all images belong to. Default: the one named like their folder.
+    views           Views per image; 1 is fastest. Default: all views of the encoder.
+    rows            Which embeddings of the run: frozen, centred, smoothed, aligned or tuned, if it has them. Default: the
+                    best.
 
     The table has the columns of a gallery's images.parquet: id, path, domain, sha256, width, height, bytes, times, class.
     """
+    from ucdir.gallery.embedder import image_embedder, with_helpers
+    from ucdir.gallery.embedding_files import write_embeddings
+    from ucdir.model.encoder import Encoder
+    from ucdir.model.encoder_folder import chosen_encoder
+    from ucdir.model.processes import joined
+
     with joined() as processes:
         if not processes.is_first:
             progress = no_progress
         model = processes.first(lambda: Encoder.load(chosen_encoder(encoder, rows, log)))
         embedder = image_embedder(model, device, precision, batch_size, workers, processes, as_domain, views)
-        return with_helpers(embedder, lambda: _embed(sources, out, classes, split, embedder, overwrite, progress))
+        return with_helpers(embedder, lambda: write_embeddings(sources, out, classes, split, embedder, overwrite, progress))
 
 
-def _embed(
-    sources: Sequence[str],
-    out: Path,
-    classes: str,
-    split: str | None,
-    embedder: ImageEmbedder,
-    overwrite: bool,
-    progress: Progress,
-) -> EmbedResult:
-    array, table = (out.with_name(f"{out.name}{suffix}") for suffix in (".npy", ".parquet"))
-    for file in (array, table):
-        if file.exists() and not overwrite:
-            raise UsageError(f"'{file}' exists. Add --overwrite to replace it, or give another --out.")
-    model = embedder.encoder
-    domains = load_domains(sources, classes=classes, split=split)
-    with clear_write_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
-    try:
-        journal = Journal(scratch / "journal", model.fingerprint(), model.config.length)
-        with progress("embedding", sum(len(domain) for domain in domains)) as advance:
-            updated = update(domains, OldGallery.empty(), journal, embedder, advance=advance)
-        refuse_empty(updated, domains)
-        count = updated.images.num_rows
-        with atomic_file(array) as array_draft, atomic_file(table) as table_draft:
-            write_rows(array_draft, updated.rows, count, model.config.length)
-            pq.write_table(updated.images, table_draft)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return EmbedResult(array, table, count, model.config.length, tuple(error for _, error in updated.unreadable))
+def show_files(result: "EmbedResult", json: bool = False) -> None:
+    """Print what was written.
+
+    json   Print one JSON document instead of lines.
+    """
+    if json:
+        unreadable = [{"path": error.path, "reason": error.reason} for error in result.unreadable]
+        show_json({"array": str(result.array), "table": str(result.table), "count": result.count, "unreadable": unreadable})
+        return
+    for error in result.unreadable:
+        print(f"skipped {error.path}: {error.reason}")
+    print(f"Wrote {result.array} ({result.count:,} x {result.dim} float32 unit rows) and {result.table} (their images).")
+
+
+embed_command = command(embed, show_files)

@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from ucdir.embedding.compute import Compute
-from ucdir.errors import UcdirError, UsageError
+from ucdir.commands.command import command
+from ucdir.commands.console import show, show_json
+from ucdir.errors import UcdirError, UsageError, require_at_least
 from ucdir.images.domains import Domain, load_domains
 from ucdir.images.pixel_cache import PixelCache, open_cache
-from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.model.encoder_folder import last_encoder_folder
 from ucdir.progress import Progress, no_log, no_progress
-from ucdir.retrieval.expansion import hits_of
 from ucdir.run_folder import ALIGNED, CHOSEN, is_run_folder
 from ucdir.run_folder import FROZEN as FROZEN_ENCODER
-from ucdir.scoring.directions import (
-    DEFAULT_KS,
-    EvaluationReport,
-)
-from ucdir.scoring.encoders import FROZEN, check_classes, score_encoders
 from ucdir.settings import DataSettings, stored_settings
+
+if TYPE_CHECKING:
+    from ucdir.model.encoder import Encoder
+    from ucdir.scoring.directions import EvaluationReport
 
 OTHER_ENCODERS = {
     "trained (label-free epoch)": CHOSEN["label-free"],
@@ -46,27 +45,39 @@ def evaluate(
     progress: Progress = no_progress,
     expand: int | None = None,
     cache_dir: str | None = None,
-) -> EvaluationReport:
-    """Score both directions of every pair of domains: frozen, centred, smoothed and, if any, trained.
+) -> "EvaluationReport":
+    """Score an encoder in both directions of every pair of domains, next to training-free baselines.
 
-    encoder     a run folder, or an encoder folder; None with `backbone`
-    sources     folders or manifests with classes, PATH or NAME=PATH; None = those of the run
-    frozen      encoder folder of the frozen backbone, if it is not next to `encoder`
-    backbone    torchvision/NAME or timm/NAME with `weights` at `image_size`: the training-free rows only
-    classes     auto, folders or none; None = as the run was set, or auto
-    split       rows of a manifest; None = as the run was set, or all
-    resamples   bootstrap resamples over queries for the 95 % intervals, drawn from `seed`
-    progress   shows how far the work is
-    expand      hits that queries move toward in the rows called `+ expanded`; 0 = no such rows; None = what is best for each
-                encoder, as in `search`
-    cache_dir   where decoded views are kept, so that several encoders need an image decoded once: a folder, auto or none;
-                None = where the run kept them, or auto
+    encoder      Run or encoder folder; not with --backbone.
+    sources      Two or more folders or manifests with classes. Default: those of the run.
+    ks           Cut-offs; repeat for several. Default: 1 5 15 50.
+    frozen       Encoder folder of the frozen backbone, if it is not in RUN.
+    backbone     torchvision/NAME or timm/NAME: score it without training.
+    weights      Weights of --backbone: default or PATH.
+    image_size   Side length of the images for --backbone, in pixels.
+    classes      Class folders: auto, folders or none. Default: as in the run, or auto.
+    split        Use only the rows of a manifest with this split. Default: as in the run, or all.
+    device       auto, cpu, cuda, cuda:1 or mps.
+    precision    auto, float32 or bfloat16.
+    batch_size   images at a time
+    workers      Threads for reading images; 0 = one per core.
+    resamples    Bootstrap resamples of the queries for the 95 % intervals; 0 = none.
+    seed         Seed of the bootstrap.
+    progress     shows how far the work is
+    expand       Move queries toward this many of their best hits in the rows called `+ expanded`; 0 = no such rows.
+                 Default: what is best for each encoder.
+    cache_dir    Where to cache decoded views: a folder, auto or none. Default: as in the run, or auto.
     """
+    from ucdir.embedding.compute import Compute
+    from ucdir.retrieval.expansion import hits_of
+    from ucdir.scoring.directions import DEFAULT_KS
+    from ucdir.scoring.encoders import check_classes, score_encoders
+
     ks = DEFAULT_KS if ks is None else ks
     if not ks or min(ks) < 1:
         raise UsageError(f"k={min(ks, default=0)}: expected 1 or more. Give for example --k 1 --k 5.")
-    if resamples < 0:
-        raise UsageError(f"resamples={resamples}: expected 0 or more.")
+    for flag, value, least in (("--resamples", resamples, 0), ("--seed", seed, 0), ("--image-size", image_size, 16)):
+        require_at_least(flag, value, least)
     if encoder is not None:
         last_encoder_folder(encoder)  # report a wrong name first
     domains = _domains(encoder, sources, classes, split)
@@ -104,7 +115,10 @@ def _cache(encoder: Path | None, folder: str | None) -> PixelCache | None:
 
 def _encoders(
     encoder: Path | None, frozen: Path | None, backbone: str | None, weights: str, image_size: int
-) -> dict[str, Encoder]:
+) -> "dict[str, Encoder]":
+    from ucdir.model.encoder import Encoder, build_encoder
+    from ucdir.scoring.encoders import FROZEN
+
     if backbone is not None:
         if encoder is not None or frozen is not None:
             raise UsageError(
@@ -128,3 +142,26 @@ def _encoders(
     epochs = {name: folder.parent / part for name, part in OTHER_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
     return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, last.config.rows or "trained": last}
+
+
+def _folders_only(given: dict[str, Any]) -> None:
+    """With --backbone the first argument is a folder of images as well."""
+    if given.get("backbone") is not None and given.get("encoder") is not None:
+        given["sources"] = [str(given.pop("encoder")), *given.get("sources", ())]
+
+
+def show_scores(report: "EvaluationReport", figure: Literal["P", "capped", "mAP", "R"] = "P", json: bool = False) -> None:
+    """Print the scores.
+
+    figure   What the k columns show.
+    json     Print one JSON document instead of a table.
+    """
+    from ucdir.report.terminal.scores import score_document, score_table
+
+    if json:
+        show_json(score_document(report))
+    else:
+        show(score_table(report, figure))
+
+
+evaluate_command = command(evaluate, show_scores, optional=["encoder", "sources"], adapt=_folders_only)

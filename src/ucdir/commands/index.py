@@ -1,30 +1,15 @@
-"""`ucdir index`: a gallery that follows its folders. Only what changed is embedded."""
+"""`ucdir index`: a gallery that follows its folders."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+from ucdir.commands.command import command
+from ucdir.commands.console import show_json
+from ucdir.progress import Progress, no_log, no_progress
 
-from ucdir.errors import ImageError, UcdirError, UsageError
-from ucdir.gallery.embedder import ImageEmbedder, OldGallery, image_embedder, with_helpers
-from ucdir.gallery.interface import GalleryInfo, GalleryWriter
-from ucdir.gallery.journal import Journal
-from ucdir.gallery.locate import engine_flag, gallery_writer
-from ucdir.gallery.update import IndexResult, Updated, refuse_empty, update
-from ucdir.images.domains import Domain, load_domains
-from ucdir.model.encoder import Encoder
-from ucdir.model.encoder_folder import chosen_encoder
-from ucdir.model.export import can_export, export_onnx
-from ucdir.model.processes import joined
-from ucdir.model.runtime import is_exported
-from ucdir.progress import Progress, no_progress
-from ucdir.scoring.collapse import collapse_sentence, is_collapsed
-from ucdir.scoring.picks import evenly_spread
-
-COLLAPSE_SAMPLE = 1000
+if TYPE_CHECKING:
+    from ucdir.gallery.update import IndexResult
 
 
 def index(
@@ -42,33 +27,44 @@ def index(
     engine: str = "folder",
     export: bool = True,
     progress: Progress = no_progress,
-    log: Callable[[str], None] = lambda sentence: None,
+    log: Callable[[str], None] = no_log,
     as_domain: str | None = None,
     views: int | None = None,
     rows: str | None = None,
-) -> IndexResult:
-    """Bring a gallery up to date with its folders: embed what is new or changed, follow what moved, drop what is gone.
+) -> "IndexResult":
+    """Embed folders of images for searching; run it again to follow what was added, changed, moved or deleted.
 
-    encoder    an encoder folder, or a run folder: its label-free epoch if it has one, else its last encoder
-    sources    folders or manifests, each PATH or NAME=PATH; none = those the gallery was made from. Domains of the
-               gallery that are not named here stay as they are
-    out        the gallery: a folder, or the name of a collection for another engine
-    classes    auto, folders or none: only recorded with each image, never used to search
-    precision  of the encoder for images that are new: auto, float32 or bfloat16
-    overwrite  throw an existing gallery away and embed everything
-    drop       domains to remove from the gallery
-    engine     folder, or milvus:URI
-    export     also export the encoder, once, where the extra `onnx` is installed: searching then starts without torch
+    encoder         Run or encoder folder. A run has its label-free epoch used if it has one, else its last encoder.
+    sources         Folders or manifests; NAME=DIR gives a name. Default: those of the gallery. Domains of the gallery that
+                    are not named stay as they are.
+    out             Gallery to make or to bring up to date: a folder, or the name of a collection for another engine.
+    classes         Class folders, recorded with each image but never used to search: auto, folders or none.
+    split           Use only the rows of a manifest with this split.
+    device          auto, cpu, cuda, cuda:1 or mps.
+    precision       auto, float32 or bfloat16; for images that are new.
+    batch_size      images at a time
+    workers         Threads for reading images; 0 = one per core.
+    overwrite       Delete the gallery first and embed everything.
+    drop            Remove this domain from the gallery.
+    engine          Where the gallery lives: folder, or milvus:URI.
+    export          Export the encoder too, once, where the extra onnx is installed: searching then starts without torch.
     progress, log   show how far the work is; print a line
-    as_domain  the domain, among those that the encoder has learned from, to which all images belong; None = the one with the
-               name of theirs
-    views      how many of its views the encoder is shown of each new image; None = all
-    rows       frozen, centred, smoothed, aligned or tuned, if the run has them; None = those it ended with
-    raises     UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
+    as_domain       Domain of the encoder that all images belong to. Default: the one named like their folder.
+    views           Views per new image; 1 is fastest. Default: all views of the encoder.
+    rows            Which embeddings of the run: frozen, centred, smoothed, aligned or tuned, if it has them. Default: the
+                    best.
+    raises          UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
 
     The new gallery appears in one step: a reader sees the old one or the new one. Several processes, started by torchrun, share
     the images; the first writes, and all return the same.
     """
+    from ucdir.gallery.embedder import image_embedder, with_helpers
+    from ucdir.gallery.indexing import Wanted, bring_up_to_date, export_once
+    from ucdir.gallery.locate import engine_flag, gallery_writer
+    from ucdir.model.encoder import Encoder
+    from ucdir.model.encoder_folder import chosen_encoder
+    from ucdir.model.processes import joined
+
     with joined() as processes:
         if not processes.is_first:
             progress = no_progress
@@ -76,169 +72,31 @@ def index(
         model = processes.first(lambda: Encoder.load(folder))
         embedder = image_embedder(model, device, precision, batch_size, workers, processes, as_domain, views)
 
-        def work() -> IndexResult:
-            wanted = _Wanted(folder, sources, classes, split, drop, str(out), engine_flag(engine))
-            return _bring_up_to_date(gallery_writer(out, engine, overwrite), wanted, embedder, progress, log)
+        def work() -> "IndexResult":
+            wanted = Wanted(folder, sources, classes, split, drop, str(out), engine_flag(engine))
+            return bring_up_to_date(gallery_writer(out, engine, overwrite), wanted, embedder, progress, log)
 
         result = with_helpers(embedder, work)
         if export and processes.is_first:
-            _export(folder, log)
+            export_once(folder, log)
     return result
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """The arguments of `index`. `flag` is how a command names the engine."""
+def show_gallery(result: "IndexResult", out: Path = Path("gallery"), engine: str = "folder", json: bool = False) -> None:
+    """Print what changed.
 
-    encoder: Path
-    sources: Sequence[str]
-    classes: str
-    split: str | None
-    drop: Sequence[str]
-    out: str
-    flag: str
+    json   Print one JSON document instead of lines.
+    """
+    from ucdir.gallery.locate import engine_flag
+    from ucdir.report.terminal.index import index_document, index_lines
 
-
-def _bring_up_to_date(
-    writer: GalleryWriter, wanted: _Wanted, embedder: ImageEmbedder, progress: Progress, log: Callable[[str], None]
-) -> IndexResult:
-    writer.check()
-    model, drop = embedder.encoder, wanted.drop
-    fingerprint = model.fingerprint()
-    with writer.lock():
-        there = writer.read()
-        info = None if there is None else there[0]
-        if info is not None:
-            info.require_encoder(fingerprint, wanted.encoder, wanted.out, wanted.flag)
-        domains = load_domains(_sources(wanted.sources, info, drop), classes=wanted.classes, split=wanted.split)
-        kept = _kept_domains(info, domains, drop)
-        seen_as = embedder.seen_as([domain.name for domain in domains])
-        if info is not None:
-            _refuse_other_views(info, seen_as, wanted)
-        before = OldGallery.empty() if there is None else OldGallery(there[1], there[2])
-        made_with = " ".join(
-            [fingerprint, embedder.compute.precision, *(f"{name} {how}" for name, how in sorted(seen_as.items()))]
-        )
-        journal = Journal(writer.journal, made_with, model.config.length)
-        with progress("embedding", sum(len(domain) for domain in domains)) as advance:
-            updated = update(domains, before, journal, embedder, kept, advance)
-        refuse_empty(updated, domains)
-        _warn_of_collapse(updated, log)
-        named = _named(domains, kept, info)
-        if not updated.images.equals(before.images) or info is None or named != info.sources:
-            made = _info(
-                info,
-                updated,
-                fingerprint,
-                wanted.encoder,
-                embedder.compute.precision,
-                model.config.length,
-                named,
-                kept,
-                seen_as,
-            )
-            writer.write(made, updated.images, updated.rows)
-        journal.remove()
-    return _result(wanted.out, updated)
-
-
-def _export(folder: Path, log: Callable[[str], None]) -> None:
-    """Export the encoder unless that is done or cannot be done; the gallery is as good without."""
-    if not can_export() or is_exported(folder):
+    if json:
+        show_json(index_document(result))
         return
-    try:
-        export_onnx(folder)
-    except UcdirError as error:
-        log(f"Not exported: {error}")
+    for line in index_lines(result):
+        print(line)
+    gallery = f"{out}{engine_flag(engine)}"
+    print(f"Next: ucdir search {gallery} QUERY.png    or    ucdir serve {gallery}")
 
 
-def _sources(given: Sequence[str], info: GalleryInfo | None, drop: Sequence[str]) -> list[str]:
-    if given:
-        return list(given)
-    if info is None:
-        raise UsageError("no folders given, and no gallery exists yet to take them from. Name them: ucdir index RUN DIR...")
-    stay = [f"{name}={source}" for name, source in info.sources.items() if name not in drop]
-    if not stay:
-        raise UsageError(f"--drop {' --drop '.join(drop)} would leave an empty gallery. Name a folder to put there instead.")
-    return stay
-
-
-def _refuse_other_views(info: GalleryInfo, seen_as: Mapping[str, str], wanted: _Wanted) -> None:
-    """Images that are there already would keep embeddings of another make."""
-    for name, how in seen_as.items():
-        then = info.seen_as.get(name, how)
-        if then != how:
-            raise UsageError(
-                f"domain '{name}' of gallery '{wanted.out}' was embedded as {then}, not as {how}. "
-                "Use the same --as and --views as before, or start over with --overwrite."
-            )
-
-
-def _kept_domains(info: GalleryInfo | None, domains: Sequence[Domain], drop: Sequence[str]) -> tuple[str, ...]:
-    """Domains of the gallery that stay untouched; refuses to drop what is not there and to put one folder for another."""
-    there = {} if info is None else dict(info.sources)
-    for name in drop:
-        if name not in there:
-            raise UsageError(f"--drop {name}: the gallery holds {', '.join(there) or 'nothing yet'}. Give one of them.")
-    for domain in domains:
-        old = there.get(domain.name)
-        if old is not None and domain.name not in drop and Path(old) != domain.source.absolute() and Path(old).exists():
-            raise UsageError(
-                f"domain '{domain.name}' of the gallery follows '{old}', which still exists; found '{domain.source}'. "
-                f"Give the new one another name (NAME={domain.source}), or replace the old one (--drop {domain.name})."
-            )
-    named = {domain.name for domain in domains}
-    return tuple(name for name in there if name not in named and name not in drop)
-
-
-def _named(domains: Sequence[Domain], kept: Sequence[str], info: GalleryInfo | None) -> dict[str, str]:
-    """Domain -> source of the gallery to be, in its order."""
-    stay = {name: info.sources[name] for name in kept} if info is not None else {}
-    return stay | {domain.name: str(domain.source.absolute()) for domain in domains}
-
-
-def _warn_of_collapse(updated: Updated, log: Callable[[str], None]) -> None:
-    """Warn about domains whose embeddings cannot be told apart; looks at COLLAPSE_SAMPLE images of each."""
-    of_image = updated.images["domain"].to_numpy(zero_copy_only=False)
-    for name in dict.fromkeys(of_image.tolist()):
-        own = np.flatnonzero(of_image == name)
-        if is_collapsed(torch.from_numpy(updated.rows(own[evenly_spread(len(own), COLLAPSE_SAMPLE)]))):
-            log(f"warning: {collapse_sentence([name])}: hits among them are arbitrary. Use another encoder.")
-
-
-def _info(
-    before: GalleryInfo | None,
-    updated: Updated,
-    fingerprint: str,
-    encoder: Path,
-    precision: str,
-    dim: int,
-    sources: dict[str, str],
-    kept: Sequence[str],
-    seen_as: Mapping[str, str],
-) -> GalleryInfo:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    still = [] if before is None else [entry for entry in before.unreadable if entry["domain"] in kept]
-    return GalleryInfo(
-        fingerprint=fingerprint,
-        encoder_path=str(encoder.absolute()),
-        precision=precision,
-        dim=dim,
-        count=updated.images.num_rows,
-        created=now if before is None else before.created,
-        updated=now,
-        sources=sources,
-        unreadable=(*still, *(_skipped(name, error) for name, error in updated.unreadable)),
-        seen_as={name: how for name, how in (before.seen_as if before else {}).items() if name in kept} | dict(seen_as),
-    )
-
-
-def _skipped(domain: str, error: ImageError) -> dict[str, str]:
-    return {"path": str(Path(error.path).absolute()), "domain": domain, "reason": error.reason}
-
-
-def _result(gallery: str, updated: Updated) -> IndexResult:
-    counts = updated.images["domain"].value_counts().to_pylist()
-    domains = tuple((count["values"], count["counts"]) for count in counts)
-    unreadable = tuple(error for _, error in updated.unreadable)
-    return IndexResult(gallery, updated.images.num_rows, domains, updated.changes, unreadable)
+index_command = command(index, show_gallery, optional=["sources"])

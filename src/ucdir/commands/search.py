@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ucdir.commands.command import command
+from ucdir.commands.console import note, show, show_json
 from ucdir.errors import ImageError, UcdirError, UsageError
 from ucdir.gallery.ask import SearchOptions, ask
 from ucdir.gallery.interface import Where
@@ -38,20 +40,24 @@ def search(
     expand: int | None = None,
     min_confidence: float = 0.0,
 ) -> SearchResult:
-    """The k gallery images most similar to each query image: exact cosine, equal ones by image id.
+    """Find the images of a gallery that are most similar to a picture: exact cosine, equal ones by image id.
 
-    gallery  its folder; for another engine the name of its collection
-    query    an image file; or a folder or manifest of them
-    k        >= 1; more than the gallery holds gives all of it
-    encoder  run or encoder folder, the one that made the gallery; None = the path recorded in the gallery
-    domain   look only at the images of this domain of the gallery
-    under    look only at the images below this folder, absolute or relative to the folder of each domain
-    runtime  auto, torch or onnx, see `load_query_encoder`
-    engine   folder or milvus:URI
-    expand   hits that a query moves toward before it is answered, see `expansion.expanded`; 0 = none, which is right where one
-             very object is looked for; None = what is best for the encoder
-    min_confidence  hits that are less sure to be right are left out, from 0 to 1; see `confidence.Confidence`
-    as_domain  the domain, among those that the encoder has learned from, to which the queries belong; None = each is recognised
+    gallery          Gallery folder; with another engine the name of the collection.
+    query            Image to search with, or a folder or manifest of them.
+    k                Hits for each query.
+    encoder          Run or encoder folder, if it has moved since.
+    domain           Search only this domain of the gallery.
+    under            Search only images below this folder, absolute or relative to the folder of each domain.
+    device           auto, cpu, cuda, cuda:1 or mps.
+    precision        auto, float32 or bfloat16.
+    batch_size       images at a time
+    workers          Threads for reading images; 0 = one per core.
+    runtime          auto, torch, or onnx: the encoder that ucdir export wrote.
+    engine           Where the gallery lives: folder, or milvus:URI.
+    as_domain        Domain of the encoder that the queries belong to. Default: recognised.
+    expand           Move a query toward its N best hits and search again; 0 = look for this exact object. Default: what is
+                     best for the encoder.
+    min_confidence   Omit hits that are less likely to be right, from 0 to 1.
     """
     if k < 1:
         raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
@@ -124,3 +130,26 @@ def _finite(rows: np.ndarray, query: Path) -> np.ndarray:
     if not np.isfinite(rows).all():
         raise UcdirError(f"the embedding of '{query}' is not finite: the encoder gives NaN or infinity. Train it again.")
     return rows
+
+
+def show_hits(result: SearchResult, k: int = 10, html: Path | None = None, json: bool = False) -> None:
+    """Print the hits.
+
+    html   Also write a page with pictures.
+    json   Print one JSON document instead of a table.
+    """
+    from ucdir.report.search_page import write_search_page
+    from ucdir.report.terminal.hits import hit_document, hit_table
+
+    if json:
+        show_json(hit_document(result))
+    else:
+        show(hit_table(result))
+    if k > result.searched:
+        note(f"--k {k:,} is more than the {result.searched:,} images of {result.gallery} that were searched.")
+    if html is not None:
+        write_search_page(result, html)
+        note(f"Wrote {html}: open it in a browser.")
+
+
+search_command = command(search, show_hits)

@@ -3,11 +3,15 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from ucdir.commands.command import command
+from ucdir.commands.console import note
 from ucdir.errors import UcdirError, UsageError
 from ucdir.gallery.interface import Engine
 from ucdir.gallery.locate import FOLDER, engine_flag, gallery_encoder, open_engine
@@ -50,17 +54,25 @@ def serve(
     precision: str = "auto",
     begun: Callable[[Serving], None] = lambda serving: None,
 ) -> None:
-    """Serve galleries over HTTP until Ctrl-C or SIGTERM; searches in flight finish.
+    """Search galleries in a browser: drop or draw a picture. Programs use the same addresses.
 
-    galleries       their folders, NAME=GALLERY gives another name than the folder's; for another engine collections
-    port            0 = any that is free
-    token_file      holds the token that every request needs; None = that of the variable UCDIR_TOKEN, or none
-    allow_hosts     names under which a browser may reach it, besides those of this machine
-    max_bytes       of an uploaded image
-    max_pixels      of an uploaded image
-    queue           searches at a time; further ones are told to retry
-    upload_seconds  in which an upload must have arrived
-    begun           called once with the address
+    galleries        Gallery folders, or collections of another engine; NAME=GALLERY gives a name.
+    host             Address to listen on; 0.0.0.0 = all of this machine.
+    port             Port to listen on; 0 = any that is free.
+    token_file       File with the token that every request needs. Default: the variable UCDIR_TOKEN.
+    allow_hosts       Another host name that browsers may use; repeat for several.
+    max_bytes        Largest upload in bytes.
+    max_pixels       Largest upload in pixels.
+    queue            Searches at a time; clients are asked to retry further ones.
+    upload_seconds   Time in which an upload must have arrived.
+    engine           Where the galleries live: folder, or milvus:URI.
+    encoder          Run or encoder folder, if it has moved since.
+    runtime          auto, torch, or onnx: the encoder that ucdir export wrote.
+    device           auto, cpu, cuda, cuda:1 or mps.
+    precision        auto, float32 or bfloat16.
+    begun            called once with the address
+
+    Runs until Ctrl-C or SIGTERM; searches in flight finish.
     """
     _check_installed()
     from ucdir.web.app import create_app
@@ -166,3 +178,23 @@ def _log_to_stderr() -> None:
         logger.setLevel(level)
         logger.propagate = False
         logger.handlers = [handler]
+
+
+@contextmanager
+def _printing_the_address() -> Iterator[Mapping[str, Any]]:
+    yield {"begun": show_address}
+
+
+def show_address(serving: Serving) -> None:
+    held = ", ".join(f"{name} ({count:,} images)" for name, count in serving.galleries)
+    print(f"Serving {held}.{' Every request needs the token.' if serving.token_required else ''}")
+    print(f"Open {serving.address} in a browser. Ctrl-C ends it.", flush=True)
+    for warning in serving.warnings:
+        note(f"warning: {warning}")
+
+
+def _show_nothing(result: None) -> None:
+    """The end of a service needs no words."""
+
+
+serve_command = command(serve, _show_nothing, supply=_printing_the_address)

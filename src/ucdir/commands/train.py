@@ -1,44 +1,58 @@
-"""Learn an encoder from two or more folders of unlabelled images."""
+"""`ucdir train`: an encoder from two or more folders of unlabelled images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ucdir.errors import UcdirError
-from ucdir.learn.run import TrainResult, carry_out, resolve
-from ucdir.model.processes import joined, own_device
+from ucdir.commands.command import command
+from ucdir.commands.console import show_json
+from ucdir.commands.report import write_report
+from ucdir.errors import UcdirError, UsageError
 from ucdir.progress import Progress, no_log, no_progress
-from ucdir.report.write import write_report
-from ucdir.settings import Settings
+from ucdir.run_folder import SETTINGS
+from ucdir.settings import WITH_FLAG, Settings, load_settings
+
+if TYPE_CHECKING:
+    from ucdir.learn.run import TrainResult
 
 
 def train(
     sources: Sequence[str] = (),
     out: Path = Path("run"),
-    settings: Settings | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
-    log: Callable[[str], None] = lambda sentence: None,
+    log: Callable[[str], None] = no_log,
     report: bool = True,
-) -> TrainResult:
-    """Learn an encoder from the images of two or more domains, without reading a label.
+    preset: str | None = None,
+    config: Path | None = None,
+    init: Path | None = None,
+) -> "TrainResult":
+    """Learn an encoder from two or more folders, without labels.
 
-    sources     folders or manifests, `PATH` or `NAME=PATH`; may be left out when resuming
-    out         run folder; refused when it exists, but for `resume` and `overwrite`
-    settings    the resolved settings (see `ucdir.settings.load_settings`); default: the defaults
-    resume      continue the run in `out` exactly where it stopped, with its settings; another cache or device is allowed. A
-                finished run stays as it is, except that a missing report is written
-    overwrite   throw an existing run away first
+    sources         Two or more folders or manifests; NAME=DIR gives a name. Not needed with --resume.
+    out             Run folder to write.
+    settings        all of them; or {"section.key": value} for those that differ from `preset` and `config`
+    resume          Continue the run in --out where it stopped, with its settings; another cache or device is allowed.
+    overwrite       Delete an existing run first.
     progress, log   show how far the work is; print a line
-    report      write report.html at the end; the run is done even where that fails
-    raises      UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
+    report          Write report.html at the end; the run is complete even if that fails.
+    preset          A complete set of settings: align (the default), tune, head, quick, demo, office-home or domainnet.
+    config          TOML file with settings.
+    init            Start from the weights of this encoder folder, including its head.
+    raises          UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
     """
+    from ucdir.learn.run import carry_out, resolve
+    from ucdir.model.processes import joined, own_device
+
     out = Path(out)
+    complete = _complete(settings, out, resume, preset, config, init)
     with joined() as processes:
         if not processes.is_first:
             progress, log = no_progress, no_log
-        resolved = processes.first(lambda: resolve(sources, out, settings, resume, overwrite))
+        resolved = processes.first(lambda: resolve(sources, out, complete, resume, overwrite))
         result = carry_out(out, resolved, processes, resume, overwrite, progress, log)
         device = str(own_device(resolved.run.device, processes))
     if not report or not processes.is_first or result.report is not None:
@@ -50,3 +64,66 @@ def train(
         log(f"no report: {error}")
         return result
     return replace(result, report=page)
+
+
+def _complete(
+    given: Settings | Mapping[str, Any] | None,
+    out: Path,
+    resume: bool,
+    preset: str | None,
+    config: Path | None,
+    init: Path | None,
+) -> Settings | None:
+    """All settings; None when nothing was given, so that a resumed run keeps its own."""
+    if isinstance(given, Settings):
+        return given
+    assigned = dict(given or {})
+    if init is not None:
+        if "encoder.weights" in assigned:
+            raise UsageError("--weights and --init exclude each other. Give only one.")
+        assigned["encoder.weights"] = str(init)
+    stored = out / SETTINGS if resume and (out / SETTINGS).is_file() else None
+    if not (assigned or preset or config) and (resume or given is None):
+        return None
+    return load_settings(preset, config or stored, assigned, is_of_run=config is None and stored is not None)
+
+
+def show_run(result: "TrainResult", json: bool = False) -> None:
+    """Print what was written and what to do next.
+
+    json   Print one JSON document instead of lines.
+    """
+    if json:
+        show_json(_document(result))
+        return
+    skipped = f", skipped {len(result.skipped)} unreadable images (listed in images.csv)" if result.skipped else ""
+    if result.was_finished:
+        passes = f": {result.epochs} of {result.epochs} epochs" if result.epochs else ""
+        print(f"{result.folder} is already finished{passes}. Nothing to do.")
+    elif not result.epochs:
+        print(f"Wrote {result.folder} in {result.seconds / 60:.1f} minutes{skipped}.")
+    else:
+        print(f"Wrote {result.folder}: {result.epochs} epochs, {result.seconds / 60:.1f} minutes of training{skipped}.")
+    for kind, epoch in result.chosen.items():
+        used = "; index, embed and export use it" if kind == "label-free" else ""
+        print(f"  {result.folder}/encoder-{kind}: epoch {epoch}, the {kind} choice{used}")
+    print(f"  {result.encoder}: {'the last epoch' if result.epochs else 'the encoder'}")
+    if result.report is not None:
+        print(f"  {result.report}: a report about the run; open it in a browser")
+    evaluate = f"ucdir evaluate {result.folder}    or    " if result.can_be_scored else ""
+    print(f"Next: {evaluate}ucdir index {result.folder} DIR --out gallery")
+
+
+def _document(result: "TrainResult") -> dict[str, Any]:
+    return {
+        "run": str(result.folder),
+        "encoder": str(result.encoder),
+        "epochs": result.epochs,
+        "chosen": dict(result.chosen),
+        "skipped": [{"path": error.path, "reason": error.reason} for error in result.skipped],
+        "seconds": round(result.seconds, 1),
+        "report": None if result.report is None else str(result.report),
+    }
+
+
+train_command = command(train, show_run, optional=["sources"], settings=WITH_FLAG)

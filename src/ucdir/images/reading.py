@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from ucdir.errors import ImageError
+from ucdir.errors import ImageError, require_at_least
 from ucdir.images.evaluation_view import Viewing, evaluation_view
 from ucdir.images.opening import open_rgb, read_file
 from ucdir.images.pixel_cache import PixelCache
@@ -42,6 +42,7 @@ class Views:
 
 def worker_count(workers: int) -> int:
     """Threads that read images: `workers`, or one per core this process may use when it is 0."""
+    require_at_least("--workers", workers, 0)
     if workers:
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

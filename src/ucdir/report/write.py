@@ -1,10 +1,6 @@
-"""`ucdir report`: one HTML file that tells a run or a benchmark to people.
-
-Its function is `write_report`: `ucdir.report` is the room of tables, pictures and pages.
-"""
+"""One HTML file about a run or a benchmark, and its plots as files."""
 
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +9,7 @@ from ucdir.embedding.compute import Compute
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.pixel_cache import open_cache
 from ucdir.images.training_views import useful_side
-from ucdir.progress import Progress, no_log, no_progress
+from ucdir.progress import Progress, no_log
 from ucdir.report.benchmark_facts import RESULTS, read_benchmark
 from ucdir.report.gather.run import ReportOptions, gather_run
 from ucdir.report.match_tables import GROUPS, PAIRS, write_groups, write_pairs
@@ -23,7 +19,7 @@ from ucdir.report.page.run import run_drawings, run_page
 from ucdir.report.plots.marks import Drawing
 from ucdir.report.plots.png import png_file
 from ucdir.report.plots.svg import svg_file
-from ucdir.run_folder import REPORT, is_run_folder
+from ucdir.run_folder import is_run_folder
 from ucdir.settings import stored_settings
 from ucdir.storage import write_text
 
@@ -45,34 +41,14 @@ class ReportResult:
     seconds: float
 
 
-def write_report(
-    folder: Path,
-    out: Path | None = None,
-    plots: Path | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int = 0,
-    seed: int = 0,
-    progress: Progress = no_progress,
-) -> ReportResult:
-    """Write one self-contained page about a run or a benchmark.
-
-    folder    what `ucdir train` or a benchmark wrote
-    out       HTML file; default: report.html in `folder`
-    plots     folder that gets every plot as .svg and, with the extra `plot`, as .png
-    seed      of what is drawn where there is too much to show all
-    raises    UcdirError when `folder` is neither, or damaged; images that have gone are only counted
-    """
-    started = time.monotonic()
+def draw_page(
+    folder: Path, device: str, precision: str, workers: int, seed: int, progress: Progress
+) -> tuple[str, list[Drawing]]:
+    """The page about a run or a benchmark, as HTML, and its plots."""
     if (folder / RESULTS).is_file():
         benchmark = read_benchmark(folder)
-        html, drawings = benchmark_page(benchmark), list(benchmark_drawings(benchmark))
-    else:
-        html, drawings = _of_run(folder, device, precision, workers, seed, progress)
-    page = folder / REPORT if out is None else out
-    write_text(page, html)
-    written, no_png = ((), "") if plots is None else _write_plots(drawings, plots)
-    return ReportResult(page, written, no_png, time.monotonic() - started)
+        return benchmark_page(benchmark), list(benchmark_drawings(benchmark))
+    return _of_run(folder, device, precision, workers, seed, progress)
 
 
 def _of_run(
@@ -99,7 +75,7 @@ def _neither(folder: Path) -> UsageError:
     )
 
 
-def _write_plots(drawings: Iterable[Drawing], folder: Path) -> tuple[tuple[Path, ...], str]:
+def write_plots(drawings: Iterable[Drawing], folder: Path) -> tuple[tuple[Path, ...], str]:
     """Every plot as .svg, and as .png where the extra is installed; else the reason why not."""
     written: list[Path] = []
     no_png = ""
