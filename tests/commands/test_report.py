@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 from small_run import GRADIENT
 
@@ -26,8 +27,13 @@ from ucdir.learn.label_free import LabelFreeScores
 from ucdir.progress import no_progress
 from ucdir.report import write as module
 from ucdir.report.page.curves import MEANINGS
-from ucdir.report.plots.svg import escaped
+from ucdir.report.rendering import printable
 from ucdir.settings import Settings, load_settings
+
+
+def escaped(text: str) -> str:
+    return str(escape(printable(text)))
+
 
 SMALL = GRADIENT | {
     "method.cluster_start": 0.0,

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from ucdir.palette import palette_css
+
 FOLDER = Path(__file__).parent / "static"
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -34,4 +36,6 @@ def read_page(folder: Path = FOLDER) -> Mapping[str, PageFile]:
 
 def _read(path: Path) -> PageFile:
     content = path.read_bytes()
+    if path.suffix == ".css":
+        content = palette_css().encode() + content
     return PageFile(content, TYPES[path.suffix], f'"{sha256(content).hexdigest()[:32]}"')

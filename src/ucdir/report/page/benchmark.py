@@ -1,14 +1,15 @@
 """The report of a benchmark: tables and dot plots with every seed, next to published figures."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ucdir.report.benchmark_facts import BenchmarkFacts, BenchmarkRow, PublishedFigure
 from ucdir.report.benchmark_tables import CHANCE, Line, how_to_read, lines_of, means_grid, protocols_of, remarks, shown
-from ucdir.report.page.frame import Section, command, heading, page, plot_card, table
+from ucdir.report.page.frame import Section, page
 from ucdir.report.percent import percent
 from ucdir.report.plots.dots import DotPlot, DotRow, dot_plot, narrow_dot_plot
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.plots.svg import escaped
+from ucdir.report.rendering import render
 from ucdir.report.terminal.scores import ALL as ALL_SAID
 from ucdir.report.terminal.scores import EXPLANATIONS
 
@@ -48,7 +49,7 @@ def _keys(facts: BenchmarkFacts) -> list[Key]:
 
 
 def _again(facts: BenchmarkFacts) -> Section:
-    body = f'{command(facts.command)}<p class="small wrap">{escaped(facts.date)}, {escaped(facts.machine)}.</p>'
+    body = render("benchmark", command_line=facts.command, made=f"{facts.date}, {facts.machine}")
     return Section("again", "What was run", body, "The same command gives the same numbers.")
 
 
@@ -56,38 +57,37 @@ def _means(facts: BenchmarkFacts) -> Iterator[Section]:
     """The mean of all directions for each protocol, and notes on all of it."""
     for number, protocol in enumerate(protocols_of(facts)):
         grid = means_grid(facts, protocol)
-        named = zip(lines_of(facts, protocol), grid.rows, strict=True)
-        lines = [[_named(line), *map(escaped, cells)] for line, (_, cells) in named]
-        said = [EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL_SAID, *([] if number else remarks(facts))]
-        more = "".join(f'<p class="small">{escaped(line)}</p>' for line in [*_protocol(protocol), *said])
-        body = table(grid.title, ["method", *map(heading, grid.columns)], lines) + more
+        rows = [[line, *cells] for line, (_, cells) in zip(lines_of(facts, protocol), grid.rows, strict=True)]
+        notes = [EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL_SAID, *([] if number else remarks(facts))]
+        table = {"label": grid.title, "head": ["method", *grid.columns], "rows": rows}
+        body = render("benchmark", **table, notes=[*_protocol(protocol), *notes], plots=[])
         yield Section(f"means-{number}", grid.title, body, how_to_read(facts))
 
 
 def _direction(facts: BenchmarkFacts, number: int, key: Key) -> Section:
     query, gallery, protocol = key
-    plots = "".join(plot_card(dot_plot(plot), narrow_dot_plot(plot)) for plot in _plots(facts, key))
+    plots = [(dot_plot(plot), narrow_dot_plot(plot)) for plot in _plots(facts, key)]
     lead = f"Protocol: {protocol}. Percent, mean ± standard deviation over the seeds. Rows with oracle were chosen with labels."
-    body = f'{_table(facts, key)}<div class="two">{plots}</div>'
+    body = render("benchmark", **_table(facts, key), notes=[], plots=plots)
     return Section(f"way-{number}", f"{query} → {gallery}{'' if protocol == 'paper' else f' ({protocol})'}", body, lead)
 
 
-def _table(facts: BenchmarkFacts, key: Key) -> str:
+def _table(facts: BenchmarkFacts, key: Key) -> dict[str, Any]:
     """Methods, then what others report, each with its source."""
-    rows, published = _grouped(facts, key), _of(facts.published, key)
-    known = dict.fromkeys(name for group in rows.values() for row in group for name in row.metrics)
+    groups, published = _grouped(facts, key), _of(facts.published, key)
+    known = dict.fromkeys(name for group in groups.values() for row in group for name in row.metrics)
     names = sorted((name for name in known if name != CHANCE), key=lambda name: name.startswith("capped"))
     names += [name for name in dict.fromkeys(figure.metric for figure in published) if name not in names]
-    lines = []
-    for line, group in rows.items():
+    rows: list[list[Line | str]] = []
+    for line, group in groups.items():
         cells = [shown([row.metrics[name] for row in group if name in row.metrics]) for name in names]
-        lines.append([_named(line), *cells, str(len(group)), *([""] if published else [])])
+        rows.append([line, *cells, str(len(group)), *([""] if published else [])])
     for method, source in dict.fromkeys((figure.method, figure.source) for figure in published):
         found = {f.metric: f.value for f in published if (f.method, f.source) == (method, source)}
         cells = [percent(found[name]) if name in found else "–" for name in names]
-        lines.append([f'{escaped(method)} <span class="tag">published</span>', *cells, "–", escaped(source)])
-    label = f"{key[0]} → {key[1]}, {key[2]} protocol"
-    return table(label, ["method", *map(heading, names), "seeds", *(["source"] if published else [])], lines)
+        rows.append([method, *cells, "–", source])
+    head = ["method", *names, "seeds", *(["source"] if published else [])]
+    return {"label": f"{key[0]} → {key[1]}, {key[2]} protocol", "head": head, "rows": rows}
 
 
 def _plots(facts: BenchmarkFacts, key: Key) -> Iterator[DotPlot]:
@@ -128,9 +128,3 @@ def _of(figures: Sequence[PublishedFigure], key: Key) -> list[PublishedFigure]:
 
 def _protocol(protocol: str) -> list[str]:
     return [PROTOCOLS[protocol]] if protocol in PROTOCOLS else []
-
-
-def _named(line: Line) -> str:
-    if line.epoch is None:
-        return f'{escaped(line.method)} <span class="tag">training-free</span>'
-    return escaped(str(line)) + (' <span class="tag oracle">uses labels</span>' if line.epoch == "oracle" else "")

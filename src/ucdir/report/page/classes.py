@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from ucdir.report.facts import DirectionFacts, RunFacts
-from ucdir.report.page.frame import Section, plot_card
+from ucdir.report.page.frame import Section
 from ucdir.report.plots.bars import MAX_CLASSES as MAX_BARS
 from ucdir.report.plots.bars import ClassBar, class_bars, most_changed
 from ucdir.report.plots.heat import MAX_CLASSES, heat_map, is_cut
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.plots.svg import escaped
+from ucdir.report.rendering import render
 from ucdir.scoring.directions import EvaluationReport
 from ucdir.scoring.metrics import RetrievalScores
 
@@ -17,19 +17,12 @@ FIGURE = "mAP@All"
 
 def classes_section(facts: RunFacts) -> Section:
     """Bars and confusions of every direction; only with scores."""
-    bars = "".join(map(plot_card, bar_drawings(facts)))
-    heats = "".join(map(plot_card, heat_drawings(facts)))
     notes = []
     if facts.scores is not None and len(facts.class_names) > MAX_BARS:
         notes.append(f"Shows the {MAX_BARS} of {len(facts.class_names):,} classes whose {FIGURE} changed most.")
     if any(is_cut(found) for way in facts.directions for found in way.confusions.values()):
         notes.append(f"Only the {MAX_CLASSES} classes with the most queries have rows, so rows need not add up to 100.")
-    about = "".join(f'<p class="small">{escaped(note)}</p>' for note in notes)
-    body = (
-        f'{about}<div class="two">{bars}</div><h3>What is found for what</h3>'
-        f'<p class="small">Of the first 5 hits of the queries of a class, the percentage of each class found. '
-        f'The diagonal is right.</p><div class="two">{heats}</div>'
-    )
+    body = render("classes", notes=notes, bars=list(bar_drawings(facts)), heats=list(heat_drawings(facts)))
     return Section("classes", "Class by class", body, f"{FIGURE} of the queries of each class, in percent.")
 
 

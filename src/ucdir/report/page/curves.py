@@ -1,12 +1,13 @@
 """How terms and scores went over the epochs."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ucdir.report.facts import Curves, Series
-from ucdir.report.page.frame import Section, folded
+from ucdir.report.page.frame import Section
 from ucdir.report.plots.curves import curve, said
 from ucdir.report.plots.marks import Drawing
-from ucdir.report.plots.svg import escaped, inline_svg
+from ucdir.report.rendering import render
 
 HEADINGS = {
     "label_free": ("Label-free scores", "Computed without any label; the label-free epoch is chosen by them."),
@@ -31,6 +32,27 @@ FOLDED = ("weights", "speed")
 FIRST = ("learning_rate",)
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A small plot; `drawing` is None if the weight of the term was always 0."""
+
+    name: str
+    last: str
+    meaning: str
+    drawing: Drawing | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Plots of one section of metrics.jsonl."""
+
+    title: str
+    lead: str
+    plots: tuple[Plot, ...]
+    is_folded: bool
+    is_oracle: bool
+
+
 def curves_section(curves: Curves) -> Section:
     """A small plot for every name in metrics.jsonl."""
     sections = dict.fromkeys(series.section for series in curves.series)
@@ -39,7 +61,7 @@ def curves_section(curves: Curves) -> Section:
         "Point at a plot, tap it, or focus it and use the arrow keys: every plot then shows its value at that epoch. "
         "Dashed lines mark the epochs whose encoders were kept."
     )
-    return Section("curves", "Over the epochs", "".join(_group(name, curves) for name in order), lead)
+    return Section("curves", "Over the epochs", render("curves", groups=[_group(name, curves) for name in order]), lead)
 
 
 def curve_drawings(curves: Curves) -> Iterator[Drawing]:
@@ -47,29 +69,16 @@ def curve_drawings(curves: Curves) -> Iterator[Drawing]:
     return (curve(series, curves.epochs, curves.chosen) for series in curves.series)
 
 
-def _group(section: str, curves: Curves) -> str:
+def _group(section: str, curves: Curves) -> Group:
     title, lead = HEADINGS.get(section, (section, ""))
     found = sorted((s for s in curves.series if s.section == section), key=lambda s: s.name not in FIRST)
-    plots = f'<div class="plots">{"".join(_figure(series, curves) for series in found)}</div>'
-    tag = ' <span class="tag oracle">uses labels</span>' if section == "oracle" else ""
-    about = f'<p class="small">{escaped(lead)}</p>' if lead else ""
-    if section in FOLDED:
-        return folded(title, f"{about}{plots}")
-    return f"<h3>{escaped(title)}{tag}</h3>{about}{plots}"
+    return Group(title, lead, tuple(_plot(series, curves) for series in found), section in FOLDED, section == "oracle")
 
 
-def _figure(series: Series, curves: Curves) -> str:
-    found = [value for value in series.values if value is not None]
+def _plot(series: Series, curves: Curves) -> Plot:
     last = series.values[-1]
     shown = said(series, last) if last is not None else "off"
-    drawn = (
-        inline_svg(curve(series, curves.epochs, curves.chosen)) if found else '<p class="off">Its weight was 0 all along.</p>'
-    )
-    name = escaped(series.name.replace("_", " "))
     meaning = MEANINGS.get(series.name, "") if series.section == "label_free" else ""
-    about = f'<p class="meaning">{escaped(meaning)}</p>' if meaning else ""
-    return (
-        f'<figure class="card curve" tabindex="0" role="group" aria-label="{name}, last value {escaped(shown)}" '
-        f'data-last="{escaped(shown)}">'
-        f'<figcaption><span>{name}</span><span class="value">{escaped(shown)}</span></figcaption>{about}{drawn}</figure>'
-    )
+    is_drawn = any(value is not None for value in series.values)
+    drawing = curve(series, curves.epochs, curves.chosen) if is_drawn else None
+    return Plot(series.name.replace("_", " "), shown, meaning, drawing)

@@ -13,9 +13,17 @@ from PIL import Image
 from ucdir.errors import ImageError
 from ucdir.images.pixel_cache import PixelCache
 from ucdir.images.reading import read_image, read_views
-from ucdir.report.plots.svg import escaped
 
 SIDE, CELL, COLUMNS = 144, 64, 40
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a data URI, or the reason why there is none."""
+
+    description: str
+    uri: str = ""
+    reason: str = ""
 
 
 @dataclass
@@ -23,12 +31,12 @@ class Pictures:
     """Thumbnails of a run's images, each made once.
 
     root    folder that contains all images; names are relative to it
-    most    shorter side in px that training keeps in the cache, so that nothing is decoded again
+    side    shorter side in px that training keeps in the cache, so that nothing is decoded again
     size    side of the views that were embedded, for the sheet
     """
 
     root: Path
-    most: int
+    side: int
     size: int
     workers: int = 0
     cache: PixelCache | None = None
@@ -38,17 +46,17 @@ class Pictures:
         """The path below the folder that all images share."""
         return os.path.relpath(path, self.root)
 
-    def tag(self, path: Path, said: str) -> str:
-        """An <img>, or the reason why there is no picture."""
+    def picture(self, path: Path, description: str = "") -> Picture:
+        """A thumbnail; its description is the name of the image if none is given."""
+        description = description or self.name(path)
         try:
-            uri = self._uri(path)
+            return Picture(description, self._uri(path))
         except ImageError as error:
-            return f'<span class="gone">no picture: {escaped(error.reason)}</span>'
-        return f'<img src="{uri}" alt="{escaped(said)}" decoding="async">'
+            return Picture(description, reason=error.reason)
 
     def _uri(self, path: Path) -> str:
         if path not in self._made:
-            image = Image.fromarray(read_image(path, self.most, self.cache))
+            image = Image.fromarray(read_image(path, self.side, self.cache))
             image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
             self._made[path] = data_uri(image, 80)
         return self._made[path]

@@ -1,10 +1,14 @@
 """Scores of every way of searching, both directions."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ucdir.report.page.frame import Section, heading, table
+from markupsafe import Markup
+
+from ucdir.report.page.frame import Section
 from ucdir.report.percent import percent
-from ucdir.report.plots.svg import escaped
+from ucdir.report.rendering import render
 from ucdir.report.terminal.scores import ALL, EXPLANATIONS, collapse_notes
 from ucdir.scoring.directions import EvaluationReport
 from ucdir.scoring.metrics import Metric
@@ -14,15 +18,25 @@ FIGURE = "mAP@All"
 CHOSEN = {"trained": "last epoch", "trained (label-free epoch)": "label-free epoch"}  # trained rows that no label chose
 
 
+@dataclass(frozen=True)
+class Grid:
+    """A table: its rows begin with the name of a method. `note` is small print beside the title."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
 def scores_section(report: EvaluationReport | None, unscored: str, learned: str) -> Section:
     """A table for each direction and the mean of both, or the reason why there are no scores. learned: name of the last row."""
     if report is None:
-        return Section("scores", "Scores", f'<p class="notice">{escaped(unscored)}</p>')
+        return Section("scores", "Scores", Markup('<p class="notice">{}</p>').format(unscored))
     names = [*(f"P@{k}" for k in report.ks), *(f"capped P@{k}" for k in report.ks), "mAP@All"]
-    parts = [_direction(report, names, *way, learned) for way in report.directions]
-    parts += [_mean(report, names, *pair, learned) for pair in report.directions[::2]]
+    grids = [_direction(report, names, *way) for way in report.directions]
+    grids += [_mean(report, names, *pair) for pair in report.directions[::2]]
     notes = (*collapse_notes(report), EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL, _intervals(report))
-    body = f"{''.join(parts)}<div class='small'>{''.join(f'<p>{escaped(note)}</p>' for note in notes)}</div>"
+    body = render("scores", grids=grids, notes=notes, free=FREE, learned=learned)
     lead = "Percent. Rows marked training-free use the initial weights without any training: the baselines to beat."
     return Section("scores", "Scores", body, lead)
 
@@ -45,35 +59,19 @@ def without_training(report: EvaluationReport) -> str:
     return f"Without training, {best} finds more here: a mean {FIGURE} of {known[best]} % against {against}."
 
 
-def _direction(report: EvaluationReport, names: list[str], query: str, gallery: str, learned: str) -> str:
+def _direction(report: EvaluationReport, names: list[str], query: str, gallery: str) -> Grid:
     scores = report.scores(report.methods[0], query, gallery)
     sizes = f"{len(scores.relevant):,} queries, {scores.gallery_size:,} images, chance {percent(scores.chance)}"
     rows = []
     for method in report.methods:
         found = report.scores(method, query, gallery)
-        rows.append([_method(method, learned), *(percent(found[name].value) for name in names), _interval(found["mAP@All"])])
-    return _table(report, [*names, "mAP@All, 95 %"], rows, f"{query} → {gallery}", f" <small>{sizes}</small>")
+        rows.append([method, *(percent(found[name].value) for name in names), _interval(found["mAP@All"])])
+    return Grid(f"{query} → {gallery}", ["", *names, "mAP@All, 95 %"], rows, sizes)
 
 
-def _mean(report: EvaluationReport, names: list[str], first: str, second: str, learned: str) -> str:
-    rows = [
-        [_method(method, learned), *(percent(report.pair_mean(method, first, second, name)) for name in names)]
-        for method in report.methods
-    ]
-    return _table(report, names, rows, f"mean of {first} ↔ {second}")
-
-
-def _table(report: EvaluationReport, names: list[str], rows: list[list[str]], title: str, more: str = "") -> str:
-    head = ["", *map(heading, names)]
-    return table(title, head, rows, f"{escaped(title)}{more}", strong=(len(report.methods) - 1,))
-
-
-def _method(name: str, learned: str) -> str:
-    if name in FREE:
-        return f'{name} <span class="tag">training-free</span>'
-    if name.startswith("trained (oracle"):
-        return f'{escaped(name)} <span class="tag oracle">uses labels</span>'
-    return learned if name == "trained" else escaped(name)
+def _mean(report: EvaluationReport, names: list[str], first: str, second: str) -> Grid:
+    rows = [[method, *(percent(report.pair_mean(method, first, second, name)) for name in names)] for method in report.methods]
+    return Grid(f"mean of {first} ↔ {second}", ["", *names], rows)
 
 
 def _interval(metric: Metric) -> str:

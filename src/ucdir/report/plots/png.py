@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ucdir.errors import UcdirError
-from ucdir.report.plots.marks import LIGHT, Box, Drawing, Line, Mark, Shape, Words
+from ucdir.palette import LIGHT
+from ucdir.report.plots.marks import Box, Drawing, Line, Mark, Shape, Words
 from ucdir.storage import atomic_file
 
 DOTS, POINTS = 200, 0.72  # pixels an inch, points for a px of 1/100 inch
