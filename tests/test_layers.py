@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ucdir"
-BASE = {"errors", "storage", "progress", "run_folder", "palette"}
+BASE = {"errors", "storage", "progress", "run_folder", "palette", "documents"}
 
 ROOMS = (
     *("settings", "images", "datasets", "drawing", "model", "embedding", "retrieval", "scoring", "gallery", "learn", "report"),
@@ -23,6 +23,7 @@ ALLOWED = {
     "progress": set(),
     "run_folder": set(),
     "palette": set(),
+    "documents": set(),
     "settings": set(),
     "images": set(),
     "datasets": {"images"},

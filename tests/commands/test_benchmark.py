@@ -524,7 +524,7 @@ def by_hand() -> BenchmarkFacts:
     for seed, (there, back) in enumerate([(0.5, 0.3), (0.6, 0.4), (0.7, 0.2)]):
         rows += [row("a_1", "b", "ucdir", "last", seed, there), row("b", "a_1", "ucdir", "last", seed, back)]
     published = (PublishedFigure("all", "all", "UEM", "mAP@All", 0.344, "a paper"),)
-    return BenchmarkFacts("made", "ucdir benchmark a_1 b", "2026-01-01", "a machine", (5,), tuple(rows), published)
+    return BenchmarkFacts("ucdir benchmark a_1 b", "2026-01-01", "a machine", (5,), tuple(rows), published, name="made")
 
 
 def test_means_and_deviations(by_hand: BenchmarkFacts) -> None:
@@ -553,7 +553,7 @@ def wide() -> BenchmarkFacts:
         for method, epoch in (("frozen", None), *(("ucdir", epoch) for epoch in EPOCHS[1:]))
         for seed in ((0, 1) if epoch else (0,))
     ]
-    return BenchmarkFacts("made", "ucdir benchmark", "2026-01-01", "a machine", (1, 5, 15, 50), tuple(rows), ())
+    return BenchmarkFacts("ucdir benchmark", "2026-01-01", "a machine", (1, 5, 15, 50), tuple(rows), name="made")
 
 
 @pytest.mark.parametrize(("width", "left_out"), [(60, "P@1, P@5, P@15"), (80, "P@1"), (100, "")])

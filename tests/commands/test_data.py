@@ -18,7 +18,8 @@ from PIL import Image
 
 from ucdir.commands import data
 from ucdir.commands.data import fetch_files, info, prepare
-from ucdir.datasets.catalogue import DATASETS, DOMAINNET, PACS, VISDA, DatasetSpec, RemoteFile, load_prepared
+from ucdir.datasets.catalogue import DATASETS, DOMAINNET, PACS, VISDA, DatasetSpec, RemoteFile
+from ucdir.datasets.prepared_set import load_prepared
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.domains import load_domains
 from ucdir.report.terminal.datasets import info_document, info_lines, overview_lines, prepared_document, prepared_lines

@@ -17,8 +17,8 @@ from ucdir.datasets.catalogue import (
     VISDA,
     DatasetSpec,
     dataset,
-    load_prepared,
 )
+from ucdir.datasets.prepared_set import load_prepared
 from ucdir.errors import UcdirError, UsageError
 from ucdir.settings import load_settings
 
@@ -111,7 +111,7 @@ def test_reading_a_prepared_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"format_version": "new"},
         {"domains": []},
         {"domains": [{"name": "photo"}]},
         {"domains": "photo"},

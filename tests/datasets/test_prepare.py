@@ -23,9 +23,9 @@ from ucdir.datasets.catalogue import (
     VISDA,
     DatasetSpec,
     DomainSpec,
-    load_prepared,
 )
 from ucdir.datasets.prepare import Prepared, prepare_dataset, preparing
+from ucdir.datasets.prepared_set import load_prepared
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.domains import load_domain
 from ucdir.images.opening import open_rgb

@@ -21,13 +21,13 @@ pytest.importorskip("milvus_lite", reason="milvus-lite is not installed: pip ins
 
 from ucdir.commands.index import index
 from ucdir.commands.search import search
+from ucdir.documents import to_json
 from ucdir.errors import UcdirError, UsageError
 from ucdir.gallery.ask import SearchOptions, ask
 from ucdir.gallery.folder import Gallery, GalleryFolder
 from ucdir.gallery.interface import GalleryImage, GalleryInfo, Where, image_table
 from ucdir.gallery.milvus import MilvusGallery, MilvusWriter
 from ucdir.gallery.milvus_store import MAX_HITS, Address, Store, literal
-from ucdir.gallery.positions import GAP, longest_rising, order_keys
 from ucdir.model.confidence import Confidence, Curve
 from ucdir.model.encoder import build_encoder
 
@@ -643,9 +643,22 @@ def test_a_newer_format_is_named(tmp_path):
     place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     write(place, drawn_images(2), rng_rows(2, 8))
     store = Store.connect(Address.read(place.uri), "gallery")
-    store.begin(replace(store.head(), format_version=2))
-    with pytest.raises(UcdirError, match="has format 2, this ucdir reads up to 1"):
+    store.begin(replace(store.head(), format_version=99))
+    with pytest.raises(UcdirError, match="has format 99, this ucdir reads up to 2"):
         MilvusGallery.load(place.uri, "gallery")
+
+
+def test_a_gallery_with_the_layout_of_an_earlier_version_is_searched_but_not_updated(tmp_path):
+    place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
+    write(place, drawn_images(2), rng_rows(2, 8))
+    store = Store.connect(Address.read(place.uri), "gallery")
+    head = store.head()
+    store._put({"gallery": to_json(replace(head, format_version=1), 1)})
+    assert len(MilvusGallery.load(place.uri, "gallery")) == 2
+    with pytest.raises(UcdirError, match=r"earlier ucdir: it can be searched, but not updated\. .* --overwrite"):
+        write(place, drawn_images(3), rng_rows(3, 8))
+    write(replace(place, overwrite=True), drawn_images(3), rng_rows(3, 8))
+    assert len(MilvusGallery.load(place.uri, "gallery")) == 3
 
 
 HOLDER = """
@@ -763,49 +776,3 @@ def test_pymilvus_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     place = MilvusWriter(str(tmp_path / "shop.db"), "gallery")
     with pytest.raises(UcdirError, match=r"pymilvus is not installed .*Run: pip install 'ucdir\[milvus\]'"):
         write(place, drawn_images(2), rng_rows(2, 8))
-
-
-# order
-
-
-def test_longest_rising():
-    for values, length in (
-        ([], 0),
-        ([5], 1),
-        ([1, 2, 3], 3),
-        ([3, 1, 2], 2),
-        ([5, 6, 7, 1, 2], 3),
-        ([2, 2, 2], 1),
-        ([9, 1, 5, 3, 7], 3),
-    ):
-        found = longest_rising(np.array(values, np.int64))
-        assert len(found) == length
-        assert (np.diff(found) > 0).all()
-        assert (np.diff(np.array(values, np.int64)[found]) > 0).all()
-
-
-def test_order_keys_rise_and_keep_what_they_can():
-    random = np.random.default_rng(0)
-    for _ in range(200):
-        count = int(random.integers(0, 30))
-        old = random.permutation(100)[:count].astype(np.int64) * 7
-        known = random.random(count) < 0.7
-        keys = order_keys(old, known)
-        assert (np.diff(keys) > 0).all()
-        kept = int((keys[known] == old[known]).sum())
-        assert kept >= len(longest_rising(old[known])) or (np.diff(keys) == GAP).all()
-
-
-def test_order_keys_make_room():
-    none = np.zeros(3, np.int64)
-    assert order_keys(none, none > 0).tolist() == [GAP, 2 * GAP, 3 * GAP]
-    assert order_keys(np.array([0, 10, 0, 20]), np.array([False, True, False, True])).tolist() == [
-        10 - 2 * GAP + GAP,
-        10,
-        15,
-        20,
-    ]
-    crowded = order_keys(np.array([1, 0, 2]), np.array([True, False, True]))
-    assert crowded.tolist() == [GAP, 2 * GAP, 3 * GAP]
-    assert order_keys(np.array([], np.int64), np.array([], bool)).tolist() == []
-    assert order_keys(np.array([3 * GAP, GAP]), np.array([True, True])).tolist() == [0, GAP]

@@ -1,6 +1,5 @@
 """The cells of a benchmark: one training and its scores each, run one after the other or side by side."""
 
-import json
 import multiprocessing
 import os
 import statistics
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import get_args
 
 import torch
 
+from ucdir.documents import from_json, to_json
 from ucdir.embedding.compute import Compute
 from ucdir.errors import ImageError, InterruptedRun, UcdirError, UsageError
 from ucdir.images.domains import load_domains
@@ -28,7 +28,7 @@ from ucdir.learn.inputs import refuse_many_unreadable
 from ucdir.learn.run import carry_out, resolve
 from ucdir.model.encoder import Encoder, build_encoder, in_plain_view
 from ucdir.progress import Progress, no_log, no_progress
-from ucdir.report.benchmark_facts import BenchmarkRow, row_document, row_of
+from ucdir.report.benchmark_facts import BenchmarkRow
 from ucdir.report.benchmark_tables import CHANCE
 from ucdir.retrieval.expansion import hits_of
 from ucdir.run_folder import CHOSEN, ENCODER, SETTINGS, is_run_folder
@@ -41,6 +41,7 @@ LABEL_FREE = "label-free"
 TRAINING_FREE = ("frozen", "centred", "smoothed")
 TRAINED: tuple[str, ...] = get_args(MethodSettings.model_fields["name"].annotation)
 SCORES_FILE = "scores.json"
+FORMAT_VERSION = 1  # of scores.json
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,15 @@ def _on_leash(leash: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@dataclass(frozen=True)
+class CellScores:
+    """scores.json of a cell: its rows at the cut-offs `ks`, and of each domain (path, reason) of what was left out."""
+
+    ks: tuple[int, ...]
+    rows: tuple[BenchmarkRow, ...]
+    unreadable: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+
+
 def run_cell(task: Task, device: str = "auto", progress: Progress = no_progress) -> Rows:
     """Train, or go on training, and score; the scores appear last and whole."""
     settings = task.settings.model_copy(update={"run": task.settings.run.model_copy(update={"device": device})})
@@ -250,8 +260,7 @@ def run_cell(task: Task, device: str = "auto", progress: Progress = no_progress)
         if not task.cell.is_trained:
             write_text(task.folder / SETTINGS, settings.to_toml())
         left_out = {domain.name: domain.unreadable for domain in report.domains}
-        document = {"ks": task.ks, "rows": [row_document(row) for row in rows], "unreadable": left_out}
-        write_text(task.folder / SCORES_FILE, json.dumps(document, indent=1) + "\n")
+        write_text(task.folder / SCORES_FILE, to_json(CellScores(task.ks, tuple(rows), left_out), FORMAT_VERSION))
     return _wanted(task, rows)
 
 
@@ -303,18 +312,21 @@ def _row(cell: Cell, report: EvaluationReport, name: str, query: str, gallery: s
 def finished(task: Task) -> Rows | None:
     """The rows of a cell that was scored at these cut-offs; None when it must be run."""
     try:
-        document = json.loads((task.folder / SCORES_FILE).read_text(encoding="utf-8"))
-        rows = [row_of(row) for row in document["rows"]]
-        return _wanted(task, rows) if set(task.ks) <= set(document["ks"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        scores = _scores_of(task)
+    except (OSError, ValueError):
         return None
+    return _wanted(task, scores.rows) if set(task.ks) <= set(scores.ks) else None
 
 
 def unreadable(task: Task) -> dict[str, list[str]]:
     """Of each domain, why images were left out of the scores of a finished cell, as PATH: REASON."""
-    document = json.loads((task.folder / SCORES_FILE).read_text(encoding="utf-8"))
-    left_out = document.get("unreadable", {})
+    left_out = _scores_of(task).unreadable
     return {name: [f"{path}: {reason}" for path, reason in found] for name, found in left_out.items()}
+
+
+def _scores_of(task: Task) -> CellScores:
+    file = task.folder / SCORES_FILE
+    return from_json(CellScores, file.read_text(encoding="utf-8"), FORMAT_VERSION, f"'{file}'")
 
 
 def _wanted(task: Task, rows: Sequence[BenchmarkRow]) -> Rows:

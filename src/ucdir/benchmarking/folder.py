@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 
 from ucdir.benchmarking.cells import SCORES_FILE, Cell, Rows, Task, unreadable
-from ucdir.datasets.catalogue import DOCUMENT, PreparedSet, dataset
+from ucdir.datasets.catalogue import dataset
+from ucdir.datasets.prepared_set import DOCUMENT, PreparedSet
+from ucdir.documents import to_json
 from ucdir.errors import UcdirError, UsageError
 from ucdir.images.domains import Domain
 from ucdir.images.held_out import steady_name
-from ucdir.report.benchmark_facts import RESULTS, BenchmarkFacts, PublishedFigure, benchmark_document, read_benchmark
+from ucdir.report.benchmark_facts import FORMAT_VERSION, RESULTS, BenchmarkFacts, PublishedFigure, read_benchmark
 from ucdir.report.benchmark_tables import benchmark_latex, benchmark_markdown
 from ucdir.report.epoch_choice import EpochScores, choice_of
 from ucdir.report.published import published_figures
@@ -124,7 +126,7 @@ class Tables:
                 *self._differences(),
             ),
         )
-        write_text(self.out / RESULTS, json.dumps(benchmark_document(facts), indent=1, ensure_ascii=False) + "\n")
+        write_text(self.out / RESULTS, to_json(facts, FORMAT_VERSION))
         write_text(self.out / "results.md", benchmark_markdown(facts))
         write_text(self.out / "results.tex", benchmark_latex(facts))
         return facts

@@ -12,7 +12,7 @@ import torch
 
 from ucdir.benchmarking.cells import TRAINED, TRAINING_FREE, Cell, Outcome, Task, run_cells
 from ucdir.benchmarking.folder import Tables, refuse_other_images, refuse_other_settings, tell_rows_left_out
-from ucdir.datasets.catalogue import DOCUMENT, PreparedSet, load_prepared
+from ucdir.datasets.prepared_set import DOCUMENT, PreparedSet, load_prepared
 from ucdir.errors import UsageError
 from ucdir.images.domains import Domain, load_domains
 from ucdir.images.held_out import TRAIN, split_source

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ucdir.commands.command import command as command_of
-from ucdir.commands.console import live_table, note, show_json
+from ucdir.commands.console import live_table, note
 from ucdir.commands.console import show as show_table
 from ucdir.commands.report import write_report
 from ucdir.errors import UcdirError
@@ -80,11 +80,12 @@ def show_benchmark(facts: "BenchmarkFacts", out: Path = Path("benchmark"), json:
 
     json   Print one JSON document instead of a table.
     """
-    from ucdir.report.benchmark_facts import benchmark_document
+    from ucdir.documents import to_json
+    from ucdir.report.benchmark_facts import FORMAT_VERSION
     from ucdir.report.benchmark_tables import benchmark_table
 
     if json:
-        show_json(benchmark_document(facts))
+        print(to_json(facts, FORMAT_VERSION), end="")
     else:
         show_table(benchmark_table(facts))
     note(f"Wrote {out}: report.html, results.json, results.md, results.tex, and the run of each cell under cells/.")

@@ -1,20 +1,15 @@
-"""The public data sets: what they hold, where they come from, and folders that `ucdir data prepare` wrote.
+"""The public data sets: what they hold and where they come from.
 
 A number is given only if it is known; None means that nothing is asserted. Tests add up the tables.
 """
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
-from ucdir.errors import UcdirError, UsageError
+from ucdir.errors import UsageError
 
-DOCUMENT = "dataset.json"
-FORMAT_VERSION = 1
 CLASS_CHOICES = ("standard", "all")
 
 
@@ -86,22 +81,6 @@ class DatasetSpec:
         return all(file.url is not None for file in self.files)
 
 
-@dataclass(frozen=True)
-class PreparedSet:
-    """What a dataset.json says: manifests by domain, which pairs to compare, at which cut-offs, with which settings.
-
-    differences    how many counts are not as they are known
-    """
-
-    name: str
-    domains: tuple[tuple[str, Path], ...]
-    pairs: tuple[tuple[str, str], ...]
-    ks: tuple[int, ...]
-    preset: str | None
-    num_clusters: int
-    differences: int = 0
-
-
 def dataset(name: str, classes: str = "standard") -> DatasetSpec:
     """Find a data set by name.
 
@@ -118,30 +97,6 @@ def dataset(name: str, classes: str = "standard") -> DatasetSpec:
     return known[name]
 
 
-def load_prepared(folder: Path) -> PreparedSet:
-    """Read the dataset.json of a folder that `ucdir data prepare` wrote.
-
-    raises    UcdirError when it is absent, damaged or of another version, or when a manifest is gone
-    """
-    file = folder / DOCUMENT
-    again = "Run ucdir data prepare again."
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        found = _prepared(folder, document)
-    except FileNotFoundError as error:
-        raise UcdirError(f"'{folder}' contains no {DOCUMENT}. Give a folder that ucdir data prepare wrote.") from error
-    except OSError as error:
-        raise UcdirError(f"cannot read '{file}': {error.strerror or error}. Allow reading it.") from error
-    except KeyError as error:
-        raise UcdirError(f"'{file}' is damaged: it lacks {error}. {again}") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UcdirError(f"'{file}' is damaged: {str(error).splitlines()[0]}. {again}") from error
-    gone = [str(manifest) for _, manifest in found.domains if not manifest.is_file()]
-    if gone:
-        raise UcdirError(f"'{file}' names the manifest '{gone[0]}', which does not exist. {again}")
-    return found
-
-
 def normalised(name: str) -> str:
     """A folder's name without what differs between copies: case, spaces, hyphens, underscores."""
     return name.casefold().replace(" ", "").replace("_", "").replace("-", "")
@@ -152,34 +107,6 @@ def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(normalised(name), plainly, n=2)
     hint = f"Did you mean {' or '.join(plainly[one] for one in near)}?" if near else f"Use one of: {', '.join(known)}."
     return f"data set '{name}' is unknown. {hint}"
-
-
-def _prepared(folder: Path, document: Any) -> PreparedSet:
-    if document["version"] != FORMAT_VERSION:
-        raise ValueError(f"version {document['version']!r} found, {FORMAT_VERSION} expected")
-    domains = tuple((_text(entry["name"]), folder / _text(entry["manifest"])) for entry in document["domains"])
-    names = [name for name, _ in domains]
-    pairs = tuple((_text(one), _text(other)) for one, other in document["pairs"])
-    strange = [name for pair in pairs for name in pair if name not in names]
-    if len(set(names)) < max(len(names), 2) or not pairs or strange:
-        raise ValueError("it must name two domains or more, each once, and pairs of them")
-    ks = tuple(_count(k) for k in document["ks"])
-    preset = None if document["preset"] is None else _text(document["preset"])
-    return PreparedSet(
-        _text(document["name"]), domains, pairs, ks, preset, _count(document["num_clusters"]), len(document["differences"])
-    )
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"found {value!r}, expected a name")
-    return value
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"found {value!r}, expected a number of at least 1")
-    return value
 
 
 # Tables

@@ -2,19 +2,17 @@
 
 import csv
 import io
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from ucdir.datasets.archives import Archive, archive_stem, is_archive, require_space, unpack
-from ucdir.datasets.catalogue import DOCUMENT, FORMAT_VERSION, DatasetSpec, normalised
+from ucdir.datasets.catalogue import DatasetSpec, normalised
 from ucdir.datasets.matching import (
     Difference,
     FoundDomain,
@@ -25,7 +23,9 @@ from ucdir.datasets.matching import (
     list_names,
     recognise,
 )
+from ucdir.datasets.prepared_set import DOCUMENT, FORMAT_VERSION, DomainEntry, PreparedDocument
 from ucdir.datasets.source_files import Entry, Listing, list_archives, list_source
+from ucdir.documents import to_json
 from ucdir.errors import UcdirError, UsageError
 from ucdir.progress import Progress, no_progress
 from ucdir.storage import atomic_folder, clear_write_errors, locked, restore_folder, write_text
@@ -247,7 +247,7 @@ def _write(
     names = {domain.name for domain in domains}
     pairs = tuple(pair for pair in spec.pairs if set(pair) <= names) or tuple(combinations(sorted(names), 2))
     prepared = Prepared(out, spec, domains, pairs, differing)
-    write_text(out / DOCUMENT, json.dumps(_document(prepared), indent=2, ensure_ascii=False) + "\n")
+    write_text(out / DOCUMENT, to_json(_document(prepared), FORMAT_VERSION))
     return prepared
 
 
@@ -291,18 +291,9 @@ def _path(picture: Picture, domain: FoundDomain, out: Path) -> str:
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
 
 
-def _document(prepared: Prepared) -> dict[str, Any]:
+def _document(prepared: Prepared) -> PreparedDocument:
     spec = prepared.spec
-    return {
-        "name": spec.name,
-        "version": FORMAT_VERSION,
-        "title": spec.title,
-        "domains": [
-            {"name": domain.name, "manifest": domain.manifest.name, "images": domain.images} for domain in prepared.domains
-        ],
-        "pairs": [list(pair) for pair in prepared.pairs],
-        "ks": list(spec.ks),
-        "preset": spec.preset,
-        "num_clusters": spec.num_classes,
-        "differences": [asdict(difference) for difference in prepared.differences],
-    }
+    domains = tuple(DomainEntry(domain.name, domain.manifest.name, domain.images) for domain in prepared.domains)
+    return PreparedDocument(
+        spec.name, domains, prepared.pairs, spec.ks, spec.preset, spec.num_classes, prepared.differences, spec.title
+    )

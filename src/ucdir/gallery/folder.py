@@ -1,19 +1,18 @@
 """A gallery in a folder: written whole, replaced in one step, memory-mapped for reading."""
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ucdir.documents import from_json, to_json
 from ucdir.errors import UcdirError, UsageError
 from ucdir.gallery.interface import (
     EVERYWHERE,
@@ -199,9 +198,7 @@ class GalleryFolder:
         with atomic_folder(self.folder) as draft:
             write_rows(draft / "embeddings.npy", rows, info.count, info.dim)
             pq.write_table(images, draft / "images.parquet")
-            document = {"format_version": FORMAT_VERSION, **asdict(info), "sources": dict(info.sources)}
-            text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-            (draft / "gallery.json").write_text(text, encoding="utf-8")
+            (draft / "gallery.json").write_text(to_json(info, FORMAT_VERSION), encoding="utf-8")
 
 
 def write_rows(file: Path, rows: Rows, count: int, dim: int) -> None:
@@ -256,13 +253,9 @@ def _check_parts(folder: Path) -> None:
 
 def _read_info(folder: Path) -> GalleryInfo:
     try:
-        content: dict[str, Any] = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
-        version = int(content.pop("format_version"))
-        if version > FORMAT_VERSION:
-            raise UcdirError(f"gallery '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
-        sources: Mapping[str, str] = dict(content["sources"])
-        return GalleryInfo(**{**content, "sources": sources, "unreadable": tuple(content["unreadable"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        text = (folder / "gallery.json").read_text(encoding="utf-8")
+        return from_json(GalleryInfo, text, FORMAT_VERSION, f"gallery '{folder}'")
+    except (OSError, ValueError) as error:
         raise _damaged(folder, f"gallery.json is invalid ({error})") from error
 
 

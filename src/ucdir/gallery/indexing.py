@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from ucdir.errors import ImageError, UcdirError, UsageError
@@ -63,7 +64,7 @@ def bring_up_to_date(
         refuse_empty(updated, domains)
         _warn_of_collapse(updated, log)
         named = _named(domains, kept, info)
-        if not updated.images.equals(before.images) or info is None or named != info.sources:
+        if not _same_images(updated.images, before.images) or info is None or named != info.sources:
             made = _info(
                 info,
                 updated,
@@ -78,6 +79,11 @@ def bring_up_to_date(
             writer.write(made, updated.images, updated.rows)
         journal.remove()
     return _result(wanted.out, updated)
+
+
+def _same_images(one: pa.Table, other: pa.Table) -> bool:
+    """Whether two tables have the same images, in whatever order."""
+    return bool(one.sort_by("id").equals(other.sort_by("id")))
 
 
 def export_once(folder: Path, log: Callable[[str], None]) -> None:

@@ -1,9 +1,9 @@
 """A gallery in Milvus: a database that outgrows one machine's memory, or that others use as well.
 
-The collection has the columns of `engines.SCHEMA`, the embedding, and a position that keeps the order of the images. Its
-index is FLAT: every embedding is compared, so the answers are those of a gallery folder. That serves some millions of
-images; on a cluster beyond, drop the index of `embedding` and make an HNSW one (with M = 16 some 140 bytes an image more in
-memory, and most of the exact answers) or IVF_FLAT (no more memory, less exact), metric IP. Nothing here has to change for that.
+The collection has the columns of `interface.SCHEMA` and the embedding. Its index is FLAT: every embedding is compared, so the
+answers are those of a gallery folder. That serves some millions of images; on a cluster beyond, drop the index of `embedding`
+and make an HNSW one (with M = 16 some 140 bytes an image more in memory, and most of the exact answers) or IVF_FLAT (no more
+memory, less exact), metric IP. Nothing here has to change for that.
 
 Milvus has no transactions. An `index` writes only what differs, says before its first row that it writes and after its last
 that it has ended. In between, opening the gallery is refused in a sentence; who has it open gets old and new images mixed.
@@ -11,13 +11,12 @@ An `index` that was killed is completed by the next one. Two must not write the 
 sees to that; from two machines nothing does.
 """
 
-import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ucdir.documents import from_json, to_json
 from ucdir.errors import UcdirError, UsageError
 from ucdir.gallery.interface import (
     EVERYWHERE,
@@ -41,8 +41,7 @@ from ucdir.gallery.interface import (
     nothing_there,
     path_prefixes,
 )
-from ucdir.gallery.milvus_store import MAX_HITS, Address, Head, Store, below, collection_name, rows_at_once
-from ucdir.gallery.positions import order_keys
+from ucdir.gallery.milvus_store import FORMAT_VERSION, MAX_HITS, Address, Head, Store, below, collection_name, rows_at_once
 from ucdir.retrieval.exact_search import exact_rows
 from ucdir.retrieval.expansion import Neighbourhood
 from ucdir.storage import clear_write_errors, locked
@@ -51,6 +50,14 @@ SPARE = 6
 FLOAT32_ERROR = 4e-6
 READING_TRIES = 5
 ID = re.compile("[0-9a-f]{24}")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is known of a gallery: `domains` counts the images of each."""
+
+    info: GalleryInfo
+    domains: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -175,14 +182,15 @@ class MilvusGallery:
             raise _missing(uri, name, f"there is no '{address}'")
         store = Store.connect(address, name)
         head, text = _finished(store, uri)
-        info, counts = _read_text(text)
+        contents = _read_text(text, name)
+        info = contents.info
         there = store.count() if store.exists() else 0
         if there != info.count:
             raise UcdirError(
                 f"gallery '{name}' in '{address}' is damaged: it should have {info.count} images and has {there}. "
                 "Run the same ucdir index again."
             )
-        return cls(uri, name, info, counts, head.stamp, store)
+        return cls(uri, name, info, contents.domains, head.stamp, store)
 
 
 @dataclass(frozen=True)
@@ -213,8 +221,12 @@ class MilvusWriter:
     def check(self) -> None:
         """Refuse a name, a file or a collection that cannot be a gallery."""
         collection_name(self.name)
-        if not self._address.is_empty():
-            self._head()
+        head = None if self._address.is_empty() else self._head()
+        if head is not None and head.format_version < FORMAT_VERSION and not self.overwrite:
+            raise UcdirError(
+                f"gallery '{self.name}' in '{self._address}' was written by an earlier ucdir: it can be searched, but not "
+                "updated. Run the same ucdir index with --overwrite."
+            )
 
     def read(self) -> tuple[GalleryInfo, pa.Table, Rows] | None:
         """The existing gallery, including images that a killed index left; None if there is none or it is to be replaced."""
@@ -224,8 +236,8 @@ class MilvusWriter:
         text = None if head is None else self._store.text(head)
         if not text or not self._store.exists():
             return None
-        info, _ = _read_text(text)
-        images, _ = self._images()
+        info = _read_text(text, self.name).info
+        images = self._images()
         return replace(info, count=images.num_rows), images, self._rows_of(images)
 
     def write(self, info: GalleryInfo, images: pa.Table, rows: Rows) -> None:
@@ -235,11 +247,11 @@ class MilvusWriter:
         fresh = self.overwrite or old is None or old.fingerprint != info.fingerprint or not store.exists()
         head = old if old is not None and not fresh else self._renewed(info, old)
         store.begin(head)
-        there, keys = self._images()
-        keys, new, changed = _difference(there, keys, images)
-        _put(store, images, keys, new, info.dim, rows)
+        there = self._images()
+        new, changed = _difference(there, images)
+        _put(store, images, new, info.dim, rows)
         with _aside(self.journal, changed, info.dim, rows) as kept:
-            _put(store, images, keys, changed, info.dim, kept)
+            _put(store, images, changed, info.dim, kept)
         store.remove(there["id"].filter(pc.invert(pc.is_in(there["id"], images["id"]))).to_pylist())
         store.settle()
         store.finish(head, _text(info, images["domain"]))
@@ -276,11 +288,10 @@ class MilvusWriter:
             raise _foreign(self._store, "Give another name to --out.")
         return head
 
-    def _images(self) -> tuple[pa.Table, np.ndarray]:
-        """The images that are there in their order, and their positions."""
-        parts = [pa.Table.from_pylist(page, _POSITIONED) for page in self._store.pages(_POSITIONED.names)]
-        table = pa.concat_tables(parts).combine_chunks().sort_by("position")
-        return table.select(SCHEMA.names).cast(SCHEMA), table["position"].to_numpy()
+    def _images(self) -> pa.Table:
+        """The images that are there, by id."""
+        parts = [pa.Table.from_pylist(page, SCHEMA) for page in self._store.pages(SCHEMA.names)]
+        return pa.concat_tables(parts).combine_chunks().sort_by("id")
 
     def _rows_of(self, images: pa.Table) -> Rows:
         def rows(positions: np.ndarray) -> np.ndarray:
@@ -301,34 +312,25 @@ class MilvusWriter:
         text = self._store.text(head) if head is not None and head.writing else None
         if head is None or not text:
             return
-        info, _ = _read_text(text)
-        images, _ = self._images()
+        info = _read_text(text, self.name).info
+        images = self._images()
         self._store.settle()
         self._store.finish(head, _text(replace(info, count=images.num_rows), images["domain"]))
 
 
-_POSITIONED = SCHEMA.append(pa.field("position", pa.int64(), nullable=False))
-
-
-def _difference(there: pa.Table, keys: np.ndarray, images: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is to be written so that what is there becomes `images`.
-
-    keys      (n,) positions of the images that are there
-    returns   (m,) positions of `images`; rows of `images` that are new; rows that are there but different
-    """
+def _difference(there: pa.Table, images: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """What to write so that `there` becomes `images`: rows of `images` that are new; rows that are there but different."""
     old = pc.index_in(images["id"], there["id"]).combine_chunks()
     known = old.is_valid().to_numpy(zero_copy_only=False)
     rows = old.fill_null(0).to_numpy()
-    had = np.where(known, keys[rows] if len(keys) else 0, 0)
-    placed = order_keys(had, known)
     both = np.flatnonzero(known)
     before, after = there.take(pa.array(rows[both])), images.take(pa.array(both))
-    differs = placed[both] != had[both]
+    differs = np.zeros(len(both), bool)
     for name in SCHEMA.names:
         one, other = before[name], after[name]
         unlike = pc.fill_null(pc.not_equal(one, other), True) if name != "class" else _unlike(one, other)
         differs |= unlike.to_numpy()
-    return placed, np.flatnonzero(~known), both[differs]
+    return np.flatnonzero(~known), both[differs]
 
 
 def _unlike(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -336,15 +338,12 @@ def _unlike(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(pc.not_equal(one, other), pc.xor(pc.is_null(one), pc.is_null(other)))
 
 
-def _put(store: Store, images: pa.Table, keys: np.ndarray, which: np.ndarray, dim: int, rows: Rows) -> None:
+def _put(store: Store, images: pa.Table, which: np.ndarray, dim: int, rows: Rows) -> None:
     """Send these rows of `images`, some at a time."""
     at_once = rows_at_once(dim)
     for start in range(0, len(which), at_once):
         part = which[start : start + at_once]
-        records = images.take(pa.array(part)).to_pylist()
-        for record, key in zip(records, keys[part].tolist(), strict=True):
-            record["position"] = key
-        store.put(records, np.ascontiguousarray(rows(part), np.float32))
+        store.put(images.take(pa.array(part)).to_pylist(), np.ascontiguousarray(rows(part), np.float32))
 
 
 @contextmanager
@@ -375,13 +374,11 @@ def _image(record: Mapping[str, object]) -> GalleryImage:
 def _text(info: GalleryInfo, domains: pa.ChunkedArray) -> str:
     """All that is known of a gallery, in ASCII: a slice of it takes as many bytes as it has characters."""
     counts = {count["values"]: count["counts"] for count in domains.value_counts().to_pylist()}
-    return json.dumps({"info": {**asdict(info), "sources": dict(info.sources)}, "domains": counts})
+    return to_json(Contents(info, counts), FORMAT_VERSION, ensure_ascii=True)
 
 
-def _read_text(text: str) -> tuple[GalleryInfo, dict[str, int]]:
-    content = json.loads(text)
-    info = content["info"]
-    return GalleryInfo(**{**info, "unreadable": tuple(info["unreadable"])}), content["domains"]
+def _read_text(text: str, name: str) -> Contents:
+    return from_json(Contents, text, FORMAT_VERSION, f"gallery '{name}'")
 
 
 def _finished(store: Store, uri: str) -> tuple[Head, str]:

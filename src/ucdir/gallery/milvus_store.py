@@ -6,14 +6,13 @@ has ended, and rows with its text, which a head names by the stamp they share. (
 not do: servers keep them where a megabyte is the limit, and a list of unreadable files can be longer.)
 """
 
-import json
 import logging
 import os
 import re
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from ucdir.documents import from_json, to_json
 from ucdir.errors import UcdirError, UsageError
 
 GALLERIES = "ucdir_galleries"
@@ -32,8 +32,7 @@ CONNECT_SECONDS, CALL_SECONDS, PUT_SECONDS, WAIT_SECONDS = 5.0, 20.0, 60.0, 900.
 FETCHED_AT_ONCE = 1_000
 MESSAGE_BYTES = 8 << 20
 ROW_BYTES = 1_000
-COLUMNS = ("id", "path", "domain", "sha256", "width", "height", "bytes", "mtime_ns", "ctime_ns", "class", "position")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: with a column `position`
 
 
 @dataclass(frozen=True)
@@ -213,13 +212,7 @@ class Store:
         rows = self._texts([self.name])
         if not rows:
             return None
-        known: dict[str, Any] = json.loads(rows[0])
-        if known["format_version"] > FORMAT_VERSION:
-            raise UcdirError(
-                f"gallery '{self.name}' has format {known['format_version']}, this ucdir reads up to {FORMAT_VERSION}. "
-                "Update ucdir."
-            )
-        return Head(**known)
+        return from_json(Head, rows[0], FORMAT_VERSION, f"gallery '{self.name}'")
 
     def text(self, head: Head) -> str | None:
         """What `finish` was given; None when a newer index has replaced it meanwhile."""
@@ -230,14 +223,14 @@ class Store:
         """Say that the gallery is being written. What `text` gives stays."""
         if not self.milvus.ready(GALLERIES):
             self.milvus.create(GALLERIES, 2, ["text"])
-        self._put({self.name: json.dumps(asdict(replace(head, writing=True)))})
+        self._put({self.name: to_json(replace(head, writing=True), FORMAT_VERSION)})
 
     def finish(self, head: Head, text: str) -> None:
         """Everything is written: let readers see it, in one step."""
         slices = [text[start : start + SLICE] for start in range(0, len(text), SLICE)]
         done = Head(head.fingerprint, False, uuid.uuid4().hex, len(slices))
         self._put(dict(zip(self._parts(done), slices, strict=True)))
-        self._put({self.name: json.dumps(asdict(done))})
+        self._put({self.name: to_json(done, FORMAT_VERSION)})
         self.forget(head)
 
     def forget(self, head: Head) -> None:
@@ -277,7 +270,7 @@ class Store:
         """Make its collection, empty; one that is there goes."""
         self.exists()
         numbers = dict.fromkeys(("width", "height"), "INT32")
-        numbers |= dict.fromkeys(("bytes", "mtime_ns", "ctime_ns", "position"), "INT64")
+        numbers |= dict.fromkeys(("bytes", "mtime_ns", "ctime_ns"), "INT64")
         self.milvus.create(self.name, dim, ["path", "domain", "sha256", "class"], numbers)
 
     def count(self, which: str = "") -> int:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ucdir.documents import to_json
 from ucdir.errors import UcdirError
 from ucdir.model.alignment import Alignment, Placed
 from ucdir.model.backbones import Backbone, build_backbone
@@ -178,8 +179,7 @@ def _config(backbone: str, image_size: int, built: Backbone, dim: int | None, hi
 
 
 def _encoder_files(encoder: Encoder, card: str) -> Mapping[str, str]:
-    config = {"format_version": FORMAT_VERSION, **asdict(encoder.config)}
-    return {"config.json": json.dumps(config, indent=2) + "\n", "README.md": model_card(encoder, card)}
+    return {"config.json": to_json(encoder.config, FORMAT_VERSION), "README.md": model_card(encoder, card)}
 
 
 def model_card(encoder: Encoder, more: str) -> str:

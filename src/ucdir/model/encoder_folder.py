@@ -1,11 +1,11 @@
 """The encoder folder: its files, read without torch."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ucdir.documents import from_json
 from ucdir.errors import UcdirError, UsageError
 from ucdir.run_folder import ENCODER, LABEL_FREE
 
@@ -108,12 +108,6 @@ def read_config(folder: Path) -> EncoderConfig:
             f"'{folder}' is not an encoder folder: expected model.safetensors and config.json. Give one that ucdir train wrote."
         )
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        version = content.pop("format_version")
-        if version > FORMAT_VERSION:
-            raise UcdirError(f"encoder '{folder}' has format {version}, this ucdir reads up to {FORMAT_VERSION}. Update ucdir.")
-        for name in ("mean", "std", "domains", "views", "confidence"):
-            content[name] = tuple(content.get(name, ()))
-        return EncoderConfig(**content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return from_json(EncoderConfig, file.read_text(encoding="utf-8"), FORMAT_VERSION, f"encoder '{folder}'")
+    except ValueError as error:
         raise UcdirError(f"encoder '{folder}' is damaged: config.json is invalid ({error}). Train or copy it again.") from error

@@ -1,17 +1,24 @@
 """What results.json of a benchmark folder holds."""
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator
+
+from ucdir.documents import from_json
 from ucdir.errors import UcdirError
 from ucdir.report.epoch_choice import Choice
 
 RESULTS = "results.json"
+FORMAT_VERSION = 1
 ALL = "all"
+
+
+def _without_null(metrics: Any) -> Any:
+    """NaN is null in a file: nothing counts."""
+    return {name: value for name, value in metrics.items() if value is not None} if isinstance(metrics, Mapping) else metrics
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class BenchmarkRow:
     epoch: str | None
     protocol: str
     seed: int
-    metrics: Mapping[str, float]
+    metrics: Annotated[Mapping[str, float], BeforeValidator(_without_null)]
 
 
 @dataclass(frozen=True)
@@ -43,71 +50,29 @@ class PublishedFigure:
 class BenchmarkFacts:
     """A whole benchmark.
 
+    name      of the data set; empty = that of the folder
     choice    what the label-free choice of epochs was worth; None where nothing was trained
     notes     sentences about the images that the figures are of
     """
 
-    name: str
     command: str
     date: str
     machine: str
     ks: tuple[int, ...]
     rows: tuple[BenchmarkRow, ...]
-    published: tuple[PublishedFigure, ...]
+    published: tuple[PublishedFigure, ...] = ()
     choice: Choice | None = None
     notes: tuple[str, ...] = ()
+    name: str = ""
 
 
 def read_benchmark(folder: Path) -> BenchmarkFacts:
     """results.json of `folder`; UcdirError when it is not as `ucdir benchmark` writes it."""
     file = folder / RESULTS
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        rows = tuple(row_of(row) for row in content["rows"])
-        published = tuple(PublishedFigure(**{**row, "value": float(row["value"])}) for row in content.get("published", ()))
-        facts = BenchmarkFacts(
-            name=str(content.get("name") or folder.absolute().name),
-            command=str(content["command"]),
-            date=str(content["date"]),
-            machine=str(content["machine"]),
-            ks=tuple(int(k) for k in content["ks"]),
-            rows=rows,
-            published=published,
-            choice=Choice(**content["choice"]) if content.get("choice") else None,
-            notes=tuple(map(str, content.get("notes", ()))),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UcdirError(f"'{file}' is not a valid benchmark result ({reason}). Run the benchmark again.") from error
-    if not rows:
+        facts = from_json(BenchmarkFacts, file.read_text(encoding="utf-8"), FORMAT_VERSION, f"'{file}'")
+    except (OSError, ValueError) as error:
+        raise UcdirError(f"'{file}' is not a valid benchmark result ({error}). Run the benchmark again.") from error
+    if not facts.rows:
         raise UcdirError(f"'{file}' has no rows, so there is nothing to report. Run the benchmark to its end.")
-    return facts
-
-
-def row_of(row: Mapping[str, Any]) -> BenchmarkRow:
-    """A row from its part of results.json."""
-    metrics = {str(name): float(value) for name, value in row["metrics"].items() if value is not None}
-    query, gallery, method, protocol = (str(row[name]) for name in ("query", "gallery", "method", "protocol"))
-    epoch = None if row["epoch"] is None else str(row["epoch"])
-    return BenchmarkRow(query, gallery, method, epoch, protocol, int(row["seed"]), metrics)
-
-
-def row_document(row: BenchmarkRow) -> dict[str, Any]:
-    """A row as plain data; null where nothing counts."""
-    metrics = {name: None if math.isnan(value) else value for name, value in row.metrics.items()}
-    return {**asdict(row), "metrics": metrics}
-
-
-def benchmark_document(facts: BenchmarkFacts) -> dict[str, Any]:
-    """What results.json holds: command, date, machine, ks, rows, published figures, the label-free choice, notes."""
-    return {
-        "name": facts.name,
-        "command": facts.command,
-        "date": facts.date,
-        "machine": facts.machine,
-        "ks": list(facts.ks),
-        "rows": [row_document(row) for row in facts.rows],
-        "published": [asdict(figure) for figure in facts.published],
-        "choice": None if facts.choice is None else asdict(facts.choice),
-        "notes": list(facts.notes),
-    }
+    return facts if facts.name else replace(facts, name=folder.absolute().name)
