@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ucdir"
-BASE = {"errors", "storage", "progress", "run_folder", "palette", "documents"}
+BASE = {"errors", "storage", "progress", "run_folder", "palette", "documents", "outside"}
 
 ROOMS = (
     *("settings", "images", "datasets", "drawing", "model", "embedding", "retrieval", "scoring", "gallery", "learn", "report"),
@@ -24,6 +24,7 @@ ALLOWED = {
     "run_folder": set(),
     "palette": set(),
     "documents": set(),
+    "outside": set(),
     "settings": set(),
     "images": set(),
     "datasets": {"images"},

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ucdir.errors import UsageError
+from ucdir.learn.methods.ucdir import UcdirSettings
 from ucdir.settings import (
-    METHOD_SETTINGS,
+    CLOSED_FORM,
+    METHODS,
     DataSettings,
     EncoderSettings,
-    MethodSettings,
     OptimiserSettings,
     RunSettings,
     Settings,
@@ -20,6 +21,7 @@ from ucdir.settings import (
     load_settings,
     parse_assignments,
     preset_names,
+    settings_class,
     stored_settings,
 )
 
@@ -71,7 +73,7 @@ def test_presets_of_the_paper(name: str) -> None:
     found = load_settings(name)
     settled = BOTH | PAPER[name]
     assert found.method.model_dump(include=set(settled)) == settled
-    assert found.method.model_dump(exclude=set(settled)) == MethodSettings().model_dump(exclude=set(settled))
+    assert found.method.model_dump(exclude=set(settled)) == UcdirSettings().model_dump(exclude=set(settled))
     assert found.encoder == EncoderSettings(
         backbone="torchvision/resnet50",
         weights="moco_v2_800ep_pretrain.pth.tar",
@@ -118,7 +120,7 @@ def test_nothing_given_is_align() -> None:
 
 
 def test_a_gradient_method_without_a_preset_has_the_defaults() -> None:
-    assert load_settings(assignments={"method.name": "ucdir"}) == Settings()
+    assert load_settings(assignments={"method.name": "ucdir"}) == Settings().of_method("ucdir")
 
 
 @pytest.mark.parametrize(
@@ -137,27 +139,25 @@ def test_settings_of_align_are_refused_with_a_gradient_method() -> None:
 
 def test_what_a_method_does_not_read_is_not_written() -> None:
     assert "[optimiser]" not in load_settings().to_toml()
-    assert "[align]" not in Settings().to_toml()
+    assert "[align]" not in load_settings("quick").to_toml()
     assert "batch_norm_splits" not in load_settings().to_toml()
     assert "ot_smoothing" not in load_settings("quick").to_toml()
     assert "entropy_weight" not in load_settings("quick", assignments={"method.name": "cluster"}).to_toml()
 
 
-@pytest.mark.parametrize("method", METHOD_SETTINGS)
+@pytest.mark.parametrize("method", [*CLOSED_FORM, *METHODS])
 def test_what_a_method_reads_is_written(method: str) -> None:
-    found = Settings(method=MethodSettings(name=method)).to_toml()
+    found = Settings().of_method(method).to_toml()
     assert {line.split(" = ")[0] for line in found.split("[method]\n")[1].split("\n\n")[0].splitlines()} == {
-        *METHOD_SETTINGS[method]
+        *settings_class(method).model_fields
     }
-
-
-def test_every_setting_of_a_method_is_read_by_one() -> None:
-    assert set(MethodSettings.model_fields) == {name for names in METHOD_SETTINGS.values() for name in names}
 
 
 def test_methods_that_share_settings_need_one_that_reads_them() -> None:
     given = {"method.over_clusters": [7], "align.draw": 1}
-    assert load_settings("head", assignments=given, methods=("coda", "align")).method.over_clusters == (7,)
+    found = load_settings("head", assignments=given, methods=("coda", "align"), method="coda")
+    assert found.method.model_dump()["over_clusters"] == (7,)
+    assert load_settings("head", assignments=given, methods=("coda", "align"), method="align").align.draw == 1
     with pytest.raises(UsageError, match=r"over_clusters has no effect with method cluster or align.*\(--method coda\)"):
         load_settings("head", assignments=given, methods=("cluster", "align"))
 
@@ -237,7 +237,8 @@ def any_settings(draw: st.DrawFn) -> Settings:
             max_unreadable=draw(shares),
         ),
         encoder=EncoderSettings(weights=draw(texts), hidden=draw(st.none() | st.integers(1, 10**9))),
-        method=MethodSettings(
+        method=UcdirSettings(
+            name="ucdir",
             num_clusters=tuple(draw(st.lists(st.integers(2, 999), min_size=1, max_size=3))),
             temperature=draw(positive),
             cluster_start=start,
@@ -258,7 +259,7 @@ def test_to_toml_is_read_back_to_equal_settings(found: Settings, tmp_path_factor
 
 
 def test_toml_is_read_by_people() -> None:
-    text = Settings(data=DataSettings(domains=('a="b\\c"\n',))).to_toml()
+    text = Settings(data=DataSettings(domains=('a="b\\c"\n',))).of_method("ucdir").to_toml()
     assert 'domains = ["a=\\"b\\\\c\\"\\u000a"]' in text
     assert "num_clusters = [65]" in text
     assert "oracle = true" in text
@@ -274,7 +275,7 @@ def test_toml_is_read_by_people() -> None:
         ({"optimiser.epoch": 3}, r"unknown setting 'optimiser.epoch' in the command line\. Did you mean epochs"),
         ({"optimizer.epochs": 3}, r"unknown section 'optimizer' in the command line\. Did you mean optimiser"),
         ({"data.batch_size": 3}, r"unknown setting 'data.batch_size'.*Did you mean optimiser.batch_size or tune.batch_size\?"),
-        ({"method.name": "protot"}, r"method.name=protot is not valid.*Did you mean protoot\?"),
+        ({"method.name": "protot"}, r"unknown method 'protot'\. Did you mean protoot.*\?.* is named module:CLASS"),
         ({"method.qqqq": 3}, r"unknown setting 'method.qqqq'.*Choose from: name, num_clusters, "),
         ({"epochs": 3}, r"setting 'epochs' has no section\..*optimiser.epochs"),
         ({"optimiser.epochs.more": 3}, r"unknown setting 'optimiser.epochs.more'"),
@@ -314,12 +315,12 @@ def test_unknown_settings_suggest_near_ones(given: dict[str, Any], message: str)
 )
 def test_wrong_values_name_the_setting_and_the_rule(key: str, value: Any, reason: str) -> None:
     with pytest.raises(UsageError, match=rf"setting {key}.* is not valid: .*{reason}"):
-        load_settings(assignments={key: value})
+        load_settings("quick", assignments={key: value})
 
 
 def test_a_ramp_that_goes_back_is_refused() -> None:
     with pytest.raises(UsageError, match=r"cluster_full=0\.1 is before cluster_start=0\.5"):
-        load_settings(assignments={"method.cluster_start": 0.5, "method.cluster_full": 0.1})
+        load_settings("quick", assignments={"method.cluster_start": 0.5, "method.cluster_full": 0.1})
 
 
 def test_one_cluster_count_needs_no_list() -> None:

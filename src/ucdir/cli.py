@@ -1,5 +1,6 @@
 """The command line: argv -> one function of `ucdir.commands`. No command is imported before it is used."""
 
+import os
 import sys
 
 from cyclopts import App, CycloptsError, Parameter
@@ -44,9 +45,10 @@ app.register_install_completion_command(help="Install completion of commands and
 def main() -> None:
     """Run the command line and leave with 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     try:
-        app(exit_on_error=False, print_error=False, result_action="return_none")
+        app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
-        print(f"ucdir: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes the first alone says it
+            print(f"ucdir: {error} See ucdir --help.", file=sys.stderr)
         sys.exit(2)
     except UcdirError as error:
         if not error.told_elsewhere:

@@ -8,11 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from ucdir import run_folder
 from ucdir.errors import UsageError
+from ucdir.outside import is_outside, load_outside, require_trust
 
 
 class Section(BaseModel):
@@ -43,7 +44,9 @@ class DataSettings(Section):
 class EncoderSettings(Section):
     """The network and where it starts."""
 
-    backbone: str = Field("torchvision/resnet50", description="torchvision/NAME or timm/NAME.")
+    backbone: str = Field(
+        "torchvision/resnet50", description="torchvision/NAME, timm/NAME, or module:FACTORY from a package of your own."
+    )
     weights: str = Field(
         "default",
         description="default (the library's ImageNet weights), none, or PATH: MoCo v2, torchvision, timm, an encoder folder.",
@@ -56,6 +59,7 @@ class EncoderSettings(Section):
 FORMAT_VERSION = 2  # of settings that a run folder keeps; 1: other names, milestones in epochs
 RENAMED = {"data.strongest_blur": "data.max_blur_sigma", "optimiser.parts": "optimiser.accumulation_steps"}  # since 2
 DEFAULT_PRESET = "align"  # of a run that names neither a preset nor a method
+PAPER = "ucdir"  # the method of presets that name none
 
 
 class AlignSettings(Section):
@@ -74,9 +78,7 @@ class AlignSettings(Section):
     @field_validator("group_counts")
     @classmethod
     def at_least_two_groups(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or min(value) < 2:
-            raise ValueError("at least one count is needed and each must be at least 2")
-        return value
+        return at_least_two(value)
 
 
 class TuneSettings(Section):
@@ -93,63 +95,79 @@ class TuneSettings(Section):
 
 
 class MethodSettings(Section):
-    """The method and its terms. Starts are fractions of the run: 0.1 of 200 epochs is epoch 20."""
+    """The method. Each has a class of its own with what it reads besides the name: see `settings_class`."""
 
-    name: Literal["align", "tune", "ucdir", "instance", "cluster", "prototype", "coda", "protoot"] = Field(
-        "ucdir", description="align (the default) and tune; the others learn by gradient only."
+    name: str = Field(
+        "align",
+        description="align (the default), tune; by gradient only: ucdir, instance, cluster, prototype, coda, protoot, or "
+        "module:CLASS from a package of your own.",
     )
+
+
+class GradientSettings(MethodSettings):
+    """What the training loop reads for every method that learns by gradient."""
+
     num_clusters: tuple[int, ...] = Field(
         (65,), description="Clusters per domain; repeat for several independent clusterings, which are averaged."
     )
     encoder_momentum: float = Field(0.999, ge=0.0, le=1.0)  # EMA factor of the momentum encoder
     batch_norm_splits: int = Field(2, ge=1)  # interleaved groups of keys with statistics of their own
-    temperature: float = Field(0.2, gt=0.0)  # of instance and cluster contrast
-    confidence: float = Field(0.2, ge=0.0, lt=1.0)  # a sample counts in cluster contrast above this probability
-    instance_weight: float = Field(1.0, ge=0.0)
-    cluster_weight: float = Field(0.5, ge=0.0)  # its final value
-    cluster_start: float = Field(0.1, ge=0.0, le=1.0)  # fraction of the run at which cluster contrast starts, with weight 0
-    cluster_full: float = Field(0.5, ge=0.0, le=1.0)  # fraction of the run at which it reaches its final value
-    entropy_weight: float = Field(1.0, ge=0.0)
-    entropy_temperature: float = Field(0.01, gt=0.0)
-    distance_weight: float = Field(0.5, ge=0.0)
-    distance_temperature: float = Field(0.01, gt=0.0)
-    alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # fraction of the run at which entropy and distance terms start
     kmeans_iterations: int = Field(20, ge=1)  # at most; a start that has converged ends earlier
     kmeans_restarts: int = Field(5, ge=1)  # the lowest inertia wins; of many images they look at a sample
     kmeans_warm_start: bool = False  # start from the clusters of the last epoch, plus one fresh start instead of all
 
-    # of coda
-    over_clusters: tuple[int, ...] = (100, 200, 300, 400)  # outputs of the classifiers of each domain
-    matching_weight: float = Field(1.0, ge=0.0)
-    evenness_weight: float = Field(2.0, ge=0.0)
-    alignment_weight: float = Field(1.0, ge=0.0)
-    # of protoot; its cross-domain term begins at alignment_start
-    neighbour_weight: float = Field(0.5, ge=0.0)
-    prototype_weight: float = Field(0.1, ge=0.0)
-    cross_weight: float = Field(0.01, ge=0.0)
-    ot_smoothing: float = Field(0.05, gt=0.0)
-    ot_iterations: int = Field(3, ge=1)
-    ot_similarity: Literal["published", "cosine"] = "published"  # this and the next two: see learn/methods/protoot.py
-    ot_prototypes: Literal["renewed", "published"] = "renewed"
-    ot_shares: Literal["target", "published"] = "target"
-
-    @field_validator("num_clusters", "over_clusters", mode="before")
+    @field_validator("num_clusters", mode="before")
     @classmethod
     def one_count_is_a_list_of_one(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int) else value
+        return one_or_several(value)
 
-    @field_validator("num_clusters", "over_clusters")
+    @field_validator("num_clusters")
     @classmethod
     def at_least_two_clusters(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or min(value) < 2:
-            raise ValueError("at least one count is needed and each must be at least 2")
-        return value
+        return at_least_two(value)
 
-    @model_validator(mode="after")
-    def ramp_goes_forward(self) -> "MethodSettings":
-        if self.cluster_full < self.cluster_start:
-            raise ValueError(f"cluster_full={self.cluster_full} is before cluster_start={self.cluster_start}")
-        return self
+
+def one_or_several(value: Any) -> Any:
+    """A single count is a list of one."""
+    return (value,) if isinstance(value, int) else value
+
+
+def at_least_two(counts: tuple[int, ...]) -> tuple[int, ...]:
+    """The counts; ValueError when there is none or one is below 2."""
+    if not counts or min(counts) < 2:
+        raise ValueError("at least one count is needed and each must be at least 2")
+    return counts
+
+
+CLOSED_FORM = ("align", "tune")  # learn no objective, or only after the closed form; their settings are sections
+METHODS = {  # that learn by gradient from the start -> their class, which has its settings
+    "ucdir": "ucdir.learn.methods.ucdir:Ucdir",
+    "instance": "ucdir.learn.methods.contrast:Instance",
+    "cluster": "ucdir.learn.methods.ucdir:Cluster",
+    "prototype": "ucdir.learn.methods.prototype:Prototype",
+    "coda": "ucdir.learn.methods.coda:Coda",
+    "protoot": "ucdir.learn.methods.protoot:ProtoOT",
+}
+
+
+def method_class(name: str) -> Any:
+    """The class of a method that learns by gradient, ours or module:CLASS; UsageError when there is none."""
+    if name not in METHODS and not is_outside(name):
+        known = (*CLOSED_FORM, *METHODS)
+        raise UsageError(f"unknown method '{name}'. {did_you_mean(name, known)} A method of your own is named module:CLASS.")
+    found = load_outside(METHODS.get(name, name), "method")
+    settings = getattr(found, "settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, GradientSettings)):
+        raise UsageError(f"method '{name}' has no settings. Give its class an attribute `settings`, a GradientSettings class.")
+    return found
+
+
+def settings_class(method: str) -> type[MethodSettings]:
+    """The settings that a method reads in [method]."""
+    if method in CLOSED_FORM:
+        return MethodSettings
+    found: type[MethodSettings] = method_class(method).settings
+    return found
 
 
 class OptimiserSettings(Section):
@@ -190,16 +208,35 @@ class Settings(Section):
 
     data: DataSettings = DataSettings()
     encoder: EncoderSettings = EncoderSettings()
-    method: MethodSettings = MethodSettings()
+    method: SerializeAsAny[MethodSettings] = MethodSettings()
     align: AlignSettings = AlignSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     tune: TuneSettings = TuneSettings()
     run: RunSettings = RunSettings()
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def of_the_class_of_the_method(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return settings_class(value.get("name", DEFAULT_PRESET)).model_validate(value)
+
+    def of_method(self, name: str) -> "Settings":
+        """The same for another method, without what that one does not read."""
+        wanted = settings_class(name)
+        kept = {key: value for key, value in self.method.model_dump().items() if key in wanted.model_fields}
+        return self.model_copy(update={"method": wanted.model_validate({**kept, "name": name})})
+
+    @property
+    def gradient(self) -> GradientSettings:
+        """The settings of a method that learns by gradient."""
+        assert isinstance(self.method, GradientSettings)
+        return self.method
+
     @property
     def aligns(self) -> bool:
         """Whether the method is align, alone or with the backbone tuned after it; others learn by gradient from the start."""
-        return self.method.name in ("align", "tune")
+        return self.method.name in CLOSED_FORM
 
     def to_toml(self) -> str:
         """Write as TOML text that `load_settings` reads back to equal settings; a missing key means none.
@@ -227,27 +264,6 @@ WITH_FLAG = (  # settings with a flag of their own, see `flag_of`
 )
 OF_TRAINING_VIEWS = ("data.max_blur_sigma", "data.views")
 OF_GRADIENT = (*OF_TRAINING_VIEWS, "data.augmented_views", "encoder.dim", "encoder.hidden", "run.oracle")
-OF_EVERY_LOOP = (
-    *("name", "num_clusters", "encoder_momentum", "batch_norm_splits"),
-    *("kmeans_iterations", "kmeans_restarts", "kmeans_warm_start"),
-)
-CONTRAST = ("temperature", "instance_weight")
-RAMP = ("cluster_weight", "cluster_start", "cluster_full")
-ALIGNMENT = ("entropy_weight", "entropy_temperature", "distance_weight", "distance_temperature", "alignment_start")
-TRANSPORT = ("ot_smoothing", "ot_iterations", "ot_similarity", "ot_prototypes", "ot_shares")
-METHOD_SETTINGS = {  # method -> settings of [method] that it reads
-    "align": ("name",),
-    "tune": ("name",),
-    "ucdir": (*OF_EVERY_LOOP, *CONTRAST, "confidence", *RAMP, *ALIGNMENT),
-    "instance": (*OF_EVERY_LOOP, *CONTRAST),
-    "cluster": (*OF_EVERY_LOOP, *CONTRAST, "confidence", *RAMP),
-    "prototype": (*OF_EVERY_LOOP, *CONTRAST, *RAMP),
-    "coda": (*OF_EVERY_LOOP, "over_clusters", "matching_weight", "evenness_weight", "alignment_weight"),
-    "protoot": (
-        *(*OF_EVERY_LOOP, *CONTRAST, "neighbour_weight", "prototype_weight", "cross_weight", "alignment_start"),
-        *TRANSPORT,
-    ),
-}
 
 
 def flag_of(key: str) -> str:
@@ -264,21 +280,22 @@ def setting_field(key: str) -> FieldInfo:
     annotation = Settings.model_fields[section].annotation
     assert isinstance(annotation, type)
     assert issubclass(annotation, Section)
-    return annotation.model_fields[name]
+    fields = GradientSettings.model_fields if section == "method" else annotation.model_fields
+    return fields[name]
 
 
 def is_read_by(method: str, key: str) -> bool:
     """Whether `method` reads the setting section.key."""
     section, _, name = key.partition(".")
     if section == "method":
-        return name in METHOD_SETTINGS[method]
+        return name in settings_class(method).model_fields
     if section == "tune":
         return method == "tune"
     if section == "align":
-        return method in ("align", "tune")
+        return method in CLOSED_FORM
     if method == "tune" and key in OF_TRAINING_VIEWS:
         return True
-    return method not in ("align", "tune") or not (section == "optimiser" or key in OF_GRADIENT)
+    return method not in CLOSED_FORM or not (section == "optimiser" or key in OF_GRADIENT)
 
 
 def preset_names() -> tuple[str, ...]:
@@ -294,6 +311,7 @@ def load_settings(
     defaults: Mapping[str, Any] | None = None,
     is_of_run: bool = False,
     methods: Sequence[str] = (),
+    method: str | None = None,
 ) -> Settings:
     """Resolve the settings of a run: defaults < preset < file < assignments.
 
@@ -303,7 +321,8 @@ def load_settings(
     defaults      like assignments, but under everything else
     is_of_run     the file is config.toml of a run folder: names of earlier versions are read, too, and what the method of
                   the run does not read is ignored
-    methods       names of methods that share the settings, as in a benchmark; none = only the one that they name
+    methods       names of methods that share the settings, as in a benchmark: each setting must be read by one of them
+    method        the one of them whose settings are wanted; None = the one that the preset, the file or the assignments name
     raises        UsageError for an unknown preset, section or key (near names are given), for a wrong value, and for one
                   that no method reads
     """
@@ -312,19 +331,24 @@ def load_settings(
     if file is not None:
         _merge(given, _read_file(file, is_of_run), f"'{file}'")
     _merge(given, assigned, "the command line")
-    method = given.get("method", {}).get("name")
-    if preset is None and method in (None, DEFAULT_PRESET):
+    named = given.get("method", {}).get("name")
+    if preset is None and named in (None, DEFAULT_PRESET):
         preset = DEFAULT_PRESET
     merged: dict[str, dict[str, Any]] = {}
     _merge(merged, _nested(defaults or {}), "the defaults")
     if preset is not None:
         _merge(merged, _read_preset(preset), f"preset '{preset}'")
     _merge(merged, given, "the command line")
+    if is_of_run:
+        require_trust(str(named), f"'{file}'")
+    chosen = str(method or merged.get("method", {}).get("name", PAPER))
+    merged["method"] = {key: value for key, value in merged.get("method", {}).items() if is_read_by(chosen, f"method.{key}")}
+    merged["method"]["name"] = chosen
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise UsageError(_first_problem(error)) from error
-    _refuse_unread(methods or (settings.method.name,), assigned if is_of_run else given)
+    _refuse_unread(methods or (chosen,), assigned if is_of_run else given)
     return settings
 
 
@@ -335,24 +359,31 @@ def stored_settings(folder: Path) -> Settings:
 
 def _refuse_unread(methods: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> None:
     """A setting that no chosen method reads is not ignored silently."""
-    for key in (f"{section}.{name}" for section, values in given.items() for name in values):
-        if not any(is_read_by(method, key) for method in methods):
-            raise UsageError(f"{flag_of(key)} has no effect with method {' or '.join(methods)}. {_instead(methods, key)}")
+    for section, values in given.items():
+        for name in values:
+            key = f"{section}.{name}"
+            if any(is_read_by(method, key) for method in methods):
+                continue
+            readers = [method for method in (*CLOSED_FORM, *METHODS) if is_read_by(method, key)]
+            if not readers:
+                raise UsageError(f"unknown setting '{key}'. {_similar(section, name, _known_keys(with_methods=True))}")
+            raise UsageError(
+                f"{flag_of(key)} has no effect with method {' or '.join(methods)}. {_instead(methods, key, readers)}"
+            )
 
 
-def _instead(methods: Sequence[str], key: str) -> str:
+def _instead(methods: Sequence[str], key: str, readers: Sequence[str]) -> str:
     """What to do about a setting section.key that none of the methods reads."""
     name = key.partition(".")[2]
     if "tune" in methods and name in TuneSettings.model_fields:
         return f"Use --set tune.{name}=VALUE."
-    readers = [method for method in METHOD_SETTINGS if is_read_by(method, key)]
     return f"Leave it out, or choose a method that reads it (--method {' or '.join(readers)})."
 
 
 def differences(one: Settings, other: Settings) -> tuple[str, ...]:
     """Names, as section.key, of the settings in which two runs differ, among those that the method of the first reads."""
     flat, against = _flat(one), _flat(other)
-    return tuple(key for key, value in flat.items() if value != against[key] and one.reads(key))
+    return tuple(key for key, value in flat.items() if value != against.get(key) and one.reads(key))
 
 
 def value_of(settings: Settings, key: str) -> Any:
@@ -439,24 +470,31 @@ def _merge(merged: dict[str, dict[str, Any]], update: Mapping[str, Any], origin:
         if not isinstance(values, Mapping):
             raise UsageError(f"'{section}' in {origin} is a value, not a section. Write it under [{section}].")
         for key in values:
-            if key not in known[section]:
-                if f"{section}.{key}" in RENAMED:
-                    raise UsageError(
-                        f"setting '{section}.{key}' in {origin} is now called {RENAMED[f'{section}.{key}']}. Rename it."
-                    )
-                elsewhere = [f"{other}.{key}" for other, keys in known.items() if key in keys]
-                hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(key, known[section])
-                raise UsageError(f"unknown setting '{section}.{key}' in {origin}. {hint}")
+            if f"{section}.{key}" in RENAMED:
+                raise UsageError(
+                    f"setting '{section}.{key}' in {origin} is now called {RENAMED[f'{section}.{key}']}. Rename it."
+                )
+            if section != "method" and key not in known[section]:  # those of methods: see `_refuse_unread`
+                raise UsageError(f"unknown setting '{section}.{key}' in {origin}. {_similar(section, key, known)}")
         merged.setdefault(section, {}).update(values)
 
 
-def _known_keys() -> dict[str, tuple[str, ...]]:
+def _similar(section: str, key: str, known: Mapping[str, Sequence[str]]) -> str:
+    """What may have been meant by an unknown setting."""
+    elsewhere = [f"{other}.{key}" for other, keys in known.items() if key in keys]
+    return f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(key, known[section])
+
+
+def _known_keys(with_methods: bool = False) -> dict[str, tuple[str, ...]]:
+    """Section -> its keys; with those of every method only on request, because that loads their code."""
     sections = {name: field.annotation for name, field in Settings.model_fields.items()}
-    return {
+    known = {
         name: tuple(annotation.model_fields)
         for name, annotation in sections.items()
         if isinstance(annotation, type) and issubclass(annotation, Section)
     }
+    fields: list[type[Section]] = [GradientSettings, *(settings_class(name) for name in METHODS if with_methods)]
+    return known | {"method": tuple(dict.fromkeys(name for each in fields for name in each.model_fields))}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from in_process import ucdir
 from small_run import draw_pair, rename_and_flatten
 
 from ucdir.commands.train import train
@@ -43,13 +42,6 @@ SETTINGS = {
     "run.precision": "float32",
     "data.classes": "none",
 }
-
-
-def ucdir(*arguments: object, fails: bool = False) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "ucdir", *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert (ended.returncode != 0) == fails, ended.stderr
-    return ended
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +156,7 @@ def test_a_folder_with_another_name_needs_to_be_told(world: Path, tmp_path: Path
 
 
 def test_a_gallery_does_not_mix_embeddings_of_different_makes(world: Path, tmp_path: Path) -> None:
-    new = ["index", world / "run", world / "new", "--device", "cpu", "--out", tmp_path / "gallery"]
+    new = ["index", world / "run", world / "new", "--device", "cpu", "--no-export", "--out", tmp_path / "gallery"]
     ucdir(*new, "--as", "drawing")
     before = (tmp_path / "gallery" / "embeddings.npy").read_bytes()
     for other, found in (

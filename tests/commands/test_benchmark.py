@@ -116,13 +116,13 @@ def test_a_set_without_a_preset_has_as_many_clusters_as_classes(tmp_path: Path) 
     with preparing(tmp_path / "pacs"):
         prepare_dataset(spec, write_tree(tmp_path / "source", files_of(spec)), tmp_path / "pacs")
     prepared = [str(tmp_path / "pacs")]
-    assert default_settings(prepared).method.num_clusters == (7,)
+    assert default_settings(prepared, method="instance").gradient.num_clusters == (7,)
     assert default_settings(prepared, preset="head") == load_settings("head")
-    assert default_settings(prepared, given={"method.num_clusters": 9}).method.num_clusters == (9,)
+    assert default_settings(prepared, given={"method.num_clusters": 9}, method="coda").gradient.num_clusters == (9,)
 
 
 def test_folders_of_ones_own_have_as_many_clusters_as_classes(folders: tuple[str, str]) -> None:
-    assert default_settings(folders).method.num_clusters == (10,)
+    assert default_settings(folders, method="ucdir").gradient.num_clusters == (10,)
     assert default_settings(folders, preset="quick") == load_settings("quick")
     assert default_settings(folders, given={"align.draw": 1}, methods=("frozen", "align")).align.draw == 1
 

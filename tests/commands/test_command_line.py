@@ -1,22 +1,14 @@
 """What every command has in common: how its options come from its function, and what it answers to wrong ones."""
 
-import os
 import re
 import subprocess
 import sys
 
 import pytest
+from in_process import ucdir
 
 from ucdir import cli
 from ucdir.commands.command import command
-
-
-def ucdir(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "100"}
-    return subprocess.run(
-        [sys.executable, "-m", "ucdir", *arguments], capture_output=True, text=True, check=False, env=environment
-    )
-
 
 COMMANDS = [*((name,) for name in cli.COMMANDS), *(("data", name) for name in cli.DATA_COMMANDS)]
 
@@ -57,7 +49,7 @@ def test_every_option_is_explained(
     ],
 )
 def test_wrong_words_end_in_one_sentence(words: tuple[str, ...], sentence: str) -> None:
-    done = ucdir(*words)
+    done = ucdir(*words, fails=True)
     assert done.returncode == 2
     assert done.stderr.startswith(sentence)
     assert done.stdout == ""

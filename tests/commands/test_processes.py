@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import in_process
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from in_process import Ended
 from torch.testing import assert_close
 
 from ucdir.drawing.collection import draw_collections
@@ -45,15 +47,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(drawn.photo), str(drawn.drawing)]
 
 
-def ucdir(count: int, *command: str) -> "subprocess.CompletedProcess[str]":
-    """`ucdir COMMAND` in one process, or in several started by torchrun."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
+def ucdir(count: int, *command: str) -> Ended:
+    """`ucdir COMMAND` in this process, or in several started by torchrun."""
+    if count == 1:
+        return in_process.ucdir(*command, fails=None)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "ucdir"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    python = [*start, "-m", "ucdir"] if start else [sys.executable, "-m", "ucdir"]
-    return subprocess.run([*python, *command], capture_output=True, text=True, env=environment, timeout=600)
+    ended = subprocess.run([*start, *command], capture_output=True, text=True, env=environment, timeout=600)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
-def train(count: int, out: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+def train(count: int, out: Path, *more: str) -> Ended:
     ended = ucdir(count, "train", *more, "--out", str(out))
     assert ended.returncode == 0, ended.stderr
     return ended
@@ -175,8 +179,8 @@ def gallery_of(folder: Path) -> tuple[pa.Table, np.ndarray, dict[str, Any]]:
     return pq.ParquetFile(folder / "images.parquet").read(), np.load(folder / "embeddings.npy"), told
 
 
-def index(count: int, *more: str) -> "subprocess.CompletedProcess[str]":
-    return ucdir(count, "index", "--device", "cpu", "--precision", "float32", "--workers", "1", "--no-export", *more)
+def index(count: int, *more: str, device: str = "cpu") -> Ended:
+    return ucdir(count, "index", "--device", device, "--precision", "float32", "--workers", "1", "--no-export", *more)
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +241,8 @@ def test_what_stops_an_index_is_told_once(wrong: str, alone: Path, tmp_path: Pat
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "broken.jpg").write_bytes(b"no image")
     encoder = str(tmp_path / "none") if wrong == "no encoder" else str(alone)
-    more = ["--device", "nowhere"] if wrong == "no device" else []
-    ended = index(2, encoder, str(tmp_path / "bad"), "--out", str(tmp_path / "gallery"), *more)
+    device = "nowhere" if wrong == "no device" else "cpu"
+    ended = index(2, encoder, str(tmp_path / "bad"), "--out", str(tmp_path / "gallery"), device=device)
     assert ended.returncode != 0
     assert len([line for line in ended.stderr.splitlines() if line.startswith("ucdir: ")]) == 1, ended.stderr
     assert not (tmp_path / "gallery").exists()

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from in_process import ucdir
 from small_run import draw_pair, rename_and_flatten
 
 from ucdir.commands.train import train
@@ -35,13 +34,6 @@ SMALL = {
 
 def settings(**more: object) -> Settings:
     return load_settings("tune", assignments=SMALL | more)
-
-
-def ucdir(*arguments: object) -> str:
-    command = [sys.executable, "-m", "ucdir", *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
 
 
 @pytest.fixture(scope="module")
@@ -181,13 +173,13 @@ def test_without_groups_the_backbone_stays_as_it_is(world: Path, tmp_path: Path)
 
 def test_evaluate_index_and_search_take_it_like_any_encoder(world: Path, tmp_path: Path) -> None:
     sources = world / "photo", world / "drawing"
-    methods = json.loads(ucdir("evaluate", world / "run", *sources, "--classes", "folders", "--json"))["methods"]
+    methods = json.loads(ucdir("evaluate", world / "run", *sources, "--classes", "folders", "--json").stdout)["methods"]
     assert methods == ["frozen", "centred", "smoothed", "aligned", "tuned", "aligned + expanded", "tuned + expanded"]
     ucdir("index", world / "run", world / "photo", "--device", "cpu", "--out", tmp_path / "g")
     query = next((world / "drawing").rglob("*.png"))
     exact = ("--as", "drawing", "--precision", "float32", "--json")
     one, other = (
-        json.loads(ucdir("search", tmp_path / "g", query, *exact, "--runtime", runtime))["queries"][0]["hits"]
+        json.loads(ucdir("search", tmp_path / "g", query, *exact, "--runtime", runtime).stdout)["queries"][0]["hits"]
         for runtime in ("onnx", "torch")
     )
     assert [hit["similarity"] for hit in one] == pytest.approx([hit["similarity"] for hit in other], abs=1e-4)

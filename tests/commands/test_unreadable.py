@@ -1,14 +1,17 @@
-"""Images that cannot be read, through real processes with the pixel cache on: left out and listed; too many end the run."""
+"""Images that cannot be read, with the pixel cache on: left out and listed; too many end the run."""
 
 import json
-import subprocess
-import sys
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
+from in_process import Ended, ucdir
 from small_run import GRADIENT
 
 from ucdir.drawing.collection import draw_collections
+from ucdir.embedding import backbone_features
 from ucdir.learn.run_log import listed_images
 
 pytestmark = pytest.mark.slow
@@ -18,22 +21,6 @@ SMALL = GRADIENT | {
     "optimiser.epochs": 1,
     "optimiser.batch_size": 8,
 }
-VANISHES = """
-import sys
-from pathlib import Path
-import ucdir.embedding.backbone_features as features
-
-hashed, path = features.feature_file, Path(sys.argv.pop(1))
-
-def feature_file(*rest):
-    path.unlink(missing_ok=True)
-    return hashed(*rest)
-
-features.feature_file = feature_file
-
-from ucdir.cli import main
-main()
-"""  # the command, while which a file vanishes: after files were listed, before any is read
 
 
 class Collection:
@@ -51,14 +38,21 @@ class Collection:
     def left_out(self) -> dict[str, str]:
         return {str(self.empty): "empty file", str(self.corrupt): "truncated", str(self.vanishing): "file not found"}
 
-    def run(self, *command: str, allowed: float, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, allowed: float, cwd: Path) -> Ended:
         settings = SMALL | {"data.cache_dir": str(self.cache), "data.max_unreadable": allowed}
         given = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
         return self.call(*command, *given, cwd=cwd)
 
-    def call(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        start = (sys.executable, "-c", VANISHES, str(self.vanishing))
-        ended = subprocess.run([*start, *command], cwd=cwd, capture_output=True, text=True)
+    def call(self, *command: str, cwd: Path) -> Ended:
+        """Run a command, while which a file vanishes: after files were listed, before any is read."""
+        hashed = backbone_features.feature_file
+
+        def feature_file(*rest: Any) -> Path:
+            self.vanishing.unlink(missing_ok=True)
+            return hashed(*rest)
+
+        with patch.object(backbone_features, "feature_file", feature_file), chdir(cwd):
+            ended = ucdir(*command, fails=None)
         assert not self.vanishing.exists()
         return ended
 

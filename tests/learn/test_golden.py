@@ -33,13 +33,12 @@ from ucdir.learn.losses import (
     distance_of_distance,
     instance_contrast,
 )
-from ucdir.learn.methods.ucdir import Ucdir
+from ucdir.learn.methods.ucdir import Ucdir, UcdirSettings
 from ucdir.learn.objective import DomainStep
 from ucdir.learn.schedules import cosine, ramp, stepped
 from ucdir.learn.step import training_step
 from ucdir.model.batch_norm import split_forward
 from ucdir.model.momentum_encoder import MomentumEncoder
-from ucdir.settings import MethodSettings
 
 GOLDEN = dict(np.load(Path(__file__).with_name("golden.npz")))
 OUTPUTS = sorted(name for name in GOLDEN if name.startswith("out."))
@@ -170,7 +169,7 @@ def test_several_counts_are_independent_terms(case: str) -> None:
         alone = {domain: [f"out.cwcon.c7.th0.2.{domain}"] for domain in DOMAINS}
     else:
         alone = {domain: like(rf"out\.cwcon\.{case}\.alone\d\.th0\.2\.{domain}") for domain in DOMAINS}
-    terms = Ucdir(MethodSettings(num_clusters=CASES[case]), 200)(both_domains(case), EVERYTHING)
+    terms = Ucdir(UcdirSettings(num_clusters=CASES[case]), 200)(both_domains(case), EVERYTHING)
     for domain, value in zip(DOMAINS, terms.parts["cluster"], strict=True):
         assert len(alone[domain]) == len(CASES[case])
         assert_close(value, torch.stack([stored(name) for name in alone[domain]]).mean(), rtol=1e-8, atol=0)
@@ -209,7 +208,7 @@ def test_assignment_entropy(name: str) -> None:
 def test_only_the_listed_count_gives_entropies() -> None:
     terms = [(feature, prototype) for feature in DOMAINS for prototype in DOMAINS]
     assert int(stored("out.selfentro.listed12.count")) == len(terms) == len(ENTROPY_LISTED) - 1
-    ours = Ucdir(MethodSettings(entropy_temperature=SINGLE_TEMPERATURE), 200)(both_domains("c5_12", [1]), EVERYTHING)
+    ours = Ucdir(UcdirSettings(entropy_temperature=SINGLE_TEMPERATURE), 200)(both_domains("c5_12", [1]), EVERYTHING)
     expected = torch.cat([stored(name) for name in ENTROPY_LISTED if "feat" in name]).mean()
     assert_close(ours.parts["entropy"][0], expected, rtol=1e-8, atol=0)
 
@@ -218,7 +217,7 @@ def test_only_the_listed_count_gives_entropies() -> None:
 def test_mean_entropy_and_its_gradient(name: str) -> None:
     case, temperature = re.search(r"selfentro\.(c[\d_]+)\.st([\d.]+)\.", name).groups()
     steps = both_domains(case)
-    method = MethodSettings(entropy_temperature=float(temperature))
+    method = UcdirSettings(entropy_temperature=float(temperature))
     entropy = Ucdir(method, 200)(steps, EVERYTHING).parts["entropy"][0]
     agree(
         entropy if "MEAN" in name else torch.autograd.grad(entropy, steps[DOMAINS.index(name[-1])].query)[0],
@@ -244,7 +243,7 @@ def test_distance_of_distance(name: str) -> None:
 def test_mean_distance_and_its_gradient(name: str) -> None:
     case = name.split(".")[2]
     steps = both_domains(case)
-    distance = Ucdir(MethodSettings(), 200)(steps, EVERYTHING).parts["distance"][0]
+    distance = Ucdir(UcdirSettings(), 200)(steps, EVERYTHING).parts["distance"][0]
     agree(
         distance if "MEAN" in name else torch.autograd.grad(distance, steps[DOMAINS.index(name[-1])].query)[0],
         name,
@@ -383,7 +382,7 @@ def trace(counts: str, epoch: int, cumulative: bool) -> dict[str, Tensor]:
     aligned = float(epoch >= 50)
     cluster = ramp(0.1, 0.7, epoch, 20, 100) if epoch else 0.0
     weights = {"instance": 0.9, "cluster": cluster, "entropy": 0.5 * aligned, "distance": 0.3 * aligned}
-    objective = (CumulativeUcdir if cumulative else Ucdir)(MethodSettings(entropy_temperature=0.1), 200)
+    objective = (CumulativeUcdir if cumulative else Ucdir)(UcdirSettings(entropy_temperature=0.1), 200)
     optimiser = torch.optim.SGD(encoder.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
     meters: dict[str, list[Tensor]] = {name: [] for name in METERS}
     for step in range(3):

@@ -15,17 +15,16 @@ from torch.testing import assert_close
 from ucdir.images.step_batches import StepBatch
 from ucdir.learn.bank import MemoryBank
 from ucdir.learn.clusters import Clusters
-from ucdir.learn.methods.coda import Coda
-from ucdir.learn.methods.ucdir import Ucdir
+from ucdir.learn.methods.coda import Coda, CodaSettings
+from ucdir.learn.methods.ucdir import Ucdir, UcdirSettings
 from ucdir.learn.objective import DomainStep, Terms
 from ucdir.learn.step import training_step
 from ucdir.learn.trainer import summary
 from ucdir.model.momentum_encoder import MomentumEncoder
 from ucdir.model.processes import ALONE, Processes
-from ucdir.settings import MethodSettings
 
 WEIGHTS = {"instance": 0.9, "cluster": 0.7, "entropy": 0.5, "distance": 0.3}
-METHOD = MethodSettings(confidence=0.1, entropy_temperature=0.1, distance_temperature=0.05)
+METHOD = UcdirSettings(confidence=0.1, entropy_temperature=0.1, distance_temperature=0.05)
 OBJECTIVE = Ucdir(METHOD, epochs=200)
 
 
@@ -159,7 +158,7 @@ def test_summary_is_detached() -> None:
 
 def test_weights_of_the_paper() -> None:
     """200 epochs: clusters from 20, full at 100, alignment from 100 (DomainNet's weights)."""
-    method = MethodSettings(cluster_weight=1.0, entropy_weight=0.5, distance_weight=0.1)
+    method = UcdirSettings(cluster_weight=1.0, entropy_weight=0.5, distance_weight=0.1)
     objective = Ucdir(method, 200)
     found = {epoch: objective.weights(epoch) for epoch in range(200)}
     assert {weights["instance"] for weights in found.values()} == {1.0}
@@ -172,7 +171,7 @@ def test_weights_of_the_paper() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 7])
 def test_weights_of_short_runs_rise_and_stay(epochs: int) -> None:
-    weights = [Ucdir(MethodSettings(), epochs).weights(epoch) for epoch in range(epochs)]
+    weights = [Ucdir(UcdirSettings(), epochs).weights(epoch) for epoch in range(epochs)]
     cluster = [found["cluster"] for found in weights]
     assert cluster == sorted(cluster)
     assert min(cluster) >= 0
@@ -180,7 +179,7 @@ def test_weights_of_short_runs_rise_and_stay(epochs: int) -> None:
 
 
 def test_everything_from_the_start() -> None:
-    method = MethodSettings(cluster_start=0.0, cluster_full=0.0, alignment_start=0.0)
+    method = UcdirSettings(cluster_start=0.0, cluster_full=0.0, alignment_start=0.0)
     objective = Ucdir(method, 10)
     assert objective.first_cluster_epoch == 0
     first = objective.weights(0)
@@ -189,7 +188,7 @@ def test_everything_from_the_start() -> None:
 
 
 def test_clusters_are_needed_as_soon_as_one_term_needs_them() -> None:
-    assert Ucdir(MethodSettings(cluster_start=0.5, cluster_full=0.6, alignment_start=0.2), 100).first_cluster_epoch == 20
+    assert Ucdir(UcdirSettings(cluster_start=0.5, cluster_full=0.6, alignment_start=0.2), 100).first_cluster_epoch == 20
 
 
 # One step
@@ -339,7 +338,7 @@ def test_what_learns_in_a_method_learns_alike_in_several_processes() -> None:
     """Each process has the gradient of all rows for it, not a share."""
     found = []
     for processes in (ALONE, Two(0, 2)):
-        method = Coda(MethodSettings(over_clusters=(5,)), num_domains=2, dim=6)
+        method = Coda(CodaSettings(over_clusters=(5,)), num_domains=2, dim=6)
         weights = method.weights(0)
         training_step(**start() | {"objective": method, "weights": weights, "processes": processes})
         found.append([parameter.grad for parameter in method.parameters()])

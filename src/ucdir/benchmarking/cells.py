@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import get_args
 
 import torch
 
@@ -34,12 +33,12 @@ from ucdir.retrieval.expansion import hits_of
 from ucdir.run_folder import CHOSEN, ENCODER, SETTINGS, is_run_folder
 from ucdir.scoring.directions import EvaluationReport
 from ucdir.scoring.encoders import FROZEN, check_classes, score_encoders
-from ucdir.settings import MethodSettings, Settings
+from ucdir.settings import CLOSED_FORM, METHODS, Settings
 from ucdir.storage import locked, write_text
 
 LABEL_FREE = "label-free"
 TRAINING_FREE = ("frozen", "centred", "smoothed")
-TRAINED: tuple[str, ...] = get_args(MethodSettings.model_fields["name"].annotation)
+TRAINED = (*CLOSED_FORM, *METHODS)
 SCORES_FILE = "scores.json"
 FORMAT_VERSION = 1  # of scores.json
 

@@ -157,7 +157,7 @@ class Tables:
     def _clusters(self) -> list[str]:
         """How many clusters were looked for: a number that may come from counting classes."""
         by_gradient = [task for task in self.tasks if task.cell.is_trained and not task.settings.aligns]
-        counts = {task.settings.method.num_clusters for task in by_gradient}
+        counts = {task.settings.gradient.num_clusters for task in by_gradient}
         return [f"Trained with {' and '.join(map(str, numbers))} clusters of each domain." for numbers in sorted(counts)]
 
     def _differences(self) -> list[str]:

@@ -29,16 +29,23 @@ from ucdir.scoring.encoders import check_classes
 from ucdir.settings import DEFAULT_PRESET, Settings, did_you_mean, is_read_by, load_settings, value_of
 from ucdir.storage import locked
 
+FREE = "training-free"
 LAPTOP_PRESET = "head"  # of folders of one's own
 PROTOCOLS = ("paper", "held-out", *PARTIAL)
 GIVEN_ELSEWHERE = {"run.seed": "--seeds", "method.name": "--methods", "data.split": "--protocol held-out"}
+
+DECIDED_BY_PRESETS = ("align", "ucdir")  # names of methods
 
 Load = Callable[[str, str | None], Domain]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare; see `ucdir.benchmark`. `command` is how it can be run again, for the tables."""
+    """What to compare; see `ucdir.benchmark`.
+
+    settings   of each trained method, and of FREE for the training-free ones
+    command    how it can be run again, for the tables
+    """
 
     sources: Sequence[str]
     out: Path
@@ -47,7 +54,7 @@ class Plan:
     seeds: int
     protocols: Sequence[str]
     ks: Sequence[int]
-    settings: Settings
+    settings: Mapping[str, Settings]
     devices: Sequence[str]
     command: str
 
@@ -57,7 +64,8 @@ def run_plan(
 ) -> tuple[BenchmarkFacts, Outcome]:
     """Train and score what is not there yet; `show` gets the results after each cell. The last cells may have failed."""
     prepared = _prepared(plan.sources)
-    chosen = _with_weights(plan.settings)
+    settings = {method: _with_weights(each) for method, each in plan.settings.items()}
+    chosen = settings[FREE]
     _refuse_given_elsewhere(chosen)
     out = plan.out
     manifests = [f"{name}={manifest}" for name, manifest in prepared.domains] if prepared else plan.sources
@@ -80,7 +88,7 @@ def run_plan(
     def load(source: str, split: str | None) -> Domain:
         return load_domains([source], classes=chosen.data.classes, split=split)[0]
 
-    tasks = [_task(cell, out, chosen, free, cutoffs, places(cell), load) for cell in cells]
+    tasks = [_task(cell, out, settings.get(cell.method, chosen), free, cutoffs, places(cell), load) for cell in cells]
     for task in tasks:
         refuse_other_settings(task)
     for task in _one_of_each_kind([task for task in tasks if task.cell.is_trained]):
@@ -118,22 +126,42 @@ def default_settings(
     file: Path | None = None,
     given: Mapping[str, Any] | None = None,
     methods: Sequence[str] = (),
+    method: str | None = None,
 ) -> Settings:
-    """What a benchmark trains with: given < file < preset; of a prepared data set its own preset; else `head`, which fits a
-    laptop, with as many clusters as there are classes, as in the papers' protocols. Without any preset, training-free rows see
-    whole images, as method align does. One of the `methods` must read each setting that is given.
+    """What a benchmark trains a method with: given < file < preset; of a prepared data set its own preset; else `head`, which
+    fits a laptop, with as many clusters as there are classes, as in the papers' protocols. One of the `methods` must read each
+    setting that is given.
+
+    method    None = for the training-free rows; without any preset they see whole images, as method align does
     """
-    prepared = load_prepared(Path(sources[0])) if len(sources) == 1 and (Path(sources[0]) / DOCUMENT).is_file() else None
+    prepared = _prepared(sources)
     trained = tuple(method for method in methods if method in TRAINED)
     own = preset or (prepared.preset if prepared is not None else None)
     if own is not None:
-        return load_settings(own, file, given, methods=trained)
+        return load_settings(own, file, given, methods=trained, method=method)
     names = {name for domain in load_domains(sources) for name in domain.classes or ()} if prepared is None else set()
     clusters = len(names - {None}) if prepared is None else prepared.num_clusters
     reads_clusters = not trained or any(is_read_by(method, "method.num_clusters") for method in trained)
     counted = {"method.num_clusters": clusters} if clusters > 1 and reads_clusters else {}
-    settings = load_settings(LAPTOP_PRESET, file, counted | dict(given or {}), methods=trained)
-    return settings.model_copy(update={"method": settings.method.model_copy(update={"name": "align"})})
+    given = counted | dict(given or {})
+    if "method.name" in given:  # refused later, see GIVEN_ELSEWHERE
+        method = given["method.name"]
+    return load_settings(LAPTOP_PRESET, file, given, methods=trained, method=method or DEFAULT_PRESET)
+
+
+def settings_of_methods(
+    sources: Sequence[str],
+    settings: Settings | Mapping[str, Any] | None,
+    preset: str | None,
+    file: Path | None,
+    methods: Sequence[str],
+) -> dict[str, Settings]:
+    """The settings of each trained method and of FREE; `settings`: see `ucdir.benchmark`."""
+    trained = [method for method in methods if method in TRAINED]
+    if isinstance(settings, Settings):
+        return {FREE: settings, **{method: settings.of_method(method) for method in trained}}
+    whole = {FREE: None, **{method: method for method in trained}}
+    return {name: default_settings(sources, preset, file, settings, methods, method) for name, method in whole.items()}
 
 
 def _prepared(sources: Sequence[str]) -> PreparedSet | None:
@@ -163,7 +191,7 @@ def _with_weights(settings: Settings) -> Settings:
 def _refuse_given_elsewhere(settings: Settings) -> None:
     """A setting that the benchmark itself decides is not thrown away silently."""
     for key, flag in GIVEN_ELSEWHERE.items():
-        if value_of(settings, key) not in (value_of(Settings(), key), DEFAULT_PRESET):  # see `default_settings`
+        if value_of(settings, key) not in (value_of(Settings(), key), *DECIDED_BY_PRESETS):
             raise UsageError(f"{key}={value_of(settings, key)} is set by {flag} here. Leave the setting out.")
 
 
@@ -248,7 +276,5 @@ def _task(
         "data": settings.data.model_copy(update={"split": split}),
         "run": settings.run.model_copy(update={"seed": cell.seed}),
     }
-    if cell.is_trained:
-        update["method"] = settings.method.model_copy(update={"name": cell.method})
     resolved = on_domains(settings.model_copy(update=update), [load(source, split) for source in pair])
     return Task(cell, out / cell.place, pair, resolved, (cell.method,) if cell.is_trained else free, ks)

@@ -55,11 +55,10 @@ def benchmark(
     raises      UsageError for what does not exist or contradicts what `out` holds, UcdirError at the end when cells failed,
                 InterruptedRun on Ctrl-C
     """
-    from ucdir.benchmarking.plan import Plan, default_settings, run_plan
+    from ucdir.benchmarking.plan import Plan, run_plan, settings_of_methods
 
-    if not isinstance(settings, Settings):
-        settings = default_settings(sources, preset, config, settings, methods)
-    plan = Plan(sources, out, methods, pairs, seeds, protocols, ks, settings, devices, command)
+    resolved = settings_of_methods(sources, settings, preset, config, methods)
+    plan = Plan(sources, out, methods, pairs, seeds, protocols, ks, resolved, devices, command)
     facts, outcome = run_plan(plan, progress, log, show)
     try:
         write_report(out)

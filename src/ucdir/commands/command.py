@@ -20,6 +20,7 @@ FLAGS = {
     "allow_hosts": "--allow-host",
 }  # called otherwise in Python
 SHORT = {"k": "-k"}
+MAY_BE_STDOUT = ("json",)  # options whose file may be -
 METAVARS = {"sources": "DIR...", "galleries": "GALLERY...", "encoder": "RUN", "folder": "RUN|BENCHMARK"}
 ENTRY = re.compile(r"(\w+(?:, \w+)*)  +(\S.*)")  # of a docstring: names, two or more spaces, what they mean
 SET = Option(name="--set", metavar="KEY=VALUE", help="Any setting, as section.key=value.", negative=(), show_default=False)
@@ -89,6 +90,7 @@ def _parameter(each: Parameter, meaning: str, is_argument: bool) -> Parameter:
         help=meaning,
         negative=f"--no-{name}" if each.default is True else (),
         show_default=_shown_default(each.default),
+        allow_leading_hyphen=each.name in MAY_BE_STDOUT,
     )
     return each.replace(kind=Parameter.KEYWORD_ONLY, annotation=Annotated[each.annotation, option])
 

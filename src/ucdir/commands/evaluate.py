@@ -52,7 +52,7 @@ def evaluate(
     sources      Two or more folders or manifests with classes. Default: those of the run.
     ks           Cut-offs; repeat for several. Default: 1 5 15 50.
     frozen       Encoder folder of the frozen backbone, if it is not in RUN.
-    backbone     torchvision/NAME or timm/NAME: score it without training.
+    backbone     torchvision/NAME, timm/NAME or module:FACTORY: score it without training.
     weights      Weights of --backbone: default or PATH.
     image_size   Side length of the images for --backbone, in pixels.
     classes      Class folders: auto, folders or none. Default: as in the run, or auto.

@@ -96,7 +96,7 @@ def plan_steps(settings: Settings, domains: Sequence[Domain], epoch: int, proces
         settings.optimiser.batch_size,
         (settings.run.seed, epoch),
         settings.optimiser.accumulation_steps,
-        key_groups(settings.method.batch_norm_splits, processes.count),
+        key_groups(settings.gradient.batch_norm_splits, processes.count),
         processes.rank,
         processes.count,
     )

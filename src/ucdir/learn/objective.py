@@ -3,13 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from ucdir.learn.clusters import Clusters
-from ucdir.learn.schedules import ramp
-from ucdir.settings import MethodSettings
+from ucdir.settings import GradientSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,23 @@ class Terms:
 
 
 class Objective(nn.Module, ABC):
-    """A method. Its parameters learn with the encoder; parameters and buffers are part of a checkpoint."""
+    """A method. Its parameters learn with the encoder; parameters and buffers are part of a checkpoint.
+
+    A class of your own derives from this one and is named `--method module:CLASS`; what it reads is its `settings`, a
+    subclass of GradientSettings, set like those of our methods (`--set method.KEY=VALUE`).
+    """
+
+    settings: ClassVar[type[GradientSettings]] = GradientSettings
+    method: GradientSettings
+
+    def __init__(self, method: GradientSettings, epochs: int) -> None:
+        super().__init__()
+        self.method, self.epochs = method, epochs
+
+    @classmethod
+    def build(cls, settings: Settings, num_domains: int) -> Self:
+        """The objective of a run over S domains."""
+        return cls(settings.gradient, settings.optimiser.epochs)
 
     @property
     def first_cluster_epoch(self) -> int:
@@ -81,12 +97,6 @@ class Objective(nn.Module, ABC):
     def forward(self, steps: Sequence[DomainStep], weights: Mapping[str, float]) -> Terms:
         """All terms of one step and their weighted sum."""
         return Terms.weighted(self.parts(steps, weights), weights)
-
-
-def cluster_weight(method: MethodSettings, epoch: int, epochs: int) -> float:
-    """The weight that a term inside the clusters has in `epoch`: 0 at its start, then rising linearly."""
-    start, full = round(method.cluster_start * epochs), round(method.cluster_full * epochs)
-    return ramp(0.0, method.cluster_weight, epoch, start, full)
 
 
 def mean(values: Sequence[Tensor], empty: Tensor) -> Tensor:

@@ -290,10 +290,10 @@ def _aligned(begun: _Begun, overwrite: bool) -> TrainResult:
 
 def _together(settings: Settings, processes: Processes) -> str:
     """How several processes share a step."""
-    groups = key_groups(settings.method.batch_norm_splits, processes.count)
+    groups = key_groups(settings.gradient.batch_norm_splits, processes.count)
     return (
         f"{processes.count} processes share each step of {settings.optimiser.batch_size} images of each domain; "
-        f"keys are normalised in {groups} groups, where one process alone would have {settings.method.batch_norm_splits}"
+        f"keys are normalised in {groups} groups, where one process alone would have {settings.gradient.batch_norm_splits}"
     )
 
 

@@ -106,7 +106,7 @@ def build_trainer(
     reuse_buffers(device)
     encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     avoid_slow_kernels(encoder, device, precision)
-    method = settings.method
+    method = settings.gradient
     head_only = settings.optimiser.train == "head"
     encoder.backbone.requires_grad_(not head_only)
     groups = key_groups(method.batch_norm_splits, processes.count)
@@ -147,13 +147,13 @@ def check_sizes(settings: Settings, domains: Sequence[Domain], processes: Proces
     if len(domains) < 2:
         raise UsageError(f"training needs at least two domains, found {len(domains)}. Give two or more folders.")
     for domain in domains:
-        clusters = max(settings.method.num_clusters)
+        clusters = max(settings.gradient.num_clusters)
         if clusters > len(domain):
             raise UsageError(
                 f"num_clusters={clusters} is more than the {len(domain)} images of domain '{domain.name}'. "
                 f"Use at most {len(domain)}, about as many as there are kinds of things: --set method.num_clusters=N."
             )
-    _check_shares(settings.optimiser, settings.method.batch_norm_splits, len(domains), processes.count)
+    _check_shares(settings.optimiser, settings.gradient.batch_norm_splits, len(domains), processes.count)
     largest = max(domains, key=len)
     if settings.optimiser.batch_size > len(largest):
         raise UsageError(
@@ -306,7 +306,7 @@ def cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) 
 
 
 def _cluster_domains(trainer: Trainer, embeddings: Sequence[Tensor], epoch: int) -> list[tuple[Clusters, ...]]:
-    method, seed = trainer.settings.method, trainer.settings.run.seed
+    method, seed = trainer.settings.gradient, trainer.settings.run.seed
     nothing = [(None,) * len(method.num_clusters)] * len(embeddings)
     last = [[c.assignment for c in domain] for domain in trainer.clusterings] if method.kmeans_warm_start else []
     return [

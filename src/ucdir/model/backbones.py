@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ucdir.errors import UcdirError, UsageError
+from ucdir.outside import is_outside, load_outside
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,15 +28,23 @@ class Backbone:
 
 
 def build_backbone(name: str, image_size: int, pretrained: bool = False) -> Backbone:
-    """Build `torchvision/NAME` or `timm/NAME`.
+    """Build `torchvision/NAME`, `timm/NAME`, or `module:factory` from outside.
+
+    A factory is called with `pretrained` and returns a network that gives one vector per image, (N, 3, H, W) -> (N, F). Its
+    images are normalised like those of ImageNet, unless the network has attributes `mean` and `std`.
 
     pretrained   take the library's own weights (downloaded once, then from its cache)
     raises       UsageError for an unknown name or a network that gives no vector per image at this size,
                  UcdirError when the weights cannot be fetched
     """
+    if is_outside(name):
+        return _from_outside(name, image_size, pretrained)
     library, slash, network = name.partition("/")
     if library not in ("torchvision", "timm") or not slash:
-        raise UsageError(f"unknown backbone '{name}'. Write torchvision/NAME or timm/NAME, for example torchvision/resnet50.")
+        raise UsageError(
+            f"unknown backbone '{name}'. Write torchvision/NAME or timm/NAME, for example torchvision/resnet50, "
+            "or module:FACTORY for one of your own."
+        )
     try:
         backbone = _from_torchvision(network, pretrained) if library == "torchvision" else _from_timm(network, pretrained)
     except OSError as error:
@@ -48,6 +57,16 @@ def build_backbone(name: str, image_size: int, pretrained: bool = False) -> Back
 
 
 _Parts = tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]]
+
+
+def _from_outside(name: str, image_size: int, pretrained: bool) -> Backbone:
+    module = load_outside(name, "backbone")(pretrained=pretrained)
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"backbone '{name}' returned {type(module).__name__}, expected a torch.nn.Module. Correct the factory."
+        )
+    mean, std = (tuple(getattr(module, key, usual)) for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
+    return Backbone(module, _feature_dim(name, module, image_size), mean, std)
 
 
 def _from_torchvision(network: str, pretrained: bool) -> _Parts:

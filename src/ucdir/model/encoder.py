@@ -18,6 +18,7 @@ from ucdir.model.alignment import Alignment, Placed
 from ucdir.model.backbones import Backbone, build_backbone
 from ucdir.model.encoder_folder import FORMAT_VERSION, EncoderConfig, read_config
 from ucdir.model.pretrained import MatchReport, load_weights
+from ucdir.outside import require_trust
 from ucdir.storage import atomic_file, atomic_folder, write_text
 
 
@@ -89,6 +90,7 @@ class Encoder(nn.Module):
     def load(cls, folder: Path) -> "Encoder":
         """Read an encoder folder, in evaluation mode on the CPU; UcdirError if it is not one, is damaged or too new."""
         config = read_config(folder)
+        require_trust(config.backbone, f"encoder '{folder}'")
         try:
             tensors = load_file(folder / "model.safetensors")
             alignment = Alignment.of_tensors(tensors, config.domains) if config.domains else None

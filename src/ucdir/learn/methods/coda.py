@@ -8,30 +8,59 @@ are not a reproduction.
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from ucdir.learn.losses import classifier_distance, self_matching, unevenness
 from ucdir.learn.objective import DomainStep, Objective
-from ucdir.settings import MethodSettings
+from ucdir.settings import GradientSettings, Settings, at_least_two, one_or_several
 
 SHARPNESS = 0.1  # temperature of the classifiers
+
+
+class CodaSettings(GradientSettings):
+    """Of the three terms."""
+
+    over_clusters: tuple[int, ...] = (100, 200, 300, 400)  # outputs of the classifiers of each domain
+    matching_weight: float = Field(1.0, ge=0.0)
+    evenness_weight: float = Field(2.0, ge=0.0)
+    alignment_weight: float = Field(1.0, ge=0.0)
+
+    @field_validator("over_clusters", mode="before")
+    @classmethod
+    def one_count_is_a_list_of_one(cls, value: Any) -> Any:
+        return one_or_several(value)
+
+    @field_validator("over_clusters")
+    @classmethod
+    def at_least_two_outputs(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return at_least_two(value)
 
 
 class Coda(Objective):
     """Classifiers (C, D) for each domain and each of the over-cluster counts; they learn with the encoder."""
 
-    def __init__(self, method: MethodSettings, num_domains: int, dim: int, seed: int = 0) -> None:
-        super().__init__()
-        self.method = method
+    settings = CodaSettings
+    method: CodaSettings
+
+    def __init__(self, method: CodaSettings, num_domains: int, dim: int, seed: int = 0, epochs: int = 1) -> None:
+        super().__init__(method, epochs)
         generator = torch.Generator().manual_seed(seed)
         drawn = [torch.randn(count, dim, generator=generator) for count in method.over_clusters]
         # all domains start from the same directions: the outputs begin with the same meaning
         self.classifiers = nn.ParameterList(
             nn.Parameter(F.normalize(rows, dim=1)) for _ in range(num_domains) for rows in drawn
         )
+
+    @classmethod
+    def build(cls, settings: Settings, num_domains: int) -> Self:
+        """See `Objective`."""
+        assert isinstance(settings.method, CodaSettings)
+        return cls(settings.method, num_domains, settings.encoder.dim, settings.run.seed, settings.optimiser.epochs)
 
     def weights(self, epoch: int) -> dict[str, float]:
         """See `Objective`."""

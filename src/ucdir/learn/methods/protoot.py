@@ -15,9 +15,11 @@ released code, whose numbers `tests/learn/test_golden_protoot.py` compares:
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, permutations, product
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from ucdir.learn.clusters import Clusters
@@ -28,8 +30,23 @@ from ucdir.learn.losses import (
     prototype_contrast,
     transport,
 )
+from ucdir.learn.methods.contrast import InstanceSettings
 from ucdir.learn.objective import DomainStep, Objective
-from ucdir.settings import MethodSettings
+from ucdir.settings import Settings
+
+
+class ProtoOTSettings(InstanceSettings):
+    """Of the four terms."""
+
+    neighbour_weight: float = Field(0.5, ge=0.0)
+    prototype_weight: float = Field(0.1, ge=0.0)
+    cross_weight: float = Field(0.01, ge=0.0)
+    alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # fraction of the run at which the cross-domain term starts
+    ot_smoothing: float = Field(0.05, gt=0.0)
+    ot_iterations: int = Field(3, ge=1)
+    ot_similarity: Literal["published", "cosine"] = "published"
+    ot_prototypes: Literal["renewed", "published"] = "renewed"
+    ot_shares: Literal["target", "published"] = "target"
 
 
 class ProtoOT(Objective):
@@ -38,12 +55,20 @@ class ProtoOT(Objective):
     prototypes: Tensor
     shares: Tensor
 
-    def __init__(self, method: MethodSettings, epochs: int, num_domains: int, dim: int) -> None:
-        super().__init__()
-        self.method, self.epochs = method, epochs
+    settings = ProtoOTSettings
+    method: ProtoOTSettings
+
+    def __init__(self, method: ProtoOTSettings, epochs: int, num_domains: int, dim: int) -> None:
+        super().__init__(method, epochs)
         self.ends = [0, *torch.tensor(method.num_clusters).cumsum(0).tolist()]  # of each count among the rows below
         self.register_buffer("prototypes", torch.zeros(num_domains, self.ends[-1], dim))  # zero: not begun
         self.register_buffer("shares", torch.zeros(num_domains, self.ends[-1]))  # of the images, adding up to 1 in a count
+
+    @classmethod
+    def build(cls, settings: Settings, num_domains: int) -> Self:
+        """See `Objective`."""
+        assert isinstance(settings.method, ProtoOTSettings)
+        return cls(settings.method, settings.optimiser.epochs, num_domains, settings.encoder.dim)
 
     def weights(self, epoch: int) -> dict[str, float]:
         """See `Objective`. The cross-domain term starts with alignment; the published run starts it at epoch 100 of 200."""

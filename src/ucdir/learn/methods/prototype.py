@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ucdir.learn.clusters import Clusters
 from ucdir.learn.losses import bank_logsumexp, concentration, instance_contrast, prototype_contrast
-from ucdir.learn.objective import DomainStep, Objective, cluster_weight, mean
-from ucdir.settings import MethodSettings
+from ucdir.learn.methods.contrast import RampSettings, cluster_weight
+from ucdir.learn.objective import DomainStep, Objective, mean
 
 
 class Prototype(Objective):
@@ -17,9 +17,11 @@ class Prototype(Objective):
     Negatives are all prototypes, where the paper draws some. The weight follows the same schedule as cluster contrast.
     """
 
-    def __init__(self, method: MethodSettings, epochs: int) -> None:
-        super().__init__()
-        self.method, self.epochs = method, epochs
+    settings = RampSettings
+    method: RampSettings
+
+    def __init__(self, method: RampSettings, epochs: int) -> None:
+        super().__init__(method, epochs)
         self.temperatures: list[list[Tensor]] = []  # per domain and cluster count (C,)
 
     @property

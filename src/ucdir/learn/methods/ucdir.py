@@ -1,100 +1,109 @@
-"""Hu & Lee 2022, and its parts alone: instance contrast; instance and cluster contrast."""
+"""Hu & Lee 2022, and its first two terms alone: instance and cluster contrast."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ucdir.learn.clusters import Clusters
-from ucdir.learn.losses import (
-    assignment_entropy,
-    bank_logsumexp,
-    cluster_contrast,
-    confident,
-    distance_of_distance,
-    instance_contrast,
-)
-from ucdir.learn.objective import DomainStep, Objective, cluster_weight, mean
-from ucdir.settings import MethodSettings
+from ucdir.learn.losses import assignment_entropy, cluster_contrast, confident, distance_of_distance
+from ucdir.learn.methods.contrast import Instance, RampSettings, cluster_weight
+from ucdir.learn.objective import DomainStep, mean
 
-TERMS = {
-    "instance": ("instance",),
-    "cluster": ("instance", "cluster"),
-    "ucdir": ("instance", "cluster", "entropy", "distance"),
-}
+Pairs = Sequence[tuple[Tensor, DomainStep]]
+Levels = Sequence[tuple[Clusters, ...]]  # per cluster count, the clusters of every domain
 
 
-class Ucdir(Objective):
-    """The four terms of the paper, or the first of them.
+class ClusterSettings(RampSettings):
+    """Of cluster contrast."""
 
-    Instance and cluster contrast stay inside a domain. Entropy runs over every pair of feature domain and prototype domain;
-    distance over every feature domain and every pair of prototype domains. Several cluster counts are independent terms,
-    averaged.
+    confidence: float = Field(0.2, ge=0.0, lt=1.0)  # a sample counts in cluster contrast above this probability
+
+
+class UcdirSettings(ClusterSettings):
+    """Of all four terms."""
+
+    entropy_weight: float = Field(1.0, ge=0.0)
+    entropy_temperature: float = Field(0.01, gt=0.0)
+    distance_weight: float = Field(0.5, ge=0.0)
+    distance_temperature: float = Field(0.01, gt=0.0)
+    alignment_start: float = Field(0.5, ge=0.0, le=1.0)  # fraction of the run at which entropy and distance terms start
+
+
+class Cluster(Instance):
+    """Instance and cluster contrast inside each domain. Several cluster counts are independent terms, averaged."""
+
+    settings = ClusterSettings
+    method: ClusterSettings
+
+    @property
+    def first_cluster_epoch(self) -> int:
+        """Where cluster contrast starts."""
+        return round(self.method.cluster_start * self.epochs)
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """See `Objective`."""
+        return super().weights(epoch) | {"cluster": cluster_weight(self.method, epoch, self.epochs)}
+
+    def _parts(self, pairs: Pairs, weights: Mapping[str, float]) -> dict[str, tuple[Tensor, ...]]:
+        parts = super()._parts(pairs, weights)
+        zero = torch.zeros_like(parts["instance"][0])
+        cluster = tuple(mean([self._cluster_term(total, s, each) for each in s.clusterings], zero) for total, s in pairs)
+        return parts | {"cluster": cluster}
+
+    def _cluster_term(self, logsumexp: Tensor, step: DomainStep, clusters: Clusters) -> Tensor:
+        method = self.method
+        assignment = clusters.assignment[step.image_ids]
+        counted = confident(step.key, clusters.prototypes, assignment, method.temperature, method.confidence)
+        means = clusters.bank_means(step.bank)
+        return cluster_contrast(logsumexp, step.query, means, assignment, counted, method.temperature)
+
+
+class Ucdir(Cluster):
+    """The four terms of the paper.
+
+    Entropy runs over every pair of feature domain and prototype domain; distance over every feature domain and every pair of
+    prototype domains.
     """
 
-    def __init__(self, method: MethodSettings, epochs: int) -> None:
-        super().__init__()
-        self.method, self.epochs, self.terms = method, epochs, TERMS[method.name]
+    settings = UcdirSettings
+    method: UcdirSettings
 
     @property
     def first_cluster_epoch(self) -> int:
         """The earlier of the starts of cluster contrast and of alignment."""
-        return min(round(self.method.cluster_start * self.epochs), round(self.method.alignment_start * self.epochs))
+        return min(super().first_cluster_epoch, self._alignment_epoch)
+
+    @property
+    def _alignment_epoch(self) -> int:
+        return round(self.method.alignment_start * self.epochs)
 
     def weights(self, epoch: int) -> dict[str, float]:
-        """The paper's epochs 20 and 100 of 200 are the shares 0.1 and 0.5."""
-        method = self.method
-        aligned = epoch >= round(method.alignment_start * self.epochs)
-        weights = {
-            "instance": method.instance_weight,
-            "cluster": cluster_weight(method, epoch, self.epochs),
-            "entropy": method.entropy_weight if aligned else 0.0,
-            "distance": method.distance_weight if aligned else 0.0,
-        }
-        return {name: weights[name] for name in self.terms}
+        """The paper's epochs 20 and 100 of 200 are the fractions 0.1 and 0.5."""
+        method, aligned = self.method, epoch >= self._alignment_epoch
+        weights = {"entropy": method.entropy_weight, "distance": method.distance_weight}
+        return super().weights(epoch) | {name: weight if aligned else 0.0 for name, weight in weights.items()}
 
-    def parts(self, steps: Sequence[DomainStep], weights: Mapping[str, float]) -> dict[str, tuple[Tensor, ...]]:
-        """See `Objective`. Entropy and distance are computed only where one of them weighs something."""
-        method = self.method
-        sums = [bank_logsumexp(s.query, s.key, s.bank, s.image_ids, method.temperature) for s in steps]
-        pairs = list(zip(sums, steps, strict=True))
-        instance = tuple(instance_contrast(total, s.query, s.key, method.temperature) for total, s in pairs)
-        zero = torch.zeros_like(instance[0])
-        parts = {"instance": instance}
-        if "cluster" in weights:
-            parts["cluster"] = tuple(
-                mean([_cluster_term(total, s, clusters, method) for clusters in s.clusterings], zero) for total, s in pairs
-            )
-        if "entropy" in weights:
-            aligned = weights["entropy"] or weights["distance"]
-            levels = list(zip(*(s.clusterings for s in steps), strict=True)) if aligned else []
-            parts["entropy"] = (mean(_entropies(steps, levels, method), zero),)
-            parts["distance"] = (mean(_distances(steps, levels, method), zero),)
-        return parts
+    def _parts(self, pairs: Pairs, weights: Mapping[str, float]) -> dict[str, tuple[Tensor, ...]]:
+        """Entropy and distance are computed only where one of them weighs something."""
+        parts = super()._parts(pairs, weights)
+        zero = torch.zeros_like(parts["instance"][0])
+        steps = [step for _, step in pairs]
+        aligned = weights["entropy"] or weights["distance"]
+        levels = list(zip(*(s.clusterings for s in steps), strict=True)) if aligned else []
+        entropy, distance = mean(self._entropies(steps, levels), zero), mean(self._distances(steps, levels), zero)
+        return parts | {"entropy": (entropy,), "distance": (distance,)}
 
+    def _entropies(self, steps: Sequence[DomainStep], levels: Levels) -> list[Tensor]:
+        warm = self.method.entropy_temperature
+        return [assignment_entropy(s.query, each.prototypes, warm) for level in levels for s, each in product(steps, level)]
 
-Levels = Sequence[tuple[Clusters, ...]]  # per cluster count, the clusters of every domain
-
-
-def _entropies(steps: Sequence[DomainStep], levels: Levels, method: MethodSettings) -> list[Tensor]:
-    return [
-        assignment_entropy(s.query, clusters.prototypes, method.entropy_temperature)
-        for level in levels
-        for s, clusters in product(steps, level)
-    ]
-
-
-def _distances(steps: Sequence[DomainStep], levels: Levels, method: MethodSettings) -> list[Tensor]:
-    return [
-        distance_of_distance(s.query, one.prototypes, other.prototypes, method.distance_temperature)
-        for level in levels
-        for s, (one, other) in product(steps, combinations(level, 2))
-    ]
-
-
-def _cluster_term(logsumexp: Tensor, step: DomainStep, clusters: Clusters, method: MethodSettings) -> Tensor:
-    assignment = clusters.assignment[step.image_ids]
-    counted = confident(step.key, clusters.prototypes, assignment, method.temperature, method.confidence)
-    means = clusters.bank_means(step.bank)
-    return cluster_contrast(logsumexp, step.query, means, assignment, counted, method.temperature)
+    def _distances(self, steps: Sequence[DomainStep], levels: Levels) -> list[Tensor]:
+        warm = self.method.distance_temperature
+        return [
+            distance_of_distance(s.query, one.prototypes, other.prototypes, warm)
+            for level in levels
+            for s, (one, other) in product(steps, combinations(level, 2))
+        ]
