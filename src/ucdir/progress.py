@@ -1,4 +1,4 @@
-"""How a long piece of work reports how far it is, without knowing who listens."""
+"""How a long job reports its progress, without knowing who listens."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

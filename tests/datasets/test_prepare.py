@@ -122,7 +122,7 @@ def test_the_document_says_what_is_there(trees: dict[str, Path], tmp_path: Path)
     document = json.loads((tmp_path / "out" / "dataset.json").read_text(encoding="utf-8"))
     assert document == {
         "name": "visda",
-        "version": 1,
+        "format_version": 1,
         "title": "VisDA-2017, classification",
         "domains": [
             {"name": "synthetic", "manifest": "synthetic.csv", "images": 18},

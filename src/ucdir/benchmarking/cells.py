@@ -245,7 +245,7 @@ class CellScores:
 
 
 def run_cell(task: Task, device: str = "auto", progress: Progress = no_progress) -> Rows:
-    """Train, or go on training, and score; the scores appear last and whole."""
+    """Train, or continue training, and score; the scores are written last, in one step."""
     settings = task.settings.model_copy(update={"run": task.settings.run.model_copy(update={"device": device})})
     with locked(task.folder, "being run by another ucdir benchmark"):
         if task.cell.is_trained:

@@ -25,7 +25,7 @@ def check(
     classes    Class folders: auto, folders or none. Only scoring reads classes.
     split      Use only the rows of a manifest with this split.
     workers    Threads for reading images; 0 = one per core.
-    progress   shows how far the work is
+    progress   reports progress
 
     Findings are not failures. Raises UsageError or UcdirError when a source itself cannot be used.
     """

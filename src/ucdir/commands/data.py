@@ -34,7 +34,7 @@ def prepare(
     classes             standard, or all: the 345 classes of DomainNet.
     download            Download the files into --source first; continues where it stopped.
     allow_differences   Continue when counts are not as known, and note what differs.
-    progress, log       show how far the work is; print a line
+    progress, log       report progress; print a line
     raises              UcdirError; nothing is then half-written
     """
     spec = dataset(name, classes)

@@ -66,7 +66,7 @@ def demo(
     seed               Seed of the pictures and of the training.
     images_per_class   About how many pictures of each kind and look.
     epochs             Passes over the pictures. Default: as in the preset demo.
-    progress, log      show how far the work is; print a line
+    progress, log      report progress; print a line
     raises             UsageError when `out` holds something else
 
     The encoder starts from random weights. Training reads no class: only the scores read the class folders.

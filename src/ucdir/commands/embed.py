@@ -41,7 +41,7 @@ def embed(
     batch_size      images at a time
     workers         Threads for reading images; 0 = one per core.
     overwrite       Replace existing files.
-    progress, log   show how far the work is; print a line
+    progress, log   report progress; print a line
     as_domain       Domain of the encoder that all images belong to. Default: the one named like their folder.
     views           Views per image; 1 is fastest. Default: all views of the encoder.
     rows            Which embeddings of the run: frozen, centred, smoothed, aligned or tuned, if it has them. Default: the

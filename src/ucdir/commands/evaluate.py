@@ -63,7 +63,7 @@ def evaluate(
     workers      Threads for reading images; 0 = one per core.
     resamples    Bootstrap resamples of the queries for the 95 % intervals; 0 = none.
     seed         Seed of the bootstrap.
-    progress     shows how far the work is
+    progress     reports progress
     expand       Move queries toward this many of their best hits in the rows called `+ expanded`; 0 = no such rows.
                  Default: what is best for each encoder.
     cache_dir    Where to cache decoded views: a folder, auto or none. Default: as in the run, or auto.
@@ -132,16 +132,16 @@ def _encoders(
     last = Encoder.load(folder)
     if last.config.dim is None and frozen is None:
         return {FROZEN: last}
-    beside = folder.parent / FROZEN_ENCODER
-    if frozen is None and not beside.is_dir():
+    neighbour = folder.parent / FROZEN_ENCODER
+    if frozen is None and not neighbour.is_dir():
         raise UcdirError(
-            f"the frozen backbone of '{folder}' is not at '{beside}', and without it there is no baseline to "
+            f"the frozen backbone of '{folder}' is not at '{neighbour}', and without it there is no baseline to "
             "compare with. "
             "Give its encoder folder (--frozen FOLDER)."
         )
     epochs = {name: folder.parent / part for name, part in OTHER_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
-    return {FROZEN: Encoder.load(last_encoder_folder(frozen or beside)), **trained, last.config.rows or "trained": last}
+    return {FROZEN: Encoder.load(last_encoder_folder(frozen or neighbour)), **trained, last.config.rows or "trained": last}
 
 
 def _folders_only(given: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from ucdir.commands.command import command
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, and how far its embeddings are at most from those of the weights."""
+    """The file, and the largest difference between its embeddings and those of the weights."""
 
     file: Path
     difference: float

@@ -48,7 +48,7 @@ def index(
     drop            Remove this domain from the gallery.
     engine          Where the gallery lives: folder, or milvus:URI.
     export          Export the encoder too, once, where the extra onnx is installed: searching then starts without torch.
-    progress, log   show how far the work is; print a line
+    progress, log   report progress; print a line
     as_domain       Domain of the encoder that all images belong to. Default: the one named like their folder.
     views           Views per new image; 1 is fastest. Default: all views of the encoder.
     rows            Which embeddings of the run: frozen, centred, smoothed, aligned or tuned, if it has them. Default: the

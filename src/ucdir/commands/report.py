@@ -37,7 +37,7 @@ def write_report(
     precision   auto, float32 or bfloat16.
     workers     Threads for reading images; 0 = one per core.
     seed        Seed of the images that are drawn when there are too many to show all.
-    progress    shows how far the work is
+    progress    reports progress
     raises      UcdirError when `folder` is neither, or damaged; images that are missing are only counted
     """
     from ucdir.report.write import ReportResult, draw_page, write_plots

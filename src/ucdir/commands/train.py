@@ -37,7 +37,7 @@ def train(
     settings        all of them; or {"section.key": value} for those that differ from `preset` and `config`
     resume          Continue the run in --out where it stopped, with its settings; another cache or device is allowed.
     overwrite       Delete an existing run first.
-    progress, log   show how far the work is; print a line
+    progress, log   report progress; print a line
     report          Write report.html at the end; the run is complete even if that fails.
     preset          A complete set of settings: align (the default), tune, head, quick, demo, office-home or domainnet.
     config          TOML file with settings.

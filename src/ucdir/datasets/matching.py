@@ -153,7 +153,7 @@ def _sorted(pictures: Iterator[Picture]) -> tuple[Picture, ...]:
 def _listed_domain(
     domain: DomainSpec, spec: DatasetSpec, entries: Sequence[Entry], texts: Sequence[Entry], read_text: ReadText
 ) -> Iterator[FoundDomain]:
-    """The images that the lists of a domain name; nothing where there are neither images nor lists."""
+    """The images that the lists of a domain name; nothing if there are neither images nor lists."""
     files = {name: [text for text in texts if text.parts[-1].lower() == name] for name in list_names(domain)}
     if not entries and not any(files.values()):
         return

@@ -1,13 +1,13 @@
 """The files in the source of a data set: in folders, in archives, and in archives within archives."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ucdir.datasets.archives import Archive, archive_stem, is_archive, list_members, require_space, unpack
 from ucdir.errors import UcdirError, UsageError
-from ucdir.images.domains import HIDDEN_NAMES, IMAGE_SUFFIXES
+from ucdir.images.domains import IMAGE_SUFFIXES
+from ucdir.images.walking import is_hidden, walk
 
 _IMAGE_SUFFIXES = tuple(IMAGE_SUFFIXES)
 MAX_ARCHIVE_DEPTH = 3  # archives within archives
@@ -64,7 +64,8 @@ def list_source(source: Path, skip: Path) -> Listing:
     if not source.is_dir():
         wanted = "Give the folder that holds the archives or the unpacked folders."
         raise UsageError(f"--source '{source}' {'is a file' if source.exists() else 'does not exist'}. {wanted}")
-    return _sorted_out(list(_walk(source, skip)))
+    files = sorted(tuple(relative.split("/")) for relative, kind in walk(source, skip) if kind == "file")
+    return _sorted_out([Entry(parts, source.joinpath(*parts)) for parts in files])
 
 
 def list_archives(archives: Sequence[Entry], scratch: Path) -> Listing:
@@ -106,36 +107,8 @@ def _taken_out(entry: Entry, scratch: Path) -> Archive:
 
 def _members(archive: Archive, parts: tuple[str, ...]) -> Listing:
     above = (*parts[:-1], archive_stem(parts[-1]))
-    members = [member for member in list_members(archive) if not any(map(_is_hidden, member.parts))]
+    members = [member for member in list_members(archive) if not any(map(is_hidden, member.parts))]
     return _sorted_out([Entry(above + one.parts, archive.kept, archive, one.name, one.size) for one in members])
-
-
-def _walk(source: Path, skip: Path) -> Iterator[Entry]:
-    """All files below a folder. Links are followed, each folder is read once."""
-    seen: set[tuple[int, int]] = set()
-    folders: list[tuple[str, ...]] = [()]
-    while folders:
-        parts = folders.pop()
-        folder = source.joinpath(*parts)
-        try:
-            status = folder.stat()
-            with os.scandir(folder) as opened:
-                entries = [entry for entry in opened if not _is_hidden(entry.name)]
-        except OSError as error:
-            raise UcdirError(f"cannot read folder '{folder}': {error.strerror or error}. Make it readable.") from error
-        if (status.st_dev, status.st_ino) in seen or (parts and skip.exists() and folder.samefile(skip)):
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
-            below = (*parts, entry.name)
-            if entry.is_dir():
-                folders.append(below)
-            elif entry.is_file():
-                yield Entry(below, folder / entry.name)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in HIDDEN_NAMES
 
 
 def _sorted_out(entries: Sequence[Entry]) -> Listing:

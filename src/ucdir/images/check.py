@@ -197,10 +197,10 @@ def check_classes(domains: Sequence[Domain]) -> ClassCheck:
             owners[name].append(domain.name)
     shared = tuple(sorted(name for name, names in owners.items() if len(names) == len(labelled)))
     partial = {name: tuple(owners[name]) for name in sorted(owners) if name not in set(shared)}
-    alike: dict[str, list[str]] = defaultdict(list)
+    similar: dict[str, list[str]] = defaultdict(list)
     for name in sorted(owners):
-        alike[_loose(name)].append(name)
-    return ClassCheck(shared, partial, tuple(tuple(names) for names in alike.values() if len(names) > 1))
+        similar[_loose(name)].append(name)
+    return ClassCheck(shared, partial, tuple(tuple(names) for names in similar.values() if len(names) > 1))
 
 
 def _loose(name: str) -> str:

@@ -59,7 +59,7 @@ def _canvas(size: int) -> Canvas:
 
 
 def _resized(pixels: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """The box of an image, bilinear with antialiasing, the same as Pillow's but for a level: (3, size, size) uint8."""
+    """The box of an image, bilinear with antialiasing, the same as Pillow's to within one level: (3, size, size) uint8."""
     left, top, right, bottom = box
     crop = torch.from_numpy(pixels[top:bottom, left:right]).permute(2, 0, 1)
     resized: np.ndarray = F.interpolate(crop[None], (size, size), mode="bilinear", antialias=True)[0].numpy()

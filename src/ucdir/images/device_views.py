@@ -1,4 +1,4 @@
-"""Views on an accelerator: whole batches of crops of any size at once, the same pictures as `cpu_views` but for a level."""
+"""Views on an accelerator: whole batches of crops of any size at once, the same pictures as `cpu_views` to within one level."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ucdir.errors import UcdirError, UsageError
+from ucdir.images.walking import subfolders, walk
 
 WEB_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".avif"})
 OTHER_SUFFIXES = frozenset({".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"})
@@ -22,7 +23,6 @@ IMAGE_SUFFIXES = WEB_SUFFIXES | OTHER_SUFFIXES
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 CLASS_RULES = ("auto", "folders", "none")
 SPLIT_WORDS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev"})
-HIDDEN_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
 UNSAFE_CHARACTERS = frozenset('/\\:*?"<>|')
 NUM_EXAMPLES = 5
 
@@ -192,7 +192,7 @@ def _load_folder(source: Path, name: str, classes: str, split: str | None) -> Do
 
 
 def _split_folder(source: Path, name: str, split: str) -> Path:
-    folders = sorted(entry.name for entry in _entries(source) if _is_folder(entry) and not _is_hidden(entry.name))
+    folders = subfolders(source)
     if split not in folders:
         found = ", ".join(folders[:10]) or "no folders"
         raise UsageError(f"domain '{name}' has no split '{split}': '{source}' has {found}. Name one of its folders.")
@@ -207,53 +207,19 @@ def _no_images(root: Path, name: str, ignored: IgnoredFiles) -> UcdirError:
 
 
 def _scan(root: Path) -> tuple[list[str], IgnoredFiles]:
-    """Relative posix paths of all images below `root`, sorted. Each folder is read once, links come last."""
+    """Relative posix paths of all images below `root`, sorted."""
     images: list[str] = []
     hidden: list[str] = []
     foreign: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    folders, links = [""], list[str]()
-    while folders or links:
-        prefix = folders.pop() if folders else links.pop(0)
-        folder = root / prefix
-        entries = _entries(folder)
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            foreign.append(prefix)
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in entries:
-            relative = prefix + entry.name
-            if _is_hidden(entry.name):
-                hidden.append(relative)
-            elif _is_folder(entry):
-                (links if entry.is_symlink() else folders).append(relative + "/")
-            elif _suffix(entry.name) in IMAGE_SUFFIXES:
-                images.append(relative)
-            else:
-                foreign.append(relative)
+    for relative, kind in walk(root):
+        if kind == "hidden":
+            hidden.append(relative)
+        elif kind in ("file", "not a file") and _suffix(relative) in IMAGE_SUFFIXES:
+            images.append(relative)
+        else:
+            foreign.append(relative)
     examples = tuple(heapq.nsmallest(NUM_EXAMPLES, hidden + foreign))
     return sorted(images), IgnoredFiles(len(hidden), len(foreign), examples)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UcdirError(f"cannot read folder '{folder}': {reason}. Make it readable or move it away.") from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in HIDDEN_NAMES
 
 
 def _suffix(name: str) -> str:

@@ -46,7 +46,7 @@ def default_folder() -> Path:
 
 
 def open_cache(setting: str, limit_gb: float, log: Callable[[str], None]) -> "PixelCache | None":
-    """The cache that `setting` asks for, and a sentence about it; None where there is to be none.
+    """The cache that `setting` asks for, and a sentence about it; None if it asks for none.
 
     setting     auto, none or a folder
     limit_gb    its size at most, but never more than a quarter of what is free, its own entries counted as free

@@ -89,7 +89,7 @@ def useful_side(size: int) -> int:
 def blur_weights(sigma: float) -> np.ndarray:
     """(r + 1,) float32 weights of the pixel itself and of its neighbours at 1 to r px, of a blur in one direction.
 
-    As Pillow blurs: three boxes with soft ends, together a Gaussian but for a few thousandths. What would move no pixel by
+    As Pillow blurs: three boxes with soft ends, together a Gaussian to within a few thousandths. What would move no pixel by
     half a level is left out.
     """
     variance = sigma**2 / 3  # of a box

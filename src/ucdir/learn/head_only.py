@@ -101,7 +101,7 @@ class Features:
 def compute_features(pictures: Pictures, encoder: Encoder, progress: Progress) -> Features:
     """Run the backbone of `encoder` over all images once; what an earlier run left for the same images is taken.
 
-    It is kept in the folder `features` of the pixel cache, where there is one (`embedding/backbone_features.py`). An image
+    It is kept in the folder `features` of the pixel cache, if there is one (`embedding/backbone_features.py`). An image
     that vanishes on the way is left out like one that was never readable: then all is made again, from what is kept.
     """
     views, left_out = pictures.settings.data.augmented_views, -1

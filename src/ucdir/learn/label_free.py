@@ -41,7 +41,7 @@ class LabelFreeScores:
     cycle_agreement          share of images whose nearest image in another domain has, back in the first domain, a nearest
                              image of the same cluster as the one started from, in [0, 1]; mean over the directions
     cluster_stability        share of pairs of images of a domain that the clusterings of this and the last epoch agree to
-                             put together or apart (Rand index), in [0, 1]; 0 where there is no last epoch
+                             put together or apart (Rand index), in [0, 1]; 0 without a previous epoch
     centre_similarity        mean cosine between the mean embeddings of the domains, (1 + cos) / 2; large when they overlap
     cluster_information      how much the cluster of an image's nearest image in another domain tells of its own cluster:
                              mutual information in nats, >= 0; mean over the directions

@@ -1,6 +1,6 @@
 """The training loop: views -> encode -> terms -> backward -> step -> momentum -> bank; once per epoch embed, cluster, score.
 
-Labels never enter here, but for the oracle's scores, which change nothing that is learned.
+Labels never enter here except in the oracle's scores, which do not influence what is learned.
 """
 
 import time

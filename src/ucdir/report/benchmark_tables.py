@@ -54,7 +54,7 @@ def seed_values(rows: Sequence[BenchmarkRow], directions: Sequence[tuple[str, st
 
 
 def shown(values: Sequence[float]) -> str:
-    """33.4 ± 2.1, or 33.4 of a single seed; a dash where there is nothing."""
+    """33.4 ± 2.1, or 33.4 of a single seed; a dash for nothing."""
     if not values or any(math.isnan(value) for value in values):
         return "–"
     mean = f"{100 * statistics.fmean(values):.1f}"

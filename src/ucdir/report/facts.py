@@ -54,7 +54,7 @@ class DomainFacts:
     missing     paths of listed images that no longer exist
     skipped     (path, reason) of images that the run left out
     unreadable  (path, reason) of images that were there but cannot be read now
-    classes     name -> images, or None where there are no classes
+    classes     name -> images, or None without classes
     examples    a few images, drawn from the seed
     """
 
@@ -144,13 +144,13 @@ class MapFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run, as far as it can be read now.
+    """What can be read of a run now.
 
     curves       None for a method without epochs
     learned      what the last encoder is called among the scores
     scores       None where classes do not tell; `unscored` says why
     class_names  class id -> name
-    groups       what the last encoder finds in common between the domains; none where there is one domain or no image
+    groups       what the last encoder finds in common between the domains; none with a single domain or without images
     pairs        the best candidates of every image in every other domain, by the last encoder
     root         folder that contains all images, to shorten their names
     notes        sentences about what is missing or was sampled

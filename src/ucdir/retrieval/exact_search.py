@@ -20,7 +20,7 @@ Rank = Callable[[Rows], Rows]
 
 GRID = 2.0**26
 ROUNDING = 2.0**-24  # unit roundoff of float32
-UNIT_TOLERANCE = 2.0**-18  # how far the squared length of a row may be from 1 to be scanned as it is
+UNIT_TOLERANCE = 2.0**-18  # largest difference from 1 of the squared length of a row that needs no scaling
 SCORES_PER_TILE = 2**21  # float32 scores in a tile: 8 MiB stay in the cache between product and filter
 VALUES = 2**22  # values in a block of gallery rows
 GROUP = 32  # rows whose best score is compared first
@@ -61,7 +61,7 @@ def nearest(
     candidates  rising gallery rows to look at, None = all
     unit        True = `are_unit(gallery)` is known to hold: not checked again, which halves the time of a single query
     rank        gallery rows (n,) -> distinct numbers (n,), by which rows of equal similarity are ordered, the least first;
-                asked only where there are such rows. None = by gallery row
+                asked only if there are such rows. None = by gallery row
     *_block     rows at a time, None = what fits the cache; they change memory and speed, never a result
 
     All rows are scored in float32. A row stays in the race while its score is no further below the k-th best cosine
@@ -89,9 +89,11 @@ def exact_rows(rows: NDArray[Any]) -> Doubles:
     """Unit rows on a grid on which dot products come out the same however they are added up.
 
     rows     (N, D) float, any length
-    returns  (N, D) float64, multiples of 2**-26; the numpy twin of `metrics.exact_rows`, which says why
+    returns  (N, D) float64, multiples of 2**-26: each is within 2**-27 of the unit row
 
-    Raises ValueError when a value is not finite.
+    Products are multiples of 2**-52 and, for unit rows, every partial sum stays below 2, so float64 adds them without rounding.
+    Identical images tie exactly, and block sizes, threads and devices change nothing. Raises ValueError for a value that
+    is not finite.
     """
     exact = np.array(rows, dtype=np.float64, order="C")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -22,7 +22,7 @@ class Near:
 
 
 def nearest_rows(queries: Tensor, rows: Tensor, k: int, penalty: Tensor | None = None, skip_self: bool = False) -> Near:
-    """The k rows most similar to each query; all of them where there are fewer.
+    """The k rows most similar to each query; all of them if there are fewer.
 
     queries    (Q, D) float32 unit rows
     rows       (M, D) float32 unit rows, M >= 1

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-GRID = 2.0**26
+from ucdir.retrieval.exact_search import exact_rows
+
 COARSE = -(2.0**30)  # as a whole number, a cosine has 31 bits, best least
 QUERIES_PER_CHUNK = 64
 SIMILARITIES_PER_BLOCK = 2**20  # similarities that a thread has in memory at a time
@@ -167,23 +168,10 @@ def score(
     )
 
 
-def exact_rows(rows: Tensor) -> Tensor:
-    """Unit rows on a grid on which dot products come out the same however they are added up.
-
-    rows     (N, D) float, any length
-    returns  (N, D) float64, multiples of 2**-26: each is within 2**-27 of the unit row
-
-    Products are multiples of 2**-52 and, for unit rows, every partial sum stays below 2, so float64 adds them
-    without rounding. Identical images tie exactly, and block sizes, threads and devices change nothing.
-    Raises ValueError when a value is not finite.
-    """
-    rows = rows.cpu() if rows.device.type == "mps" else rows
-    rows = rows.to(torch.float64, copy=True)
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    if not bool(length.isfinite().all()):
-        bad = int((~length.isfinite()).sum())
-        raise ValueError(f"{bad} of {len(rows)} embeddings are not finite: the encoder gives NaN or infinity.")
-    return rows.div_(length.clamp_min_(1e-30)).mul_(GRID).round_().div_(GRID)
+def _exact(rows: Tensor) -> Tensor:
+    """(N, D) float64 by `exact_rows`, on the same device where it has float64."""
+    exact = torch.from_numpy(exact_rows(rows.detach().to("cpu", torch.float64).numpy()))
+    return exact if rows.device.type == "mps" else exact.to(rows.device)
 
 
 def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
@@ -210,7 +198,7 @@ def _score_blocks(
 
     Each thread multiplies with one thread of numpy's: products by several would leave some spinning while the others sort.
     """
-    queries, turned = exact_rows(queries), (exact_rows(gallery) * COARSE).T  # by a power of two, so products stay exact
+    queries, turned = _exact(queries), (_exact(gallery) * COARSE).T  # by a power of two, so products stay exact
     wanted, there = labels.cpu().numpy()[:, None], gallery_labels.cpu().numpy()
     blocks = [slice(start, start + block_size) for start in range(0, max(len(queries), 1), block_size)]
 
@@ -234,7 +222,7 @@ def _ranked(values: Doubles, irrelevant: Flags) -> tuple[Flags, _Ties]:
     Of images with equal cosines the relevant ones come first.
 
     Sorts short numbers alone, which is many times faster than to sort long ones and say where each was: the whole part of a
-    value, whose last bit makes room for whether the image is irrelevant. Sorted, those bits are the answer, but for
+    value, whose last bit makes room for whether the image is irrelevant. Sorted, those bits are the answer, except for
     images that share all other bits.
     """
     keys = _coarse(values)

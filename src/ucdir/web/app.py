@@ -324,7 +324,7 @@ def is_known(request: Request, etag: str) -> bool:
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Do the work, or give it up when the client goes away: what was not begun by then costs nothing."""
+    """Do the work, or abandon it when the client disconnects: what was not started by then costs nothing."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)

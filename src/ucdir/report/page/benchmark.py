@@ -91,7 +91,7 @@ def _table(facts: BenchmarkFacts, key: Key) -> dict[str, Any]:
 
 
 def _plots(facts: BenchmarkFacts, key: Key) -> Iterator[DotPlot]:
-    """mAP@All and P at the largest k, where there are such."""
+    """mAP@All and P at the largest k, if the benchmark has them."""
     groups, query, gallery = _grouped(facts, key), key[0], key[1]
     known = {name for group in groups.values() for row in group for name in row.metrics}
     largest = f"P@{max(facts.ks)}" if facts.ks else ""

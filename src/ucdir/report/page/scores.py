@@ -20,7 +20,7 @@ CHOSEN = {"trained": "last epoch", "trained (label-free epoch)": "label-free epo
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: its rows begin with the name of a method. `note` is small print beside the title."""
+    """A table: its rows begin with the name of a method. `note` is small print next to the title."""
 
     title: str
     head: Sequence[str]

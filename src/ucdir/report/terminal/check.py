@@ -182,8 +182,8 @@ def _classes(classes: ClassCheck) -> Lines:
         owned = [f"{_plain(name)} ({', '.join(owners)})" for name, owners in classes.partial.items()]
         yield 2, f"{len(owned)} not in every one: {_some(owned)}", ""
     for names in classes.near_names:
-        alike = " and ".join(f"'{_plain(name)}'" for name in names)
-        yield 2, f"{alike} do not match; give them one name if they mean the same", "yellow"
+        quoted = " and ".join(f"'{_plain(name)}'" for name in names)
+        yield 2, f"{quoted} do not match; give them one name if they mean the same", "yellow"
 
 
 def _duplicates(report: CheckReport) -> Lines:
