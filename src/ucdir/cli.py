@@ -14,7 +14,7 @@ app = App(
     version=f"ucdir {__version__}",
     help_format="plaintext",
     group_parameters="Options",
-    default_parameter=Parameter(show_env_var=False),
+    default_parameter=Parameter(show_env_var=False, allow_repeating=True),
 )
 data = App(name="data", help="Public data sets: what is known of them, and manifests of their files.")
 COMMANDS = {
@@ -60,3 +60,4 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    sys.exit(0)

@@ -38,7 +38,7 @@ def from_json(kind: type[T], text: str, format_version: int, name: str) -> T:
     if is_newer:
         raise UcdirError(f"{name} has format {found}, this ucdir reads up to {format_version}. Update ucdir.")
     try:
-        return TypeAdapter(kind).validate_python(content)
+        return TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))

@@ -6,9 +6,18 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
 from ucdir import run_folder
@@ -20,6 +29,19 @@ class Section(BaseModel):
     """A group of settings: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _at_least_two(counts: tuple[int, ...]) -> tuple[int, ...]:
+    if not counts or min(counts) < 2:
+        raise ValueError("at least one count is needed and each must be at least 2")
+    return counts
+
+
+Counts = Annotated[  # of clusters; a single one is a list of one
+    tuple[int, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, int) else value),
+    AfterValidator(_at_least_two),
+]
 
 
 class DataSettings(Section):
@@ -67,18 +89,13 @@ class AlignSettings(Section):
 
     shrinkage: float = Field(0.3, gt=0.0)  # fraction of the mean within-image variance added to every direction
     dim: int = Field(128, ge=2)  # directions kept
-    group_counts: tuple[int, ...] = (8, 12, 16, 24, 32, 48)  # soft groups in each grouping
+    group_counts: Counts = (8, 12, 16, 24, 32, 48)  # soft groups in each grouping
     groupings: int = Field(8, ge=1)  # of each count and kind
     length: int = Field(256, ge=2)  # of an embedding
     temperature: float = Field(0.05, gt=0.0)  # of memberships
     neighbours: int = Field(20, ge=1)  # averaged within a domain
     rounds: int = Field(1, ge=0)  # of learning again with the pairs found so far
     draw: int = Field(0, ge=0)  # which of the random crops; another number shows how much depends on them
-
-    @field_validator("group_counts")
-    @classmethod
-    def at_least_two_groups(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return at_least_two(value)
 
 
 class TuneSettings(Section):
@@ -107,7 +124,7 @@ class MethodSettings(Section):
 class GradientSettings(MethodSettings):
     """What the training loop reads for every method that learns by gradient."""
 
-    num_clusters: tuple[int, ...] = Field(
+    num_clusters: Counts = Field(
         (65,), description="Clusters per domain; repeat for several independent clusterings, which are averaged."
     )
     encoder_momentum: float = Field(0.999, ge=0.0, le=1.0)  # EMA factor of the momentum encoder
@@ -115,28 +132,6 @@ class GradientSettings(MethodSettings):
     kmeans_iterations: int = Field(20, ge=1)  # at most; a start that has converged ends earlier
     kmeans_restarts: int = Field(5, ge=1)  # the lowest inertia wins; of many images they look at a sample
     kmeans_warm_start: bool = False  # start from the clusters of the last epoch, plus one fresh start instead of all
-
-    @field_validator("num_clusters", mode="before")
-    @classmethod
-    def one_count_is_a_list_of_one(cls, value: Any) -> Any:
-        return one_or_several(value)
-
-    @field_validator("num_clusters")
-    @classmethod
-    def at_least_two_clusters(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return at_least_two(value)
-
-
-def one_or_several(value: Any) -> Any:
-    """A single count is a list of one."""
-    return (value,) if isinstance(value, int) else value
-
-
-def at_least_two(counts: tuple[int, ...]) -> tuple[int, ...]:
-    """The counts; ValueError when there is none or one is below 2."""
-    if not counts or min(counts) < 2:
-        raise ValueError("at least one count is needed and each must be at least 2")
-    return counts
 
 
 CLOSED_FORM = ("align", "tune")  # learn no objective, or only after the closed form; their settings are sections

@@ -237,4 +237,4 @@ def test_the_command_line_refuses_an_unknown_figure(work, monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2
-    assert "Use one of: P, capped, mAP, R" in capsys.readouterr().err
+    assert 'Choose from: "P", "capped", "mAP", "R"' in capsys.readouterr().err

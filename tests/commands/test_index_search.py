@@ -172,9 +172,9 @@ def test_the_page_stands_alone_and_survives_odd_names_and_lost_images(collection
     write_search_page(result, collection / "page.html")
     page = (collection / "page.html").read_text(encoding="utf-8")
     assert page == search_page(result)
-    assert page.count("Search in &lt;script&gt;shop&quot;") == 2
+    assert page.count("Search in &lt;script&gt;shop&#34;") == 2
     assert "<script" not in page
-    assert "&lt;script&gt;alert(&quot;1&quot;)&amp;.png" in page
+    assert "&lt;script&gt;alert(&#34;1&#34;)&amp;.png" in page
     assert page.count("<section") == 2
     assert page.count("no picture:") == 2
     assert page.count("data:image/jpeg;base64,") == 2 + 16

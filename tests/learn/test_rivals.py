@@ -25,7 +25,7 @@ from ucdir.learn.losses import (
 from ucdir.learn.methods import build_objective
 from ucdir.learn.methods.protoot import nearest_others
 from ucdir.learn.objective import DomainStep, Objective
-from ucdir.settings import Settings
+from ucdir.settings import Settings, settings_class
 
 RIVALS = ("instance", "cluster", "prototype", "coda", "protoot")
 
@@ -244,8 +244,9 @@ def test_the_nearest_other_image_is_never_oneself() -> None:
 
 
 def objective(name: str, domains: int = 2, **method: object) -> Objective:
-    given = {"num_clusters": (4,), "over_clusters": (5, 8), "cluster_start": 0.0, "alignment_start": 0.5} | method
-    settings = Settings.model_validate({"method": {"name": name, **given}, "encoder": {"dim": 6}, "optimiser": {"epochs": 10}})
+    given = {"num_clusters": (4,), "over_clusters": (5, 8), "cluster_start": 0.0, "alignment_start": 0.5}
+    read = {key: value for key, value in given.items() if key in settings_class(name).model_fields} | method
+    settings = Settings.model_validate({"method": {"name": name, **read}, "encoder": {"dim": 6}, "optimiser": {"epochs": 10}})
     return build_objective(settings, domains).double()
 
 

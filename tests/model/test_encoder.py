@@ -241,7 +241,6 @@ def edited(folder: Path, **change: object) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"more": 1},
         {"format_version": "one"},
         {"format_version": None},
         {"mean": 3},

@@ -8,16 +8,16 @@ are not a reproduction.
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ucdir.learn.losses import classifier_distance, self_matching, unevenness
 from ucdir.learn.objective import DomainStep, Objective
-from ucdir.settings import GradientSettings, Settings, at_least_two, one_or_several
+from ucdir.settings import Counts, GradientSettings, Settings
 
 SHARPNESS = 0.1  # temperature of the classifiers
 
@@ -25,20 +25,10 @@ SHARPNESS = 0.1  # temperature of the classifiers
 class CodaSettings(GradientSettings):
     """Of the three terms."""
 
-    over_clusters: tuple[int, ...] = (100, 200, 300, 400)  # outputs of the classifiers of each domain
+    over_clusters: Counts = (100, 200, 300, 400)  # outputs of the classifiers of each domain
     matching_weight: float = Field(1.0, ge=0.0)
     evenness_weight: float = Field(2.0, ge=0.0)
     alignment_weight: float = Field(1.0, ge=0.0)
-
-    @field_validator("over_clusters", mode="before")
-    @classmethod
-    def one_count_is_a_list_of_one(cls, value: Any) -> Any:
-        return one_or_several(value)
-
-    @field_validator("over_clusters")
-    @classmethod
-    def at_least_two_outputs(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return at_least_two(value)
 
 
 class Coda(Objective):
