@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test check format bench bench-align bench-many bench-epoch bench-kernels bench-scale bench-search bench-views bench-serve fuzz clean
+.PHONY: help setup demo test test-fast check format bench bench-align bench-many bench-epoch bench-kernels bench-scale bench-search bench-views bench-serve fuzz clean
 
 DATA ?= ../shared/data/pacs
 WEIGHTS ?= ../shared/weights/mobilenet_v2_imagenet.safetensors
@@ -21,6 +21,9 @@ demo: .venv/.ready ## draw two collections, learn, search: everything in a few m
 
 test: .venv/.ready ## the whole test suite, files side by side on the cores; one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-fast: .venv/.ready ## the tests that start no processes, for daily use (a minute and a half)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 check: .venv/.ready ## format, lint, strict types, import rule
 	@$(BIN)/ruff format --check .

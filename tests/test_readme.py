@@ -13,6 +13,8 @@ import pytest
 
 from ucdir.drawing.collection import draw_collections
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = "--backbone timm/test_resnet --weights none --image-size 32"

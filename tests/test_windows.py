@@ -10,6 +10,8 @@ from PIL import Image
 
 import ucdir
 
+pytestmark = pytest.mark.slow
+
 BLOCKED = "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None\n"
 MODULES = sorted(found.name for found in pkgutil.walk_packages(ucdir.__path__, "ucdir.") if not found.name.endswith("__main__"))
 

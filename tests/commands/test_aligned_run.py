@@ -22,6 +22,8 @@ from ucdir.model.encoder import Encoder
 from ucdir.scoring.directions import EmbeddedDomain, training_free
 from ucdir.settings import load_settings
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--backbone",
     "timm/test_resnet",

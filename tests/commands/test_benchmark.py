@@ -37,6 +37,8 @@ from ucdir.report.published import published_figures
 from ucdir.settings import Settings, load_settings
 from ucdir.storage import locked
 
+pytestmark = pytest.mark.slow
+
 SMALL = GRADIENT | {
     "optimiser.epochs": 2,
     "optimiser.batch_size": 8,

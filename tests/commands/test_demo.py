@@ -10,6 +10,8 @@ from PIL import Image
 from ucdir.commands.demo import demo
 from ucdir.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--images-per-class", "4", "--epochs", "1"]
 
 

@@ -23,6 +23,8 @@ from ucdir.report.terminal.scores import score_document, score_table
 from ucdir.scoring.metrics import score
 from ucdir.scoring.training_free import centred, smoothed
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = "torchvision/shufflenet_v2_x0_5"
 SHAPES = ("disc", "box", "bar")
 

@@ -24,6 +24,8 @@ from ucdir.learn.run_log import listed_images
 from ucdir.model.encoder import Encoder
 from ucdir.settings import DataSettings, Settings, load_settings
 
+pytestmark = pytest.mark.slow
+
 train = partial(train_and_report, report=False)
 
 HEAD = GRADIENT | {

@@ -20,6 +20,8 @@ from ucdir.gallery.folder import Gallery
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.report.search_page import search_page, write_search_page
 
+pytestmark = pytest.mark.slow
+
 
 def save_picture(file, number, background="white"):
     image = Image.new("RGB", (48, 36), background)

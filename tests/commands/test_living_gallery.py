@@ -22,6 +22,8 @@ from ucdir.gallery.journal import Journal
 from ucdir.gallery.update import Changes
 from ucdir.model.encoder import build_encoder
 
+pytestmark = pytest.mark.slow
+
 
 def picture(file, seed):
     """A small picture that no other seed gives."""

@@ -21,6 +21,8 @@ from ucdir.drawing.collection import draw_collections
 from ucdir.learn.checkpoint import load_checkpoint
 from ucdir.model.encoder import Encoder
 
+pytestmark = pytest.mark.slow
+
 START = [
     "--method",
     "ucdir",

@@ -30,6 +30,8 @@ from ucdir.report.page.curves import MEANINGS
 from ucdir.report.rendering import printable
 from ucdir.settings import Settings, load_settings
 
+pytestmark = pytest.mark.slow
+
 
 def escaped(text: str) -> str:
     return str(escape(printable(text)))

@@ -37,6 +37,8 @@ from ucdir.learn.run import TrainResult
 from ucdir.model.encoder import Encoder, build_encoder
 from ucdir.settings import Settings, is_read_by, load_settings, preset_names
 
+pytestmark = pytest.mark.slow
+
 train = partial(command.train, report=False)  # what a report holds is tested in test_report.py
 
 SMALL = GRADIENT | {

@@ -17,6 +17,8 @@ from ucdir.model.encoder import Encoder
 from ucdir.run_folder import TUNING
 from ucdir.settings import Settings, load_settings
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "encoder.backbone": "timm/test_resnet",
     "encoder.weights": "none",

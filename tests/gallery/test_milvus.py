@@ -31,6 +31,8 @@ from ucdir.gallery.milvus_store import MAX_HITS, Address, Store, literal
 from ucdir.model.confidence import Confidence, Curve
 from ucdir.model.encoder import build_encoder
 
+pytestmark = pytest.mark.slow
+
 NASTY = (
     "a\"b'c",
     "back\\slash",

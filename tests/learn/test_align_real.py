@@ -17,6 +17,8 @@ from ucdir.scoring.metrics import score
 from ucdir.scoring.training_free import smoothed
 from ucdir.settings import AlignSettings
 
+pytestmark = pytest.mark.slow
+
 SHARED = Path(__file__).parents[2].parent / "shared"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_imagenet.safetensors"
 EACH = 30  # images of a class

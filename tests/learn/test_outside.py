@@ -14,6 +14,8 @@ from ucdir.learn.objective import Objective
 from ucdir.model.backbones import IMAGENET_MEAN, build_backbone
 from ucdir.settings import GradientSettings, load_settings
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = """
 from collections.abc import Mapping, Sequence
 

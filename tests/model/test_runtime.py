@@ -15,6 +15,8 @@ from ucdir.model.export import export_onnx
 from ucdir.model.runtime import OnnxEncoder, is_exported, load_query_encoder
 from ucdir.model.torch_runtime import TorchEncoder
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 

@@ -33,6 +33,8 @@ from ucdir.web.security import CONTENT_POLICY, LOOPBACK_NAMES, Rules
 from ucdir.web.service import build_service
 from ucdir.web.static_files import FOLDER
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def encoder(encoder_folder):

@@ -1,5 +1,7 @@
 """The description in /openapi.json is true: asked as it says and as it forbids, the service keeps to it.
 
+pytestmark = pytest.mark.slow
+
 A few examples here; many against a real process with: python benchmarks/fuzz.py
 """
 

@@ -34,7 +34,10 @@ SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 TOKEN = "correct-horse-battery-staple"
 PATIENCE = 20.0  # s for anything the page should do
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and chromedriver on the PATH")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and chromedriver on the PATH"),
+]
 
 GalleryWriter = tuple[float, float]  # share of the paper's side
 

@@ -26,6 +26,8 @@ pytest.importorskip("prometheus_client", reason="ucdir serve needs the extra 'se
 from ucdir.cli import main
 from ucdir.web import server
 
+pytestmark = pytest.mark.slow
+
 END = b"\r\n--x--\r\n"
 STARTING = "from ucdir.cli import main; main()"
 SHORT_WAITS = "import ucdir.web.server as server; server.IDLE_SECONDS = 0.5; from ucdir.cli import main; main()"
