@@ -14,6 +14,8 @@ from ucdir.model.backbones import build_backbone
 from ucdir.model.encoder import build_encoder
 from ucdir.model.pretrained import load_weights
 
+pytestmark = pytest.mark.slow
+
 RESNET = "torchvision/resnet18"
 HIDDEN, DIM = 512, 16
 
@@ -99,7 +101,6 @@ def test_without_a_head(moco: tuple[Path, dict[str, Tensor]]) -> None:
     assert "no projection head wanted" in report.sentence()
 
 
-@pytest.mark.slow
 def test_the_papers_start_resnet50(tmp_path: Path) -> None:
     """Through `build_encoder`, as the presets do: 265 tensors of the backbone and the 2048-2048-128 head."""
     torch.manual_seed(2)
