@@ -92,6 +92,6 @@ def test_a_curve_for_another_share_is_what_would_have_been_learned_there() -> No
     right = rng.random(len(values)) < Curve(0.5, 0.1)(values)
     kept = right | (rng.random(len(values)) < 0.25)
     expected = fitted(values[kept], right[kept].astype(float))
-    found = fitted(values, right.astype(float)).for_share(0.8)
+    found = fitted(values, right.astype(float)).at_base_rate(0.8)
     assert found.middle == pytest.approx(expected.middle, abs=0.02)
     assert found.width == pytest.approx(expected.width, rel=0.1)

@@ -43,7 +43,7 @@ class Gallery:
     """An indexed collection of G images, open for searching.
 
     embeddings  (G, D) float32 unit rows, memory-mapped
-    images      G rows in the columns of `engines.SCHEMA`
+    images      G rows in the columns of `interface.SCHEMA`
     stamp       changes whenever the gallery is written
     """
 
@@ -113,7 +113,7 @@ class Gallery:
         return rows
 
     def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> GalleryHits:
-        """The k images most similar to each query: exact cosine, equal ones by id. See `engines.Engine.search`."""
+        """The k images most similar to each query: exact cosine, equal ones by id. See `interface.Engine.search`."""
         candidates = self.rows_of(where)
         near = self._nearest(queries, k, candidates)
         images = {row: self.image(row) for row in np.unique(near.rows).tolist()}

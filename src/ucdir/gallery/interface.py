@@ -105,12 +105,12 @@ class GalleryInfo:
     """What a gallery was made with.
 
     fingerprint       of the encoder that made the embeddings; queries of another encoder are meaningless here
-    encoder_path      where that encoder lay
+    encoder_path      where that encoder was
     precision         float32 or bfloat16, in which the images were embedded last
     created, updated  UTC, ISO 8601
     sources           domain -> folder or manifest it was read from, absolute
     unreadable        files that were skipped: {"path", "domain", "reason"}
-    seen_as           domain -> as what an encoder that knows domains saw its images, see `look.Looker.seen_as`
+    seen_as           domain -> as what an encoder that knows domains saw its images, see `embedder.ImageEmbedder.seen_as`
     """
 
     fingerprint: str
@@ -125,7 +125,7 @@ class GalleryInfo:
     seen_as: Mapping[str, str] = field(default_factory=dict)
 
     def require_encoder(self, fingerprint: str, encoder: Path, gallery: str, engine_flag: str = "") -> None:
-        """Refuse an encoder other than the one this gallery was indexed with. engine_flag: see `places.engine_flag`."""
+        """Refuse an encoder other than the one this gallery was indexed with. engine_flag: see `locate.engine_flag`."""
         if fingerprint != self.fingerprint:
             raise UcdirError(
                 f"gallery '{gallery}' was indexed with encoder {self.fingerprint[:8]}..., but '{encoder}' is "

@@ -1,4 +1,4 @@
-"""From the words of a command line to a gallery (`folder` or `milvus:URI`, and its name) and the encoder that made it."""
+"""Turns the arguments of a command into a gallery (`folder` or `milvus:URI`, and its name) and the encoder that made it."""
 
 from pathlib import Path
 

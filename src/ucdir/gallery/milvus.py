@@ -94,7 +94,7 @@ class MilvusGallery:
         return rows[0] if len(rows) else None
 
     def search(self, queries: np.ndarray, k: int, where: Where = EVERYWHERE) -> GalleryHits:
-        """The k images most similar to each query: exact cosine, equal ones by id. See `engines.Engine.search`.
+        """The k images most similar to each query: exact cosine, equal ones by id. See `interface.Engine.search`.
 
         Milvus picks candidates in float32, some more than k, and all that could equal the k-th; they are ranked by their
         cosines in float64. Where more than MOST_HITS images could, Milvus picks which of them are ranked.

@@ -39,7 +39,7 @@ class Changes:
 class Updated:
     """The new gallery.
 
-    images      in the columns of `engines.SCHEMA`
+    images      in the columns of `interface.SCHEMA`
     rows        gives the embeddings of positions in `images`
     unreadable  (domain, error) of what was skipped
     """

@@ -42,7 +42,7 @@ def calibrated(rows: Sequence[Tensor], found: Correspondence, expand: int = 0) -
     there, gone, similarity, right = (np.concatenate(column) for column in zip(*whole, strict=True))
     exists = np.concatenate([np.ones(len(there)), np.zeros(len(gone))])
     query = fitted(np.concatenate([there, gone]), exists)
-    return Confidence(query.for_share(_share_with_partner(rows, found)), fitted(similarity, right))
+    return Confidence(query.at_base_rate(_share_with_partner(rows, found)), fitted(similarity, right))
 
 
 def _share_with_partner(rows: Sequence[Tensor], found: Correspondence) -> float:

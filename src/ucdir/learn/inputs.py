@@ -115,7 +115,7 @@ def refuse_many_unreadable(name: str, readable: int, unreadable: Sequence[ImageE
 
 
 def together(shares: Sequence[Embeddings]) -> Embeddings:
-    """The embeddings of a list from those of its shares, as `Processes.share` cuts them."""
+    """Join the embeddings that the processes computed of their shares of a list (see `Processes.share`)."""
     if len(shares) == 1:
         return shares[0]
     ids = torch.cat([rank + len(shares) * part.image_ids for rank, part in enumerate(shares)])

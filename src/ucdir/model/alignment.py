@@ -122,7 +122,7 @@ class Alignment(nn.Module):
 
     @classmethod
     def unlearned(cls, features: int, domains: int) -> "Alignment":
-        """One view, whose features are the embedding; all images look like the first domain."""
+        """Before anything is learned: the features of one view are the embedding, and every image is of the first domain."""
         nothing = torch.zeros(features), torch.empty(0, features), torch.empty(0, features), torch.empty(0, 32)
         recogniser = Recogniser(torch.zeros(features, 1), torch.zeros(domains, 1), torch.zeros(domains))
         return cls(torch.ones(1), None, [DomainMemory(*nothing) for _ in range(domains)], recogniser)

@@ -23,9 +23,9 @@ class Curve:
         """Probabilities of similarities, of any shape."""
         return np.asarray(1 / (1 + np.exp(-np.clip((values - self.middle) / self.width, -50, 50))), np.float64)
 
-    def for_share(self, share: float) -> "Curve":
-        """The curve where a `share` in (0, 1) has what was learned where half had it (Saerens, Latinne & Decaestecker 2002)."""
-        return Curve(self.middle - self.width * math.log(share / (1 - share)), self.width)
+    def at_base_rate(self, rate: float) -> "Curve":
+        """The curve, learned where half of the cases were positive, for a base rate in (0, 1) (Saerens et al. 2002)."""
+        return Curve(self.middle - self.width * math.log(rate / (1 - rate)), self.width)
 
 
 @dataclass(frozen=True)

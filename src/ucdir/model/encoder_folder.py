@@ -62,7 +62,7 @@ def encoder_folder(path: Path) -> Path:
 
 
 def chosen_encoder(encoder: Path, rows: str | None, log: Callable[[str], None]) -> Path:
-    """The encoder folder, said where it is one of several of a run. rows: one of ROWS, or None = as `encoder_folder`."""
+    """The encoder folder at a path; logs which one if a run has several. rows: one of ROWS, or None = as `encoder_folder`."""
     if rows is not None:
         return rows_folder(encoder, rows)
     folder = encoder_folder(encoder)

@@ -63,7 +63,7 @@ class Processes:
         return made
 
     def each(self, thing: Thing) -> list[Thing]:
-        """What every process brings, by rank."""
+        """The `thing` of every process, in order of rank."""
         if self.count == 1:
             return [thing]
         gathered: list[Any] = [None] * self.count

@@ -55,7 +55,7 @@ class QueryEncoder(Protocol):
 
     @property
     def rows(self) -> str:
-        """What its embeddings are, see `folder.EncoderConfig`."""
+        """What its embeddings are, see `encoder_folder.EncoderConfig`."""
 
     @property
     def confidence(self) -> Confidence | None:
@@ -151,7 +151,7 @@ class OnnxEncoder:
 
 
 def unplaced(rows: np.ndarray) -> Encoded:
-    """Embeddings of an encoder that knows no domains."""
+    """Embeddings of an encoder that does not tell domains apart."""
     return Encoded(rows, (None,) * len(rows), (False,) * len(rows))
 
 

@@ -141,7 +141,7 @@ class _Source:
         return len(self.gallery) if self.wanted is None else len(self.wanted)
 
     def block(self, start: int, size: int) -> "_Block":
-        """At most `size` of the wanted rows, from the `start`-th on."""
+        """Up to `size` of the wanted rows, beginning with number `start`."""
         end = min(start + size, len(self))
         rows = np.arange(start, end) if self.wanted is None else self.wanted[start:end]
         whole = int(rows[-1]) - int(rows[0]) + 1 == len(rows)
@@ -196,7 +196,7 @@ class _Race:
         self.floor = np.nextafter((cut - self.margin).astype(np.float32), np.float32(-np.inf))
 
     def enter(self, query: Rows, row: Rows, similarity: Doubles) -> None:
-        """Flat pairs with float64 similarity, of rows later than all before; a query's equals come in rising order."""
+        """Add pairs of query and row with their float64 similarity. Rows follow all earlier ones; equal ones come in rising order."""
         better = similarity > self.cut[query]
         if self.rank is not None:
             even = np.flatnonzero((similarity == self.cut[query]) & (self.last[query] >= 0))

@@ -34,7 +34,7 @@ QUERIES_PER_BLOCK = 256  # queries at a time
 
 
 def hits_of(rows: str, wanted: int | None = None) -> int:
-    """How many hits to look at: `wanted`, or what is best for rows of a kind (`folder.EncoderConfig`)."""
+    """How many hits to look at: `wanted`, or what is best for rows of a kind (`encoder_folder.EncoderConfig`)."""
     if wanted is not None:
         return wanted
     return DEFAULT_HITS if rows in ("aligned", "tuned") else 0

@@ -60,7 +60,7 @@ class Served:
     def search(
         self, engine: Engine, queries: np.ndarray, k: int, where: Where = EVERYWHERE, way: SearchOptions | None = None
     ) -> GalleryHits:
-        """`asking.ask`, on the successor of an engine that can no longer be read; Unavailable if there is none."""
+        """`ask.ask`, on the successor of an engine that can no longer be read; Unavailable if there is none."""
         return ask(self._readable(engine), queries, k, where, way)
 
     def embedding(self, engine: Engine, wanted: str) -> np.ndarray | None:

@@ -40,7 +40,7 @@ class ShownImages:
     rows: Mapping[str, torch.Tensor]
 
     def embedded(self, kind: str) -> EmbeddedDomain:
-        """For `retrieval.evaluate`."""
+        """For `scoring.encoders`."""
         return EmbeddedDomain(self.domain.name, self.rows[kind], torch.from_numpy(self.labels))
 
 
@@ -138,7 +138,7 @@ def _confusion(query: ShownImages, gallery: ShownImages, kind: str, near: Neighb
 
 
 def _nearest(queries: torch.Tensor, gallery: torch.Tensor) -> Neighbours:
-    """The hits that are shown. Equal ones in order of their rows: figures that are made of hits are not."""
+    """The hits to show. Equal ones come in the order of their rows; scores are computed elsewhere, without that order."""
     try:
         return nearest(queries.numpy(), gallery.numpy(), GRID_HITS)
     except ValueError as error:
@@ -146,7 +146,7 @@ def _nearest(queries: torch.Tensor, gallery: torch.Tensor) -> Neighbours:
 
 
 def _precision(scores: RetrievalScores, count: int) -> Values:
-    """(Q,) average precision of the whole ranking; NaN for queries that nothing in the gallery answers."""
+    """(Q,) average precision of the whole ranking; NaN for queries without a relevant image in the gallery."""
     values = np.full(count, np.nan)
     answered = (scores.relevant > 0).numpy()
     values[scores.query_rows.numpy()[answered]] = scores.average_precision[:, -1].numpy()[answered]

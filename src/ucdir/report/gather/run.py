@@ -67,7 +67,7 @@ def gather_run(folder: Path, options: ReportOptions) -> RunFacts:
 
 
 def _learned(rows: str) -> str:
-    """What an encoder without epochs is called among the scores; training-free rows have a line of that name already."""
+    """The name of an encoder without epochs in the tables, which already have a row for each training-free method."""
     return rows if rows in ("aligned", "tuned") else f"{rows}, as the run ended"
 
 

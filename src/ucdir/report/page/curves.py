@@ -65,7 +65,7 @@ def curves_section(curves: Curves) -> Section:
 
 
 def curve_drawings(curves: Curves) -> Iterator[Drawing]:
-    """All of them."""
+    """Every plot of the section."""
     return (curve(series, curves.epochs, curves.chosen) for series in curves.series)
 
 

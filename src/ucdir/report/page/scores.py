@@ -1,4 +1,4 @@
-"""Scores of every way of searching, both directions."""
+"""The section with the scores: a table for each direction and one for the mean."""
 
 import math
 from collections.abc import Sequence

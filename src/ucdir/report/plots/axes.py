@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map of values in [low, high] to places from `start` to `end`."""
+    """A linear map of values in [low, high] to positions from `start` to `end`."""
 
     low: float
     high: float
