@@ -196,7 +196,7 @@ class _Race:
         self.floor = np.nextafter((cut - self.margin).astype(np.float32), np.float32(-np.inf))
 
     def enter(self, query: Rows, row: Rows, similarity: Doubles) -> None:
-        """Add pairs of query and row with their float64 similarity. Rows follow all earlier ones; equal ones come in rising order."""
+        """Add pairs (query, row) with float64 similarity. Rows follow all earlier ones; equal ones come in rising order."""
         better = similarity > self.cut[query]
         if self.rank is not None:
             even = np.flatnonzero((similarity == self.cut[query]) & (self.last[query] >= 0))
