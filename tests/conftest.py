@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ucdir.outside import TRUSTED
+
 
 @pytest.fixture(scope="session", autouse=True)
 def user_cache() -> Iterator[Path]:
@@ -20,6 +22,13 @@ def user_cache() -> Iterator[Path]:
         del os.environ["XDG_CACHE_HOME"]
     else:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_network() -> None:
+    """Processes that tests start may import the small network of `tiny_network.py`."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    os.environ[TRUSTED] = "tiny_network"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from ucdir.drawing.collection import draw_collections
 
 GRADIENT = {
     "method.name": "ucdir",
-    "encoder.backbone": "timm/test_resnet",
+    "encoder.backbone": "tiny_network:tiny",
     "encoder.weights": "none",
     "encoder.image_size": 32,
     "encoder.dim": 16,

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SMALL = "--backbone timm/test_resnet --weights none --image-size 32"
+SMALL = "--backbone tiny_network:tiny --weights none --image-size 32"
 
 
 BLOCKS = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)

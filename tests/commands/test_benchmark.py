@@ -453,7 +453,7 @@ def test_a_try_without_the_weights_changes_nothing(folders: tuple[str, str], tmp
     wrong.write_bytes(b"no weights")
     with pytest.raises(UcdirError, match="cell photo - drawing, paper, training-free, seed 0"):
         benchmark(folders, tmp_path / "out", ["frozen"], settings=small(encoder__weights=str(wrong)))
-    save_file(build_encoder("timm/test_resnet", "none", 32).backbone.state_dict(), right)
+    save_file(build_encoder("tiny_network:tiny", "none", 32).backbone.state_dict(), right)
     rows = benchmark(folders, tmp_path / "out", ["frozen"], settings=small(encoder__weights=str(right))).rows
     relative = os.path.relpath(right)
     assert benchmark(folders, tmp_path / "out", ["frozen"], settings=small(encoder__weights=relative)).rows == rows

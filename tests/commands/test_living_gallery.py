@@ -36,7 +36,7 @@ def picture(file, seed):
 def encoder(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("encoders") / "encoder"
-    build_encoder("timm/test_resnet", "none", 32, dim=16, hidden=16).save(folder)
+    build_encoder("tiny_network:tiny", "none", 32, dim=16, hidden=16).save(folder)
     return folder
 
 
@@ -183,7 +183,7 @@ def test_an_image_that_became_unreadable_leaves_and_comes_back(photos, encoder):
 def test_another_encoder_is_refused_but_for_overwrite(photos, encoder, tmp_path):
     run(encoder, photos)
     torch.manual_seed(1)
-    build_encoder("timm/test_resnet", "none", 32, dim=16, hidden=16).save(tmp_path / "other")
+    build_encoder("tiny_network:tiny", "none", 32, dim=16, hidden=16).save(tmp_path / "other")
     with pytest.raises(UcdirError, match=r"indexed with encoder .* but '.*other' is .*--overwrite"):
         run(tmp_path / "other", photos)
     assert run(tmp_path / "other", photos, overwrite=True).changes == Changes(added=8, embedded=8)

@@ -27,7 +27,7 @@ START = [
     "--method",
     "ucdir",
     "--backbone",
-    "timm/test_resnet",
+    "tiny_network:tiny",
     "--weights",
     "none",
     "--image-size",
@@ -54,8 +54,9 @@ def ucdir(count: int, *command: str) -> Ended:
     if count == 1:
         return in_process.ucdir(*command, fails=None)
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "ucdir"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([*start, *command], capture_output=True, text=True, env=environment, timeout=600)
+    ended = subprocess.run(
+        [*start, *command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600
+    )
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 

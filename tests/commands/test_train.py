@@ -245,7 +245,7 @@ def test_the_encoder_is_the_slow_one_and_has_learned(whole: TrainResult) -> None
     encoder, state = Encoder.load(whole.encoder), load_checkpoint(whole.folder / "checkpoints" / "last.pt")
     assert all(torch.equal(value, state.momentum_encoder[name]) for name, value in encoder.state_dict().items())
     torch.manual_seed(0)
-    start = build_encoder("timm/test_resnet", "none", 32, 16)
+    start = build_encoder("tiny_network:tiny", "none", 32, 16)
     assert not torch.equal(start.head[0].weight, encoder.head[0].weight)
     frozen = Encoder.load(whole.folder / "encoder-frozen")
     assert frozen.head is None
@@ -348,7 +348,7 @@ def test_a_run_with_adamw_is_resumed_exactly(world: Path, whole: TrainResult, tm
 
 
 def test_a_run_says_what_became_of_every_tensor_of_its_weights(world: Path, tmp_path: Path) -> None:
-    build_encoder("timm/test_resnet", "none", 32, 16).save(tmp_path / "start")
+    build_encoder("tiny_network:tiny", "none", 32, 16).save(tmp_path / "start")
     settings = small(encoder__weights=str(tmp_path / "start"), optimiser__epochs=1)
     train(sources(world), tmp_path / "run", settings)
     lines = (tmp_path / "run" / "weights.csv").read_text(encoding="utf-8").splitlines()
@@ -965,10 +965,12 @@ def test_domains_that_cannot_work(world: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 9 MB: room for the first checkpoint, not for the second."""
+    """A file system of 350 kB: room for the first checkpoint, not for the second."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", folder], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=350k", "tmpfs", folder], check=False, capture_output=True
+    ).returncode:
         pytest.skip("mounting a small file system is not allowed here")
     try:
         yield folder
@@ -980,6 +982,7 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(world: Path, whole: Tra
     with pytest.raises(UcdirError, match=r"[Dd]isk"):
         train(sources(world), disk / "run", small())
     assert not hidden(disk)
+    assert (disk / "run" / "checkpoints" / "last.pt").is_file()
     subprocess.run(["mount", "-o", "remount,size=60m", disk], check=True)
     train(out=disk / "run", resume=True)
     same_run(disk / "run", whole.folder)
