@@ -174,7 +174,7 @@ def test_every_row_of_every_cell(first: tuple[Path, BenchmarkFacts]) -> None:
     assert found == free | trained
     assert len(facts.rows) == len(found)
     assert set(facts.rows[0].metrics) == {"P@1", "P@3", "capped P@1", "capped P@3", "mAP@All", "chance"}
-    assert "Chance, any P@k of a random order: photo → drawing 10.0" in printed(facts)
+    assert "Chance, the expected P@k of a random ranking: photo → drawing 10.0" in printed(facts)
     assert facts.notes[0].startswith("Images: drawing ")
     assert facts.notes[1:] == ("Trained with 3 clusters of each domain.",)
     assert read_benchmark(out) == facts

@@ -248,7 +248,7 @@ def test_the_view_is_short_and_honest(messy):
     assert "'Dog' and 'dog' do not match" in text
     assert "1 × the same file across domains" in text
     assert "x: dog/1.png = why: Dog/stolen.png" in text
-    assert "60.0% of 'x' is unreadable; training stops above 1%" in text
+    assert "60.0% of the images in 'x' are unreadable; training stops above 1%" in text
     assert "13 of 22 images can be used, 11 findings." in text
     assert "\x1b" not in text
     assert f"Next: ucdir train {messy}/x why={messy}/y --out run" in text

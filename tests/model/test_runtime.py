@@ -75,7 +75,7 @@ def test_a_damaged_export_is_named(tmp_path):
     made(tmp_path / "e")
     export_onnx(tmp_path / "e")
     (tmp_path / "e" / "model.onnx").write_bytes(b"nothing")
-    with pytest.raises(UcdirError, match=r"model.onnx' is damaged. Make it again with: ucdir export"):
+    with pytest.raises(UcdirError, match=r"model.onnx' is damaged. Recreate it with: ucdir export"):
         load_query_encoder(tmp_path / "e")
     (tmp_path / "e" / "model.onnx.json").write_text("[")
     assert isinstance(load_query_encoder(tmp_path / "e"), TorchEncoder)

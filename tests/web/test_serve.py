@@ -368,7 +368,7 @@ def test_the_last_port_is_not_followed_by_another():
         (("={0}",), 2, "has no name or no gallery next to the '='"),
         (("{0}", "--token-file", "/no/file"), 1, "--token-file '/no/file' cannot be read"),
         (("{0}", "--token-file", "/dev/null"), 2, "must be one word of printable ASCII"),
-        (("{0}", "--queue", "0"), 2, "--queue 0: expected more than 0"),
+        (("{0}", "--queue", "0"), 2, "--queue 0: must be greater than 0"),
     ],
 )
 def test_wrong_starts_are_told_in_one_sentence(galleries, run_command, arguments, code, sentence):
@@ -407,7 +407,7 @@ def test_what_is_missing_is_named(galleries):
     command = [sys.executable, "-c", f"{hidden}from ucdir.__main__ import main; main()", "serve", str(galleries[0])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1
-    assert done.stderr == "ucdir: ucdir serve needs uvicorn, which is not installed. Run: pip install 'ucdir[serve]'\n"
+    assert done.stderr == "ucdir: ucdir serve needs packages that are not installed: uvicorn. Run: pip install 'ucdir[serve]'\n"
 
 
 def test_two_galleries_of_one_encoder_and_a_name(service, launch, galleries, tmp_path):

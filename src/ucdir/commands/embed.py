@@ -74,7 +74,9 @@ def show_files(result: "EmbedResult", json: bool = False) -> None:
         return
     for error in result.unreadable:
         print(f"skipped {error.path}: {error.reason}")
-    print(f"Wrote {result.array} ({result.count:,} x {result.dim} float32 unit rows) and {result.table} (their images).")
+    print(
+        f"Wrote {result.array} ({result.count:,} x {result.dim} float32 unit rows) and {result.table} (the image of each row)."
+    )
 
 
 embed_command = command(embed, show_files)

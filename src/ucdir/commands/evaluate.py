@@ -98,7 +98,9 @@ def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str |
         sources, split = settings.domains, split or settings.split
         classes = classes or settings.classes
     if len(sources) < 2:
-        raise UsageError(f"cannot score a single domain: '{sources[0]}'. Give two or more folders or manifests.")
+        raise UsageError(
+            f"scoring needs at least two domains, found only '{sources[0]}'. Give two or more folders or manifests."
+        )
     return load_domains(sources, classes=classes or "auto", split=split)
 
 

@@ -152,14 +152,16 @@ def read_token(file: Path | None) -> str | None:
 def _check_installed() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise UcdirError(f"ucdir serve needs {', '.join(missing)}, which is not installed. Run: pip install 'ucdir[serve]'")
+        raise UcdirError(
+            f"ucdir serve needs packages that are not installed: {', '.join(missing)}. Run: pip install 'ucdir[serve]'"
+        )
 
 
 def _check_numbers(max_bytes: int, max_pixels: int, queue: int, upload_seconds: float) -> None:
     given = {"--max-bytes": max_bytes, "--max-pixels": max_pixels, "--queue": queue, "--upload-seconds": upload_seconds}
     for flag, value in given.items():
         if not value > 0:
-            raise UsageError(f"{flag} {value:g}: expected more than 0.")
+            raise UsageError(f"{flag} {value:g}: must be greater than 0.")
 
 
 def _open_to_all(host: str) -> str:

@@ -45,7 +45,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive: its name as the archive spells it, the same name as checked parts, its size in bytes."""
+    """A file in an archive: its name as spelled in the archive, that name split into checked parts, and its size in bytes."""
 
     name: str
     parts: tuple[str, ...]
@@ -124,7 +124,7 @@ def _opened(archive: Archive) -> Iterator[Opened]:
 
 @contextmanager
 def _clear_read_errors(archive: Archive) -> Iterator[None]:
-    """Turn what damaged archives raise into one sentence."""
+    """Turn the exceptions raised by damaged archives into a one-sentence error."""
     try:
         yield
     except NotImplementedError as error:

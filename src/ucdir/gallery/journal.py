@@ -1,4 +1,4 @@
-"""Embeddings of an `index` that is not finished: a run that was killed loses none of them."""
+"""Embeddings saved by an unfinished `index`, so that none are lost if it is killed."""
 
 import json
 import os

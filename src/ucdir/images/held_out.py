@@ -26,7 +26,7 @@ def split_source(domain: Domain, folder: Path) -> str:
     if len(set(sides)) < 2:
         raise UsageError(
             f"of the {len(domain)} images of domain '{domain.name}' {sides.count(TEST)} would be held out (one in {HELD_OUT}, "
-            "drawn by its name). Take more images, or a manifest with a column 'split'."
+            "chosen by a hash of its name). Use more images, or a manifest with a 'split' column."
         )
     classes = domain.classes or [None] * len(domain)
     rows = [(path.absolute(), name or "", side) for path, name, side in zip(domain.paths, classes, sides, strict=True)]

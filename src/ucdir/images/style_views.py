@@ -113,7 +113,7 @@ def _line_part(source: Source) -> Image.Image:
 
 
 def _strokes(source: Source) -> Image.Image:
-    """Dark strokes on white, as with a soft pencil: where the picture is darker than around."""
+    """Dark strokes on white, as with a soft pencil: where the picture is darker than its surroundings."""
     return _drawn(1 - np.clip(_scaled(_differences(source.plain, 1.8, 4.0)), 0, 1))
 
 

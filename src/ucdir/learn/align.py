@@ -102,7 +102,7 @@ class Scatter:
     """How the images of one domain vary.
 
     within    (F, F) second moment of what differs between views of one image
-    centres   (N, F) weighted mean of the views of each image, less the domain's
+    centres   (N, F) weighted mean of each image's views, minus the domain mean
     """
 
     within: Tensor
@@ -236,7 +236,7 @@ def centred(rows: Tensor) -> Tensor:
 
 
 def partners_within(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Images of one domain that are among the nearest of each other."""
+    """Pairs of images of one domain that are among each other's nearest neighbours."""
     near = nearest_rows(rows, rows, OWN, skip_self=True).rows
     return choose_each_other(near, near)
 

@@ -85,7 +85,7 @@ def _card(unaligned: "_Unaligned", encoder: Encoder) -> str:
     rows = encoder.config.rows
     how = {
         "aligned": "aligned in closed form",
-        "tuned": "embedded by a backbone that was trained on the groups that align found, then on those it found itself",
+        "tuned": "embedded by a backbone that was fine-tuned first on the groups that align found, then on its own",
     }.get(rows, f"made with {rows} rows, because there was no evidence for learning more")
     return f"Made by ucdir from {names} without labels: {how}. {unaligned.recognition}."
 

@@ -115,7 +115,7 @@ def refuse_many_unreadable(name: str, readable: int, unreadable: Sequence[ImageE
 
 
 def together(shares: Sequence[Embeddings]) -> Embeddings:
-    """Join the embeddings that the processes computed of their shares of a list (see `Processes.share`)."""
+    """Put the embeddings of a whole list together from those of its shares, as split by `Processes.share`."""
     if len(shares) == 1:
         return shares[0]
     ids = torch.cat([rank + len(shares) * part.image_ids for rank, part in enumerate(shares)])

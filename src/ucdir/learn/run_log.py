@@ -101,7 +101,7 @@ class RunLog:
             self.board.close()
 
     def line(self, sentence: str) -> None:
-        """Add a line with the time to train.log."""
+        """Append a timestamped line to train.log."""
         file = self.folder / LOG
         with clear_write_errors(file), file.open("a", encoding="utf-8", errors="surrogateescape") as opened:
             opened.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")

@@ -63,7 +63,7 @@ class Processes:
         return made
 
     def each(self, thing: Thing) -> list[Thing]:
-        """The `thing` of every process, in order of rank."""
+        """The value contributed by each process, in order of rank."""
         if self.count == 1:
             return [thing]
         gathered: list[Any] = [None] * self.count

@@ -135,7 +135,7 @@ class OnnxEncoder:
         try:
             self._session = open_session(folder / EXPORTED)
         except Exception as error:  # onnxruntime raises types of its own
-            raise UcdirError(f"'{folder / EXPORTED}' is damaged. Make it again with: ucdir export {folder}") from error
+            raise UcdirError(f"'{folder / EXPORTED}' is damaged. Recreate it with: ucdir export {folder}") from error
         self.fingerprint: str = _note(folder)["fingerprint"]
         self.image_size, self.views, self.domains, self.rows = config.image_size, config.views, config.domains, config.rows
         self.confidence = Confidence.of_numbers(config.confidence)

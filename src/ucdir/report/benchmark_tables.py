@@ -13,7 +13,7 @@ from ucdir.report.terminal.columns import Columns, Row
 
 MEAN = "mean"
 EPOCHS = (None, "last", "last + expanded", "label-free", "label-free + smoothed", "oracle")
-CHANCE = "chance"  # among the metrics of a row: any P@k of a random order
+CHANCE = "chance"  # among the metrics of a row: the expected P@k of a random ranking
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _chances(facts: BenchmarkFacts) -> list[str]:
         f"{query} → {gallery}{f' ({protocol})' if several else ''} {100 * value:.1f}"
         for (query, gallery, protocol), value in found.items()
     ]
-    return [f"Chance, any P@k of a random order: {', '.join(shares)}."] if shares else []
+    return [f"Chance, the expected P@k of a random ranking: {', '.join(shares)}."] if shares else []
 
 
 def _published_lines(facts: BenchmarkFacts) -> list[str]:

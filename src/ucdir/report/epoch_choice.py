@@ -51,7 +51,7 @@ class Choice:
         )
 
     def _worth(self) -> str:
-        """What choosing without labels costs, as a clause of `sentence`."""
+        """How much the chosen epoch gives up against the best one, as a clause of `sentence`."""
         if percent(self.oracle) != percent(self.last):
             return f"it loses {100 * self.lost:.0f} % of the difference between last and oracle"
         if percent(self.chosen) == percent(self.last):

@@ -68,7 +68,7 @@ def _of_run(
 
 def _neither(folder: Path) -> UsageError:
     if not folder.exists():
-        return UsageError(f"'{folder}' does not exist. Give a run folder of ucdir train or a benchmark folder.")
+        return UsageError(f"'{folder}' does not exist. Give a run folder from ucdir train or a benchmark folder.")
     return UsageError(
         f"'{folder}' is neither a run nor a benchmark: no config.toml (of ucdir train), no {RESULTS} (of a benchmark) in it. "
         "Give a folder that one of them wrote."

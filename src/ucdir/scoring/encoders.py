@@ -69,7 +69,7 @@ def check_classes(domains: Sequence[Domain]) -> None:
     for (first, left), (second, right) in combinations(zip(domains, names, strict=True), 2):
         if not left & right:
             raise UcdirError(
-                f"domains '{first.name}' and '{second.name}' share no class by name: {_listed(left)} "
+                f"domains '{first.name}' and '{second.name}' have no class names in common: {_listed(left)} "
                 f"against {_listed(right)}. "
                 "Use the same class names in both domains."
             )

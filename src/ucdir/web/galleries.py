@@ -1,4 +1,4 @@
-"""The galleries being served, each in its latest version: updates are picked up; after damage the old one stays."""
+"""The galleries being served, each in its latest version; if a new version is damaged, the old one stays in use."""
 
 import logging
 import time

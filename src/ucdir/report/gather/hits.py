@@ -138,7 +138,7 @@ def _confusion(query: ShownImages, gallery: ShownImages, kind: str, near: Neighb
 
 
 def _nearest(queries: torch.Tensor, gallery: torch.Tensor) -> Neighbours:
-    """The hits to show. Equal ones come in the order of their rows; scores are computed elsewhere, without that order."""
+    """The hits to show. Ties come in the order of rows here; scores average over all orders of ties."""
     try:
         return nearest(queries.numpy(), gallery.numpy(), GRID_HITS)
     except ValueError as error:

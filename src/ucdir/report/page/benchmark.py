@@ -54,7 +54,7 @@ def _again(facts: BenchmarkFacts) -> Section:
 
 
 def _means(facts: BenchmarkFacts) -> Iterator[Section]:
-    """The mean of all directions for each protocol, and notes on all of it."""
+    """The mean over all directions for each protocol, with notes on the whole benchmark."""
     for number, protocol in enumerate(protocols_of(facts)):
         grid = means_grid(facts, protocol)
         rows = [[line, *cells] for line, (_, cells) in zip(lines_of(facts, protocol), grid.rows, strict=True)]

@@ -38,7 +38,7 @@ def heat_drawings(facts: RunFacts) -> Iterator[Drawing]:
     """Frozen and trained of each direction."""
     for way in facts.directions:
         for kind, found in way.confusions.items():
-            title = f"{way.query} → {way.gallery}, {kind}: classes found for each class"
+            title = f"{way.query} → {way.gallery}, {kind}: classes of the hits, by class of the query"
             yield heat_map(f"confusion-{way.query}-{way.gallery}-{kind}", title, found, facts.class_names)
 
 
@@ -48,6 +48,6 @@ def _bars(scores: EvaluationReport, way: DirectionFacts, class_names: tuple[str,
 
 
 def _of_classes(scores: RetrievalScores) -> dict[int, tuple[int, float]]:
-    """class id -> (queries, figure) of the classes that the gallery has."""
+    """class id -> (number of queries, score), for the classes that the gallery contains."""
     found = {entry.class_id: entry for entry in scores.per_class if entry.relevant}
     return {key: (entry.queries, next(m.value for m in entry.metrics if m.name == FIGURE)) for key, entry in found.items()}

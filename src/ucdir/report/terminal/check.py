@@ -212,8 +212,8 @@ def _verdict(report: CheckReport) -> Lines:
     readable = sum(domain.num_readable for domain in report.domains)
     for domain in report.domains:
         if len(domain.unreadable) > STOPPING_SHARE * domain.num_images:
-            share = f"{len(domain.unreadable) / domain.num_images:.1%} of '{domain.name}' is unreadable"
-            yield 0, f"{share}; training stops above 1%. Mend or remove these files.", "yellow"
+            share = f"{len(domain.unreadable) / domain.num_images:.1%} of the images in '{domain.name}' are unreadable"
+            yield 0, f"{share}; training stops above 1%. Repair or remove these files.", "yellow"
     if any(group.across for group in (*report.exact_duplicates, *report.near_duplicates)):
         yield 0, "Pictures that two domains share make scores look better than they are.", "yellow"
     yield (

@@ -109,7 +109,7 @@ def _notes(report: EvaluationReport, figure: str) -> list[str]:
     if report.resamples:
         notes.append(
             f"95 % intervals: bootstrap over queries, {report.resamples:,} resamples, seed {report.seed}. "
-            "Chance: any P@k of a random order."
+            "Chance: the expected P@k of a random ranking, for any k."
         )
     for query, gallery in report.directions:
         scores = report.scores(report.methods[0], query, gallery)
