@@ -21,7 +21,7 @@ from small_run import GRADIENT
 from trees import files_of, smaller, write_tree
 
 from ucdir.benchmarking.cells import time_left
-from ucdir.benchmarking.plan import default_settings
+from ucdir.benchmarking.plan import FREE, settings_of_methods
 from ucdir.commands.benchmark import benchmark
 from ucdir.commands.console import live_table
 from ucdir.datasets.catalogue import DOMAINNET, OFFICE_HOME, PACS
@@ -104,7 +104,7 @@ def test_the_table_of_domainnet(tmp_path: Path) -> None:
     with preparing(tmp_path / "domainnet"):
         prepare_dataset(spec, source, tmp_path / "domainnet")
     prepared = [str(tmp_path / "domainnet")]
-    assert default_settings(prepared) == load_settings("domainnet")
+    assert settings_of_methods(prepared, None, None, None, ())[FREE] == load_settings("domainnet")
     facts = benchmark(prepared, tmp_path / "out", ["frozen", "centred"], settings=small())
     assert facts.ks == (50, 100, 200)
     pairs = {frozenset((row.query, row.gallery)) for row in facts.rows}
@@ -118,15 +118,31 @@ def test_a_set_without_a_preset_has_as_many_clusters_as_classes(tmp_path: Path) 
     with preparing(tmp_path / "pacs"):
         prepare_dataset(spec, write_tree(tmp_path / "source", files_of(spec)), tmp_path / "pacs")
     prepared = [str(tmp_path / "pacs")]
-    assert default_settings(prepared, method="instance").gradient.num_clusters == (7,)
-    assert default_settings(prepared, preset="head") == load_settings("head")
-    assert default_settings(prepared, given={"method.num_clusters": 9}, method="coda").gradient.num_clusters == (9,)
+    assert settings_of_methods(prepared, None, None, None, ["instance"])["instance"].gradient.num_clusters == (7,)
+    assert settings_of_methods(prepared, None, "head", None, ())[FREE] == load_settings("head")
+    given = settings_of_methods(prepared, {"method.num_clusters": 9}, None, None, ["coda"])
+    assert given["coda"].gradient.num_clusters == (9,)
 
 
 def test_folders_of_ones_own_have_as_many_clusters_as_classes(folders: tuple[str, str]) -> None:
-    assert default_settings(folders, method="ucdir").gradient.num_clusters == (10,)
-    assert default_settings(folders, preset="quick") == load_settings("quick")
-    assert default_settings(folders, given={"align.draw": 1}, methods=("frozen", "align")).align.draw == 1
+    assert settings_of_methods(folders, None, None, None, ["ucdir"])["ucdir"].gradient.num_clusters == (10,)
+    assert settings_of_methods(folders, None, "quick", None, ())[FREE] == load_settings("quick")
+    drawn = settings_of_methods(folders, {"align.draw": 1}, None, None, ["frozen", "align"])
+    assert {settings.align.draw for settings in drawn.values()} == {1}
+
+
+def test_training_free_rows_alone_need_no_settings(folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes count clusters for methods that learn; folders are listed once for all of them."""
+    assert settings_of_methods(folders, None, None, None, ["frozen", "centred"])[FREE].aligns
+    listed: list[tuple[str, ...]] = []
+
+    def counting(sources: Sequence[str], **given: Any) -> Any:
+        listed.append(tuple(sources))
+        return load_domains(sources, **given)
+
+    monkeypatch.setattr("ucdir.benchmarking.plan.load_domains", counting)
+    assert len(settings_of_methods(folders, None, None, None, ["instance", "ucdir", "coda", "align"])) == 5
+    assert listed == [folders]
 
 
 def test_published_figures_stand_beside_what_they_are_about() -> None:

@@ -13,7 +13,7 @@ import torch
 from ucdir.benchmarking.cells import TRAINED, TRAINING_FREE, Cell, Outcome, Task, run_cells
 from ucdir.benchmarking.folder import Tables, refuse_other_images, refuse_other_settings, tell_rows_left_out
 from ucdir.datasets.prepared_set import DOCUMENT, PreparedSet, load_prepared
-from ucdir.errors import UsageError
+from ucdir.errors import UsageError, require_at_least
 from ucdir.images.domains import Domain, load_domains
 from ucdir.images.held_out import TRAIN, split_source
 from ucdir.images.partial_classes import PARTIAL, partial_sources
@@ -26,7 +26,7 @@ from ucdir.progress import Progress
 from ucdir.report.benchmark_facts import BenchmarkFacts
 from ucdir.scoring.directions import DEFAULT_KS
 from ucdir.scoring.encoders import check_classes
-from ucdir.settings import DEFAULT_PRESET, Settings, did_you_mean, is_read_by, load_settings, value_of
+from ucdir.settings import DEFAULT_PRESET, PAPER, Settings, did_you_mean, is_read_by, load_settings, value_of
 from ucdir.storage import locked
 
 FREE = "training-free"
@@ -120,35 +120,6 @@ def _one_of_each_kind(tasks: Sequence[Task]) -> list[Task]:
 # Resolving the arguments
 
 
-def default_settings(
-    sources: Sequence[str],
-    preset: str | None = None,
-    file: Path | None = None,
-    given: Mapping[str, Any] | None = None,
-    methods: Sequence[str] = (),
-    method: str | None = None,
-) -> Settings:
-    """What a benchmark trains a method with: given < file < preset; of a prepared data set its own preset; else `head`, which
-    fits a laptop, with as many clusters as there are classes, as in the papers' protocols. One of the `methods` must read each
-    setting that is given.
-
-    method    None = for the training-free rows; without any preset they see whole images, as method align does
-    """
-    prepared = _prepared(sources)
-    trained = tuple(method for method in methods if method in TRAINED)
-    own = preset or (prepared.preset if prepared is not None else None)
-    if own is not None:
-        return load_settings(own, file, given, methods=trained, method=method)
-    names = {name for domain in load_domains(sources) for name in domain.classes or ()} if prepared is None else set()
-    clusters = len(names - {None}) if prepared is None else prepared.num_clusters
-    reads_clusters = not trained or any(is_read_by(method, "method.num_clusters") for method in trained)
-    counted = {"method.num_clusters": clusters} if clusters > 1 and reads_clusters else {}
-    given = counted | dict(given or {})
-    if "method.name" in given:  # refused later, see GIVEN_ELSEWHERE
-        method = given["method.name"]
-    return load_settings(LAPTOP_PRESET, file, given, methods=trained, method=method or DEFAULT_PRESET)
-
-
 def settings_of_methods(
     sources: Sequence[str],
     settings: Settings | Mapping[str, Any] | None,
@@ -156,12 +127,36 @@ def settings_of_methods(
     file: Path | None,
     methods: Sequence[str],
 ) -> dict[str, Settings]:
-    """The settings of each trained method and of FREE; `settings`: see `ucdir.benchmark`."""
+    """The settings of each trained method and of FREE; `settings`: see `ucdir.benchmark`.
+
+    Given, file and preset, in this order; of a prepared data set its own preset; else `head`, which fits a laptop, with as many
+    clusters as there are classes, as in the papers' protocols; training-free rows then see whole images, as method align does.
+    Each given setting must be read by a trained method, or if there is none by the method of the preset.
+    """
     trained = [method for method in methods if method in TRAINED]
     if isinstance(settings, Settings):
         return {FREE: settings, **{method: settings.of_method(method) for method in trained}}
-    whole = {FREE: None, **{method: method for method in trained}}
-    return {name: default_settings(sources, preset, file, settings, methods, method) for name, method in whole.items()}
+    prepared = _prepared(sources)
+    own = preset or (prepared.preset if prepared is not None else None)
+    if own is not None:
+        free = load_settings(own, file, settings, methods=trained)
+        return {FREE: free, **{name: load_settings(own, file, settings, methods=trained, method=name) for name in trained}}
+    readers = trained or [PAPER]
+    given = _as_many_clusters_as_classes(sources, prepared, readers) | dict(settings or {})
+    names = {FREE: str(given.get("method.name", DEFAULT_PRESET)), **{name: name for name in trained}}
+    return {key: load_settings(LAPTOP_PRESET, file, given, methods=readers, method=name) for key, name in names.items()}
+
+
+def _as_many_clusters_as_classes(
+    sources: Sequence[str], prepared: PreparedSet | None, methods: Sequence[str]
+) -> dict[str, int]:
+    """The setting; empty if there are no classes, or if no method reads it."""
+    if not any(is_read_by(method, "method.num_clusters") for method in methods):
+        return {}
+    if prepared is not None:
+        return {"method.num_clusters": prepared.num_clusters}
+    names = {name for domain in load_domains(sources) for name in domain.classes or ()} - {None}
+    return {"method.num_clusters": len(names)} if len(names) > 1 else {}
 
 
 def _prepared(sources: Sequence[str]) -> PreparedSet | None:
@@ -217,8 +212,7 @@ def _groups(methods: Sequence[str], seeds: int, protocol: str) -> list[tuple[str
     """What needs a cell, with its number of seeds: the training-free methods together, once for each draw of images, and each
     trained one.
     """
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: expected 1 or more.")
+    require_at_least("--seeds", seeds, 1)
     free = [("training-free", seeds if protocol in PARTIAL else 1)] if set(methods) & set(TRAINING_FREE) else []
     return [*free, *((method, seeds) for method in methods if method in TRAINED)]
 
