@@ -25,10 +25,12 @@ def user_cache() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def tiny_network() -> None:
+def tiny_network() -> Iterator[None]:
     """Processes that tests start may import the small network of `tiny_network.py`."""
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    os.environ[TRUSTED] = "tiny_network"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        patch.setenv(TRUSTED, "tiny_network")
+        yield
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 
 from ucdir import run_folder
 from ucdir.errors import UsageError
-from ucdir.outside import is_outside, load_outside, require_trust
+from ucdir.outside import is_outside, load_outside, require_trust, trust
 
 
 class Section(BaseModel):
@@ -154,6 +154,7 @@ def method_class(name: str) -> Any:
     settings = getattr(found, "settings", None)
     if not (isinstance(settings, type) and issubclass(settings, GradientSettings)):
         raise UsageError(f"method '{name}' has no settings. Give its class an attribute `settings`, a GradientSettings class.")
+    trust(name)
     return found
 
 
@@ -324,7 +325,10 @@ def load_settings(
     assigned = _nested(assignments or {})
     given: dict[str, dict[str, Any]] = {}
     if file is not None:
-        _merge(given, _read_file(file, is_of_run), f"'{file}'")
+        content = _read_file(file, is_of_run)
+        _merge(given, content, f"'{file}'")
+        for section, key in (("method", "name"), ("encoder", "backbone")) if is_of_run else ():
+            require_trust(str(content.get(section, {}).get(key, "")), f"'{file}'")
     _merge(given, assigned, "the command line")
     named = given.get("method", {}).get("name")
     if preset is None and named in (None, DEFAULT_PRESET):
@@ -334,8 +338,6 @@ def load_settings(
     if preset is not None:
         _merge(merged, _read_preset(preset), f"preset '{preset}'")
     _merge(merged, given, "the command line")
-    if is_of_run:
-        require_trust(str(named), f"'{file}'")
     chosen = str(method or merged.get("method", {}).get("name", PAPER))
     merged["method"] = {key: value for key, value in merged.get("method", {}).items() if is_read_by(chosen, f"method.{key}")}
     merged["method"]["name"] = chosen
@@ -344,6 +346,7 @@ def load_settings(
     except ValidationError as error:
         raise UsageError(_first_problem(error)) from error
     _refuse_unread(methods or (chosen,), assigned if is_of_run else given)
+    trust(settings.encoder.backbone)
     return settings
 
 

@@ -3,16 +3,19 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_run import draw_pair
 
-from ucdir.errors import UsageError
+from ucdir.errors import UcdirError, UsageError
 from ucdir.learn.methods import build_objective
 from ucdir.learn.objective import Objective
 from ucdir.model.backbones import IMAGENET_MEAN, build_backbone
-from ucdir.settings import GradientSettings, load_settings
+from ucdir.model.encoder import Encoder, build_encoder
+from ucdir.outside import TRUSTED
+from ucdir.settings import GradientSettings, load_settings, stored_settings
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +76,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the path, with the module other_methods."""
     folder = tmp_path / "site"
     folder.mkdir()
+    monkeypatch.setenv(TRUSTED, "")
     (folder / "other_methods.py").write_text(PACKAGE)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "other_methods", raising=False)
@@ -81,7 +85,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ucdir(package: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ucdir", *map(str, arguments)]
-    known = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", **environment}
+    known = {**os.environ, TRUSTED: "", "PYTHONPATH": f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", **environment}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=known)
 
 
@@ -99,6 +103,8 @@ def test_a_method_and_a_backbone_of_another_package_train_and_score(package: Pat
     assert refused.returncode == 1
     assert "needs the code of 'other_methods:" in refused.stderr
     assert refused.stderr.rstrip().endswith("If you trust it, set UCDIR_MODULES=other_methods and run again.")
+    resumed = ucdir(package, "train", "--out", run, "--resume")
+    assert (resumed.returncode, resumed.stderr) == (1, refused.stderr)
     scored = ucdir(package, "evaluate", run, "--device", "cpu", UCDIR_MODULES="other_methods")
     assert scored.returncode == 0, scored.stderr
     assert "trained" in scored.stdout
@@ -135,6 +141,23 @@ def test_a_class_that_is_not_an_objective_is_refused(package: Path) -> None:
     settings = load_settings(assignments={"method.name": "other_methods:Loose"})
     with pytest.raises(UsageError, match="method 'other_methods:Loose' is not a subclass of"):
         build_objective(settings, 2)
+
+
+@pytest.mark.parametrize("name", ["other_methods:tiny", "os:abort", "subprocess:run"])
+def test_a_folder_does_not_choose_what_code_runs(package: Path, tmp_path: Path, name: str) -> None:
+    """Not even of modules that are imported anyway; once the user has named the module, it may."""
+    (tmp_path / "config.toml").write_text(f'format_version = 2\n[method]\nname = "ucdir"\n[encoder]\nbackbone = "{name}"\n')
+    with pytest.raises(UcdirError, match=rf"config\.toml' needs the code of '{name}'\. If you trust it, set UCDIR_MODULES="):
+        stored_settings(tmp_path)
+    encoder = build_encoder("other_methods:tiny", "none", 32)
+    encoder.config = replace(encoder.config, backbone=name)
+    encoder.save(tmp_path / "encoder")
+    if name == "other_methods:tiny":
+        assert Encoder.load(tmp_path / "encoder").config == encoder.config
+        assert stored_settings(tmp_path).encoder.backbone == name
+    else:
+        with pytest.raises(UcdirError, match=rf"encoder '.*' needs the code of '{name}'"):
+            Encoder.load(tmp_path / "encoder")
 
 
 def test_a_backbone_may_have_its_own_normalisation(package: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ucdir.errors import UcdirError, UsageError
-from ucdir.outside import is_outside, load_outside
+from ucdir.outside import is_outside, load_outside, trust
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -61,6 +61,7 @@ _Parts = tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]
 
 def _from_outside(name: str, image_size: int, pretrained: bool) -> Backbone:
     module = load_outside(name, "backbone")(pretrained=pretrained)
+    trust(name)
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"backbone '{name}' returned {type(module).__name__}, expected a torch.nn.Module. Correct the factory."
