@@ -1,6 +1,5 @@
 """The command line: argv -> one function of `ucdir.commands`. No command is imported before it is used."""
 
-import os
 import sys
 
 from cyclopts import App, CycloptsError, Parameter
@@ -47,7 +46,9 @@ def main() -> None:
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes the first alone says it
+        from ucdir.commands.console import is_helper
+
+        if not is_helper():
             print(f"ucdir: {error} See ucdir --help.", file=sys.stderr)
         sys.exit(2)
     except UcdirError as error:

@@ -11,11 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from ucdir.errors import UcdirError
 
 LOCK_SECONDS = 0.1  # that a lock is waited for: a holder may be about to remove it
+
+
+def user_cache() -> Path:
+    """The cache folder of this user, on Linux in XDG_CACHE_HOME or ~/.cache."""
+    return platformdirs.user_cache_path("ucdir", appauthor=False)
 
 
 @contextmanager

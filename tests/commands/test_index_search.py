@@ -136,7 +136,7 @@ def test_an_encoder_that_moved_is_asked_for(collection, encoder):
     index(collection / "moved", [str(collection / "right")], collection / "g", device="cpu")
     (collection / "moved").rename(collection / "elsewhere")
     query = collection / "right" / "0.png"
-    with pytest.raises(UcdirError, match=r"no longer at '.*moved'. Say where it is now .--encoder"):
+    with pytest.raises(UcdirError, match=r"no longer at '.*moved'. Give its new location .--encoder"):
         search(collection / "g", query, device="cpu")
     found = search(collection / "g", query, encoder=collection / "elsewhere", device="cpu")
     assert found.queries[0].hits[0].image.path == query

@@ -48,7 +48,7 @@ def command(
     of_show.pop(next(iter(signature(show).parameters)))
     flags = {flag_of(key).strip("-").replace("-", "_"): key for key in settings}
     of_settings = dict(_setting_options(flags))
-    merged = Signature(sorted(({**of_run, **of_settings, **of_show} | of_run).values(), key=lambda each: each.kind))
+    merged = Signature(sorted({**of_run, **of_settings, **of_show, **of_run}.values(), key=lambda each: each.kind))
 
     def called(*arguments: Any, **options: Any) -> None:
         given = merged.bind(*arguments, **options).arguments
@@ -78,7 +78,7 @@ def _parameters(function: Callable[..., Any], optional: Sequence[str]) -> dict[s
 
 
 def _parameter(each: Parameter, meaning: str, is_argument: bool) -> Parameter:
-    name = each.name.strip("_").replace("_", "-")
+    name = each.name.replace("_", "-")
     if is_argument:
         metavar = METAVARS.get(each.name, each.name.upper())
         option = Option(name=metavar, help=meaning, show_default=False)

@@ -134,16 +134,15 @@ def _encoders(
     last = Encoder.load(folder)
     if last.config.dim is None and frozen is None:
         return {FROZEN: last}
-    neighbour = folder.parent / FROZEN_ENCODER
-    if frozen is None and not neighbour.is_dir():
+    expected = folder.parent / FROZEN_ENCODER
+    if frozen is None and not expected.is_dir():
         raise UcdirError(
-            f"the frozen backbone of '{folder}' is not at '{neighbour}', and without it there is no baseline to "
-            "compare with. "
+            f"the frozen backbone of '{folder}' is missing: expected it at '{expected}', as the baseline to compare with. "
             "Give its encoder folder (--frozen FOLDER)."
         )
     epochs = {name: folder.parent / part for name, part in OTHER_ENCODERS.items()} if folder != encoder else {}
     trained = {name: Encoder.load(path) for name, path in epochs.items() if path.is_dir()}
-    return {FROZEN: Encoder.load(last_encoder_folder(frozen or neighbour)), **trained, last.config.rows or "trained": last}
+    return {FROZEN: Encoder.load(last_encoder_folder(frozen or expected)), **trained, last.config.rows or "trained": last}
 
 
 def _folders_only(given: dict[str, Any]) -> None:

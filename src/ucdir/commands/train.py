@@ -74,7 +74,7 @@ def _complete(
     config: Path | None,
     init: Path | None,
 ) -> Settings | None:
-    """All settings; None when nothing was given, so that a resumed run keeps its own."""
+    """All settings; None when nothing was given: a resumed run keeps its own, a new one has the defaults."""
     if isinstance(given, Settings):
         return given
     assigned = dict(given or {})
@@ -83,7 +83,7 @@ def _complete(
             raise UsageError("--weights and --init exclude each other. Give only one.")
         assigned["encoder.weights"] = str(init)
     stored = out / SETTINGS if resume and (out / SETTINGS).is_file() else None
-    if not (assigned or preset or config) and (resume or given is None):
+    if not (assigned or preset or config):
         return None
     return load_settings(preset, config or stored, assigned, is_of_run=config is None and stored is not None)
 

@@ -64,7 +64,7 @@ def gallery_encoder(
     recorded = Path(info.encoder_path)
     if encoder is None and not (recorded / WEIGHTS).is_file():
         raise UcdirError(
-            f"the encoder of gallery '{gallery}' is no longer at '{recorded}'. Say where it is now (--encoder FOLDER)."
+            f"the encoder of gallery '{gallery}' is no longer at '{recorded}'. Give its new location (--encoder FOLDER)."
         )
     folder = encoder or recorded
     loaded = load_query_encoder(folder, device, precision, runtime)

@@ -11,7 +11,6 @@ An `index` that was killed is completed by the next one. Two must not write the 
 sees to that; from two machines nothing does.
 """
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +43,7 @@ from ucdir.gallery.interface import (
 from ucdir.gallery.milvus_store import FORMAT_VERSION, MAX_HITS, Address, Head, Store, below, collection_name, rows_at_once
 from ucdir.retrieval.exact_search import exact_rows
 from ucdir.retrieval.expansion import Neighbourhood
-from ucdir.storage import clear_write_errors, locked
+from ucdir.storage import clear_write_errors, locked, user_cache
 
 SPARE = 6
 FLOAT32_ERROR = 4e-6
@@ -278,8 +277,7 @@ class MilvusWriter:
         address = self._address
         if address.file is not None:
             return address.file
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ucdir"
-        return cache / f"milvus-{blake2b(str(address).encode(), digest_size=6).hexdigest()}-{self.name}"
+        return user_cache() / f"milvus-{blake2b(str(address).encode(), digest_size=6).hexdigest()}-{self.name}"
 
     def _head(self) -> Head | None:
         """State of the gallery; None if there is none. UcdirError for a collection of another program."""

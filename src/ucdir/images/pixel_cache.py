@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-import platformdirs
 from PIL import Image
 
 from ucdir.errors import ImageError
 from ucdir.images.opening import open_rgb, read_file
+from ucdir.storage import user_cache
 
 GIGABYTE = 10**9
 MIN_CACHE_BYTES = GIGABYTE  # a limit below is not worth a cache
@@ -41,8 +41,8 @@ ABANDONED = 3600.0  # seconds after which nobody writes a draft any more
 
 
 def default_folder() -> Path:
-    """The cache folder of this user, on Linux in XDG_CACHE_HOME or ~/.cache."""
-    return platformdirs.user_cache_path("ucdir", appauthor=False) / "pixels"
+    """Where pixels are cached if no folder is named."""
+    return user_cache() / "pixels"
 
 
 def open_cache(setting: str, limit_gb: float, log: Callable[[str], None]) -> "PixelCache | None":

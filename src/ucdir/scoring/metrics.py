@@ -170,7 +170,8 @@ def score(
 
 def _exact(rows: Tensor) -> Tensor:
     """(N, D) float64 by `exact_rows`, on the same device where it has float64."""
-    exact = torch.from_numpy(exact_rows(rows.detach().to("cpu", torch.float64).numpy()))
+    values = rows.detach().cpu()
+    exact = torch.from_numpy(exact_rows((values.float() if values.dtype is torch.bfloat16 else values).numpy()))
     return exact if rows.device.type == "mps" else exact.to(rows.device)
 
 

@@ -49,7 +49,7 @@ def _keys(facts: BenchmarkFacts) -> list[Key]:
 
 
 def _again(facts: BenchmarkFacts) -> Section:
-    body = render("benchmark", command_line=facts.command, made=f"{facts.date}, {facts.machine}")
+    body = render("benchmark_command", command_line=facts.command, made=f"{facts.date}, {facts.machine}")
     return Section("again", "What was run", body, "The same command gives the same numbers.")
 
 
@@ -60,7 +60,7 @@ def _means(facts: BenchmarkFacts) -> Iterator[Section]:
         rows = [[line, *cells] for line, (_, cells) in zip(lines_of(facts, protocol), grid.rows, strict=True)]
         notes = [EXPLANATIONS["P"], EXPLANATIONS["capped"], ALL_SAID, *([] if number else remarks(facts))]
         table = {"label": grid.title, "head": ["method", *grid.columns], "rows": rows}
-        body = render("benchmark", **table, notes=[*_protocol(protocol), *notes], plots=[])
+        body = render("benchmark_table", **table, notes=[*_protocol(protocol), *notes], plots=[])
         yield Section(f"means-{number}", grid.title, body, how_to_read(facts))
 
 
@@ -68,7 +68,7 @@ def _direction(facts: BenchmarkFacts, number: int, key: Key) -> Section:
     query, gallery, protocol = key
     plots = [(dot_plot(plot), narrow_dot_plot(plot)) for plot in _plots(facts, key)]
     lead = f"Protocol: {protocol}. Percent, mean ± standard deviation over the seeds. Rows with oracle were chosen with labels."
-    body = render("benchmark", **_table(facts, key), notes=[], plots=plots)
+    body = render("benchmark_table", **_table(facts, key), notes=[], plots=plots)
     return Section(f"way-{number}", f"{query} → {gallery}{'' if protocol == 'paper' else f' ({protocol})'}", body, lead)
 
 

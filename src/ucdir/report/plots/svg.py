@@ -12,7 +12,7 @@ TITLE = 28  # px
 
 def inline_svg(drawing: Drawing) -> Markup:
     """The drawing as an element of the page, whose style sheet colours it."""
-    return render("inline.svg", drawing=drawing, outline=outline)
+    return render("inline.svg", drawing=drawing)
 
 
 def svg_file(drawing: Drawing) -> str:
@@ -20,7 +20,7 @@ def svg_file(drawing: Drawing) -> str:
     style = f"{palette_css()}{mark_css()}svg{{background:var(--card);font-family:{FONT}}}"
     title = Words(12, 20, drawing.title, size=13, bold=True)
     size = (max(drawing.width, 7.4 * len(drawing.title) + 24), drawing.height + TITLE)
-    return render("file.svg", drawing=drawing, title=title, size=size, lower=TITLE, style=Markup(style), outline=outline)
+    return render("file.svg", drawing=drawing, title=title, size=size, lower=TITLE, style=Markup(style))
 
 
 def mark_css() -> str:
@@ -41,4 +41,4 @@ def outline(mark: Shape) -> str:
     return paths.get(mark.kind, "")
 
 
-ENVIRONMENT.globals["svg"] = inline_svg
+ENVIRONMENT.globals |= {"svg": inline_svg, "outline": outline}
