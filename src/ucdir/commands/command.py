@@ -1,7 +1,7 @@
 """What the command line makes of a function: its parameters are the arguments and options, its docstring is their help."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from inspect import Parameter, Signature, cleandoc, signature
 from typing import Annotated, Any
@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter as Option
 
 from ucdir.commands.console import is_helper, progress_and_log
-from ucdir.settings import flag_of, parse_assignments, setting_field
 
 NOT_OPTIONS = ("progress", "log", "show", "command", "begun", "settings", "batch_size")
 FLAGS = {
@@ -30,7 +29,7 @@ def command(
     run: Callable[..., Any],
     show: Callable[..., None],
     optional: Sequence[str] = (),
-    settings: Iterable[str] = (),
+    settings: Sequence[str] = (),
     adapt: Callable[[dict[str, Any]], None] = lambda given: None,
     supply: Callable[[], AbstractContextManager[Mapping[str, Any]]] = progress_and_log,
 ) -> Callable[..., None]:
@@ -46,13 +45,15 @@ def command(
     """
     of_run, of_show = _parameters(run, optional), _parameters(show, ())
     of_show.pop(next(iter(signature(show).parameters)))
-    flags = {flag_of(key).strip("-").replace("-", "_"): key for key in settings}
+    flags = _flags(settings)
     of_settings = dict(_setting_options(flags))
     merged = Signature(sorted({**of_run, **of_settings, **of_show, **of_run}.values(), key=lambda each: each.kind))
 
     def called(*arguments: Any, **options: Any) -> None:
         given = merged.bind(*arguments, **options).arguments
         if flags:
+            from ucdir.settings import parse_assignments
+
             assigned = {key: given[name] for name, key in flags.items() if given.get(name) is not None}
             given["settings"] = assigned | parse_assignments(given.get("set_", ()))
         adapt(given)
@@ -101,15 +102,27 @@ def _shown_default(default: Any) -> bool | Callable[[Any], str]:
     return ",".join if isinstance(default, tuple) else True
 
 
+def _flags(settings: Sequence[str]) -> dict[str, str]:
+    """Parameter -> section.key. Only commands that have settings import them: `ucdir search` starts sooner without."""
+    if not settings:
+        return {}
+    from ucdir.settings import flag_of
+
+    return {flag_of(key).strip("-").replace("-", "_"): key for key in settings}
+
+
 def _setting_options(flags: Mapping[str, str]) -> Iterator[tuple[str, Parameter]]:
     """An option for each setting with a flag, with the type and the meaning of the setting; and --set for all others."""
+    if not flags:
+        return
+    from ucdir.settings import flag_of, setting_field
+
     for name, key in flags.items():
         field = setting_field(key)
         accepted: Any = field.annotation
         option = Option(name=flag_of(key), help=field.description, negative=())
         yield name, Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[accepted | None, option])
-    if flags:
-        yield "set_", Parameter("set_", Parameter.KEYWORD_ONLY, default=(), annotation=Annotated[Sequence[str], SET])
+    yield "set_", Parameter("set_", Parameter.KEYWORD_ONLY, default=(), annotation=Annotated[Sequence[str], SET])
 
 
 def _entries(docstring: str) -> Iterator[tuple[str, str]]:
