@@ -1,4 +1,4 @@
-"""The command line: argv -> one function of `ucdir.commands`. No command is imported before it is used."""
+"""The command line: calls one function of `ucdir.commands`, which is imported only then."""
 
 import sys
 
@@ -15,23 +15,23 @@ app = App(
     group_parameters="Options",
     default_parameter=Parameter(show_env_var=False, allow_repeating=True),
 )
-data = App(name="data", help="Public data sets: what is known of them, and manifests of their files.")
+data = App(name="data", help="Information about public data sets, and manifests of their files.")
 COMMANDS = {
     "check": "Look for unreadable, odd and duplicate images before training.",
     "train": "Learn an encoder from two or more folders, without labels.",
     "evaluate": "Score an encoder in both directions of every pair of domains, next to training-free baselines.",
-    "benchmark": "Compare methods on all pairs of a data set, both ways, over several seeds.",
-    "report": "Write one page about a run or a benchmark: curves, scores, answers, a map; it needs no network.",
-    "index": "Embed folders of images for searching; run it again to follow what changed.",
-    "embed": "Write embeddings for other tools: one array and one table, row by row the same images.",
-    "export": "Write model.onnx into an encoder folder: search and serve then start in a second, without torch.",
+    "benchmark": "Compare methods on all pairs of a data set, in both directions, over several seeds.",
+    "report": "Write one HTML page about a run or a benchmark, with curves, scores, hits and a map.",
+    "index": "Embed folders of images for searching. Run it again after images have changed.",
+    "embed": "Write embeddings for other tools: an array, and a table that names the image of each row.",
+    "export": "Write model.onnx into an encoder folder, so that search and serve start in a second, without torch.",
     "search": "Find the images of a gallery that are most similar to a picture.",
-    "serve": "Search galleries in a browser: drop or draw a picture. Programs use the same addresses.",
-    "demo": "Draw two collections, learn to search one with the other, and show it: under three minutes on two cores.",
+    "serve": "Search galleries in a browser, by dropping or drawing a picture, or from programs over HTTP.",
+    "demo": "Draw two collections, learn to search one with the other, and show the hits.",
 }
 DATA_COMMANDS = {
     "prepare": "Make manifests of a public data set, and check that it is complete.",
-    "info": "Show where a public data set comes from, its terms and what to download.",
+    "info": "Show the source, terms and downloads of a public data set.",
 }
 for name, summary in COMMANDS.items():
     app.command(f"ucdir.commands.{name}:{name}_command", name=name, help=summary)
@@ -42,7 +42,7 @@ app.register_install_completion_command(help="Install completion of commands and
 
 
 def main() -> None:
-    """Run the command line and leave with 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:

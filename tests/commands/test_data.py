@@ -108,7 +108,7 @@ def test_what_lies_behind_a_form_is_not_fetched(name: str, tmp_path: Path) -> No
 
 
 def test_a_source_is_needed() -> None:
-    with pytest.raises(UsageError, match=r"--source is missing\. .* files of PACS; ucdir data info pacs says where"):
+    with pytest.raises(UsageError, match=r"--source is missing\. .* files of PACS; ucdir data info pacs shows where"):
         prepare("pacs")
     with pytest.raises(UsageError, match=r"--source is missing\..* or --download to fetch them"):
         prepare("domainnet")
@@ -146,11 +146,11 @@ def test_fetched_and_prepared(server: tuple[str, Path], archive: Path, tmp_path:
     result = prepare("pacs", out=tmp_path / "out", download=True, allow_differences=True, log=said.append)
     assert [domain.images for domain in result.domains] == [14] * 4
     assert said[0].startswith("Fetching 1 file, 0.0 GB, into ")
-    assert said[1] == f"{tmp_path}/out/archives/PACS.zip: SHA-256 {hashlib.sha256(content).hexdigest()}, MD5 as known"
+    assert said[1] == f"{tmp_path}/out/archives/PACS.zip: SHA-256 {hashlib.sha256(content).hexdigest()}, MD5 as expected"
     said.clear()
     fetch_files(replace(PACS, files=(replace(remote, size=None, md5=None),)), tmp_path / "out" / "archives", log=said.append)
     assert len(said) == 1
-    assert said[0].endswith(", nothing known to compare it with")
+    assert said[0].endswith(", no published checksum to compare it with")
 
 
 def test_what_arrived_incomplete_is_deleted_and_fetched_again(

@@ -173,7 +173,7 @@ def test_domains_that_cannot_be_scored_are_named(work, tmp_path):
         evaluate(work / "run", [photo])
     with pytest.raises(UsageError, match="k=0"):
         evaluate(work / "run", ks=(0, 5))
-    with pytest.raises(UsageError, match="names no domains"):
+    with pytest.raises(UsageError, match="has no domains"):
         evaluate(work / "run" / "encoder")
 
 

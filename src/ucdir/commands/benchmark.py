@@ -1,4 +1,4 @@
-"""`ucdir benchmark`: methods x pairs x seeds of a data set, cell by cell, into one table."""
+"""`ucdir benchmark`: run methods x pairs x seeds on a data set and collect the scores in one table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,25 +35,25 @@ def benchmark(
     preset: str | None = None,
     config: Path | None = None,
 ) -> "BenchmarkFacts":
-    """Compare methods on all pairs of a data set, both ways, over several seeds, next to training-free baselines.
+    """Compare methods with training-free baselines on all pairs of a data set, in both directions, over several seeds.
 
     sources     A folder that `ucdir data prepare` wrote, or two or more folders or manifests with classes.
-    out         Folder for the results and the run of each cell; what is finished is not run again.
-    methods     frozen, centred, smoothed; align, tune, ucdir, instance, cluster, prototype, coda, protoot; separated by commas.
-    pairs       NAME-NAME,NAME-NAME. Default: those of the data set, or all.
-    seeds       How many: 0, 1, ...
-    protocols   paper: train, query and gallery images are the same; held-out: queries and gallery are the test split of the
-                set, or a fifth of the images; half-a, half-b: one domain keeps half of the classes; private: each has classes
-                that the other lacks; which is drawn by the seed. Repeat for several.
-    ks          Cut-offs; repeat for several. Default: those of the data set, or 1 5 15 50.
-    settings    of every training: all of them; or {"section.key": value} for those that differ from `preset` and `config`
-    devices     Repeat for several at a time. Default: every CUDA device, or the CPU.
-    command     how it can be run again, for the tables
-    show        is given the results after each cell
-    preset      Settings of every training. Default: that of the data set; else head, which fits a laptop.
+    out         Folder for the results and the run of each cell. Finished cells are not run again.
+    methods     Separated by commas: frozen, centred, smoothed, align, tune, ucdir, instance, cluster, prototype, coda, protoot.
+    pairs       NAME-NAME,NAME-NAME. Default: the pairs of the data set, or all pairs.
+    seeds       Number of seeds: 0, 1, ...
+    protocols   paper: train on the query and gallery images. held-out: score on the test split of the data set, or on a
+                fifth of the images. half-a, half-b: the first or second domain keeps only half of the classes. private: each
+                domain has classes that the other lacks. The seed chooses the classes. Repeat for several protocols.
+    ks          Cut-offs. Repeat for several. Default: the cut-offs of the data set, or 1 5 15 50.
+    settings    complete settings of every training; or {"section.key": value} to change some of `preset` and `config`
+    devices     Device to run cells on. Repeat to use several at once. Default: every CUDA device, or the CPU.
+    command     command line that repeats the benchmark, for the tables
+    show        called with the results after each cell
+    preset      Preset for every training. Default: the preset of the data set; otherwise head, which fits a laptop.
     config      TOML file with settings.
-    raises      UsageError for what does not exist or contradicts what `out` holds, UcdirError at the end when cells failed,
-                InterruptedRun on Ctrl-C
+    raises      UsageError when something does not exist or contradicts the results in `out`; UcdirError at the end when cells
+                failed; InterruptedRun on Ctrl-C
     """
     from ucdir.benchmarking.plan import Plan, run_plan, settings_of_methods
 

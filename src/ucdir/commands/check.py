@@ -1,4 +1,4 @@
-"""`ucdir check`: what is in these folders, before anything is learned from them?"""
+"""`ucdir check`: look for problems in folders of images before training."""
 
 import json as json_module
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def check(
     workers    Threads for reading images; 0 = one per core.
     progress   reports progress
 
-    Findings are not failures. Raises UsageError or UcdirError when a source itself cannot be used.
+    Findings are not errors. Raises UsageError or UcdirError when a source itself cannot be used.
     """
     domains = load_domains(sources, classes, split)
     with progress("reading images", sum(map(len, domains))) as advance:

@@ -1,4 +1,4 @@
-"""What the command line makes of a function: its parameters are the arguments and options, its docstring is their help."""
+"""Turn a function into a command: its parameters become arguments and options, its docstring their help."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ FLAGS = {
     "protocols": "--protocol",
     "devices": "--device",
     "allow_hosts": "--allow-host",
-}  # called otherwise in Python
+}  # parameters whose flag has another name
 SHORT = {"k": "-k"}
-MAY_BE_STDOUT = ("json",)  # options whose file may be -
+MAY_BE_STDOUT = ("json",)  # options that accept - as a file
 METAVARS = {"sources": "DIR...", "galleries": "GALLERY...", "encoder": "RUN", "folder": "RUN|BENCHMARK"}
-ENTRY = re.compile(r"(\w+(?:, \w+)*)  +(\S.*)")  # of a docstring: names, two or more spaces, what they mean
+ENTRY = re.compile(r"(\w+(?:, \w+)*)  +(\S.*)")  # a docstring line: names, two or more spaces, their meaning
 SET = Option(name="--set", metavar="KEY=VALUE", help="Any setting, as section.key=value.", negative=(), show_default=False)
 
 
@@ -33,15 +33,15 @@ def command(
     adapt: Callable[[dict[str, Any]], None] = lambda given: None,
     supply: Callable[[], AbstractContextManager[Mapping[str, Any]]] = progress_and_log,
 ) -> Callable[..., None]:
-    """A function for the command line: calls `run` with its own parameters, then `show` with what came back.
+    """Return a function for the command line that calls `run`, then `show` with the result.
 
-    show       takes the result and, by name, parameters of `run` and options of its own
-    optional   arguments that may be left out; parameters without a default are always arguments
-    settings   section.key of settings that have a flag; `run` gets those given, and those of --set, as `settings`
-    adapt      changes the given values, by parameter, before `run` sees them
-    supply     the context in which `run` reports, and the parameters with which it does
+    show       receives the result and, by name, parameters of `run`; its other parameters become options too
+    optional   parameters with a default that are arguments, not options; those without a default always are
+    settings   section.key of the settings that get a flag; `run` receives the given ones, and those of --set, as `settings`
+    adapt      changes the given values before they reach `run`
+    supply     context manager that yields the parameters through which `run` reports progress
 
-    Processes that torchrun started show nothing, except for the first.
+    Of the processes that torchrun starts, only the first one prints.
     """
     of_run, of_show = _parameters(run, optional), _parameters(show, ())
     of_show.pop(next(iter(signature(show).parameters)))
@@ -69,7 +69,7 @@ def command(
 
 
 def _parameters(function: Callable[..., Any], optional: Sequence[str]) -> dict[str, Parameter]:
-    """Those of a function that are options or arguments, with the help in its docstring."""
+    """Return the parameters that become options or arguments, with their help from the docstring."""
     meanings = dict(_entries(cleandoc(function.__doc__ or "")))
     return {
         name: _parameter(each, meanings.get(name, ""), each.default is Parameter.empty or name in optional)
@@ -103,7 +103,7 @@ def _shown_default(default: Any) -> bool | Callable[[Any], str]:
 
 
 def _flags(settings: Sequence[str]) -> dict[str, str]:
-    """Parameter -> section.key. Only commands that have settings import them: `ucdir search` starts sooner without."""
+    """Map parameters to section.key. Importing the settings is slow, so `ucdir search` does not."""
     if not settings:
         return {}
     from ucdir.settings import flag_of
@@ -112,7 +112,7 @@ def _flags(settings: Sequence[str]) -> dict[str, str]:
 
 
 def _setting_options(flags: Mapping[str, str]) -> Iterator[tuple[str, Parameter]]:
-    """An option for each setting with a flag, with the type and the meaning of the setting; and --set for all others."""
+    """Yield an option for each setting with a flag, and --set for all other settings."""
     if not flags:
         return
     from ucdir.settings import flag_of, setting_field
@@ -126,7 +126,7 @@ def _setting_options(flags: Mapping[str, str]) -> Iterator[tuple[str, Parameter]
 
 
 def _entries(docstring: str) -> Iterator[tuple[str, str]]:
-    """(name, meaning) of what a docstring lists as `name, name   meaning`, over several lines if those are indented."""
+    """Yield (name, meaning) of each `name, name   meaning` entry; indented lines continue an entry."""
     names, meaning = "", ""
     for line in [*docstring.splitlines(), ""]:
         found = ENTRY.fullmatch(line)

@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, progress and notes on stderr."""
+"""Printing: results go to stdout, progress and notes to stderr."""
 
 import json
 import os
@@ -22,18 +22,18 @@ def show_json(document: Any) -> None:
 
 
 def note(sentence: str) -> None:
-    """Print a sentence on stderr: what was written, what to do next."""
+    """Print a sentence on stderr, for example where a file was written."""
     print(sentence, file=sys.stderr)
 
 
 def is_helper() -> bool:
-    """Whether this is one of several processes but not the first, which alone prints."""
+    """Whether this is a process of torchrun other than the first. Only the first one prints."""
     return os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager
 def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with the time left; the yielded function takes the number of things just finished."""
+    """Show a bar with the time left on stderr. Call the yielded function with the number of finished items."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -46,13 +46,13 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
 
 @contextmanager
 def progress_and_log() -> Iterator[Mapping[str, Any]]:
-    """What commands are given to report with: a bar and lines on stderr."""
+    """Yield the parameters through which commands report: a progress bar and lines on stderr."""
     yield {"progress": progress_bar, "log": note}
 
 
 @contextmanager
 def live_table() -> Iterator[Mapping[str, Any]]:
-    """The same for a benchmark, with a table that grows with each cell above a line that says what is going on.
+    """Do the same for a benchmark: a table that grows with each cell, and a line that shows the current step.
 
     The table disappears at the end. If stderr is not a terminal, only the log lines are printed.
     """
@@ -89,4 +89,4 @@ def live_table() -> Iterator[Mapping[str, Any]]:
         try:
             yield {"progress": progress, "log": live.console.print, "show": show_facts, "command": command}
         finally:
-            live.update(Text(""), refresh=True)  # what is taller than the screen would stay at the end
+            live.update(Text(""), refresh=True)  # otherwise a table taller than the screen would stay

@@ -1,4 +1,4 @@
-"""`ucdir data`: from the files of public data sets to manifests, and what is known of these data sets."""
+"""`ucdir data`: information about public data sets, and manifests of their files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,17 +29,17 @@ def prepare(
     """Make manifests of a public data set, and check that it is complete.
 
     name                office-home, domainnet, pacs, visda or office31.
-    source              Its archives or unpacked folders. Default with --download: OUT/archives.
+    source              Folder with its archives or unpacked folders. Default with --download: OUT/archives.
     out                 Folder to write. Default: NAME.
-    classes             standard, or all: the 345 classes of DomainNet.
-    download            Download the files into --source first; continues where it stopped.
-    allow_differences   Continue when counts are not as known, and note what differs.
+    classes             standard, or all for the 345 classes of DomainNet.
+    download            Download the files into --source first, continuing an interrupted download.
+    allow_differences   Continue when the numbers of images are not the published ones, and record the differences.
     progress, log       report progress; print a line
-    raises              UcdirError; nothing is then half-written
+    raises              UcdirError; nothing is left half-written
     """
     spec = dataset(name, classes)
     if source is None and not download:
-        where = ", or --download to fetch them" if spec.downloadable else f"; ucdir data info {name} says where they are"
+        where = ", or --download to fetch them" if spec.downloadable else f"; ucdir data info {name} shows where to get them"
         raise UsageError(f"--source is missing. Give the folder that holds the files of {spec.title}{where}.")
     if download and not spec.downloadable:
         wanted = ", ".join(file.name for file in spec.files)
@@ -55,9 +55,9 @@ def prepare(
 
 
 def info(name: str | None = None) -> tuple[DatasetSpec, ...]:
-    """Show where a public data set comes from, its terms, what to download and how many images it should have.
+    """Show the source, terms, downloads and expected number of images of a public data set.
 
-    name   A data set. Default: all.
+    name   Data set to show. Default: all.
     """
     return DATASETS if name is None else (dataset(name),)
 
@@ -65,7 +65,7 @@ def info(name: str | None = None) -> tuple[DatasetSpec, ...]:
 def fetch_files(
     spec: DatasetSpec, folder: Path, progress: Progress = no_progress, log: Callable[[str], None] = no_log
 ) -> tuple[Downloaded, ...]:
-    """Fetch the files of a data set into a folder; those that are there already are kept."""
+    """Download the files of a data set that are not yet in the folder."""
     lacking = [file for file in spec.files if not (folder / file.name).exists()]
     if lacking:
         require_space(folder, sum(_still_to_come(file, folder) for file in lacking), "fetching")
@@ -75,14 +75,14 @@ def fetch_files(
     for file in sorted(spec.files, key=lambda file: file.size or 0):
         assert file.url is not None
         got = fetch(file.url, folder / file.name, file.size, file.md5, progress)
-        compared = f"{got.checked} as known" if got.checked else "nothing known to compare it with"
+        compared = f"{got.checked} as expected" if got.checked else "no published checksum to compare it with"
         log(f"{got.path}: SHA-256 {got.sha256}, {compared}")
         fetched.append(got)
     return tuple(fetched)
 
 
 def _still_to_come(file: RemoteFile, folder: Path) -> int:
-    """Bytes that fetching a file still adds to the disk; 0 where its size is not known."""
+    """Return the bytes of a file still to download; 0 when its size is unknown."""
     return max((file.size or 0) - arrived_of(folder / file.name), 0)
 
 
@@ -95,7 +95,7 @@ def _how_much(files: Sequence[RemoteFile], folder: Path) -> str:
 
 
 def show_prepared(result: Prepared, json: bool = False) -> None:
-    """Print what was written.
+    """Print the written files.
 
     json   Print one JSON document instead of lines.
     """
@@ -112,7 +112,7 @@ def show_prepared(result: Prepared, json: bool = False) -> None:
 
 
 def show_info(specs: Sequence[DatasetSpec], name: str | None = None, json: bool = False) -> None:
-    """Print what is known.
+    """Print the data sets.
 
     json   Print one JSON document instead of lines.
     """

@@ -1,4 +1,4 @@
-"""`ucdir demo`: draw two collections, learn to search one with the other, and show what was learned."""
+"""`ucdir demo`: draw two collections, train on them, search one with the other, and show the hits."""
 
 import shutil
 import time
@@ -31,14 +31,14 @@ ABOUT = "Written by `ucdir demo`. The next demo with this --out replaces the fol
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo wrote and found.
+    """Files and results of a demo.
 
     run, gallery   folders made by `train` and `index`
-    query          the drawing that was searched with
+    query          drawing used as the query
     found          its hits among the photographs
-    picture        PNG file: that drawing and one of each other kind, each with its hits
+    picture        PNG file with one drawing of each kind and its hits
     report         page about the run, if it could be written
-    seconds        the whole demo
+    seconds        duration of the whole demo
     """
 
     drawn: Drawn
@@ -60,16 +60,16 @@ def demo(
     progress: Progress = no_progress,
     log: Callable[[str], None] = lambda sentence: None,
 ) -> DemoResult:
-    """Draw two collections, learn to search one with the other, and show it: under three minutes on two cores.
+    """Draw two collections, learn to search one with the other, and show the hits. Takes three minutes on two cores.
 
-    out                Folder to write; an earlier demo there is replaced.
+    out                Folder to write. An earlier demo there is replaced.
     seed               Seed of the pictures and of the training.
-    images_per_class   About how many pictures of each kind and look.
-    epochs             Passes over the pictures. Default: as in the preset demo.
+    images_per_class   Approximate number of pictures of each kind in each collection.
+    epochs             Passes over the pictures. Default: those of the preset demo.
     progress, log      report progress; print a line
-    raises             UsageError when `out` holds something else
+    raises             UsageError when `out` was not written by a demo
 
-    The encoder starts from random weights. Training reads no class: only the scores read the class folders.
+    The encoder starts from random weights. Training does not read classes; only scoring reads the class folders.
     """
     for flag, value, least in (("--seed", seed, 0), ("--images-per-class", images_per_class, 1)):
         require_at_least(flag, value, least)
@@ -93,7 +93,7 @@ def demo(
 
 
 def _clear(out: Path) -> None:
-    """Make `out` an empty demo folder."""
+    """Create an empty demo folder, replacing an earlier demo."""
     if out.exists() and not (out / MARKER).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"'{out}' exists and was not written by a demo. Give another --out.")
     if out.exists():
@@ -102,7 +102,7 @@ def _clear(out: Path) -> None:
 
 
 def _first_drawings(drawn: Drawn) -> tuple[Path, ...]:
-    """The first drawing of each kind: chosen before anything is known about the hits."""
+    """Return the first drawing of each kind, chosen without looking at the hits."""
     return tuple(drawn.drawing / kind / "0001.png" for kind in drawn.counts)
 
 

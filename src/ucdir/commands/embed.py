@@ -1,4 +1,4 @@
-"""`ucdir embed`: embeddings for other tools."""
+"""`ucdir embed`: write embeddings for other tools."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,23 +29,22 @@ def embed(
     views: int | None = None,
     rows: str | None = None,
 ) -> "EmbedResult":
-    """Write embeddings for other tools: one array and one table, row by row the same images.
+    """Write embeddings for other tools: an array, and a table that names the image of each row.
 
     encoder         Run or encoder folder.
     sources         Folders or .csv/.parquet manifests, one per domain; NAME=DIR sets its name.
-    out             Writes OUT.npy and OUT.parquet.
-    classes         Class folders, recorded with each image: auto, folders or none.
+    out             Name of the files to write: OUT.npy and OUT.parquet.
+    classes         Whether to record the class of each image: auto, folders or none.
     split           Use only the rows of a manifest with this split.
     device          auto, cpu, cuda, cuda:1 or mps.
     precision       auto, float32 or bfloat16.
-    batch_size      images at a time
+    batch_size      images per batch
     workers         Threads for reading images; 0 = one per core.
     overwrite       Replace existing files.
     progress, log   report progress; print a line
-    as_domain       Domain of the encoder that all images belong to. Default: the one named like their folder.
-    views           Views per image; 1 is fastest. Default: all views of the encoder.
-    rows            Which embeddings of the run: frozen, centred, smoothed, aligned or tuned, if it has them. Default: the
-                    best.
+    as_domain       Domain that all images belong to, as the encoder names it. Default: the one with the name of their folder.
+    views           Views per image. 1 is fastest. Default: all views of the encoder.
+    rows            Embeddings of the run to use: frozen, centred, smoothed, aligned or tuned. Default: the best it has.
 
     The table has the columns of a gallery's images.parquet: id, path, domain, sha256, width, height, bytes, times, class.
     """
@@ -64,7 +63,7 @@ def embed(
 
 
 def show_files(result: "EmbedResult", json: bool = False) -> None:
-    """Print what was written.
+    """Print the written files.
 
     json   Print one JSON document instead of lines.
     """

@@ -1,4 +1,4 @@
-"""`ucdir evaluate`: how often is what an encoder finds in the other domain of the same class?"""
+"""`ucdir evaluate`: measure how many hits in the other domain have the class of the query."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,22 +50,22 @@ def evaluate(
 
     encoder      Run or encoder folder; not with --backbone.
     sources      Two or more folders or manifests with classes. Default: those of the run.
-    ks           Cut-offs; repeat for several. Default: 1 5 15 50.
-    frozen       Encoder folder of the frozen backbone, if it is not in RUN.
-    backbone     torchvision/NAME, timm/NAME or module:FACTORY: score it without training.
+    ks           Cut-offs. Repeat for several. Default: 1 5 15 50.
+    frozen       Encoder folder of the frozen backbone, if RUN does not contain it.
+    backbone     Score this backbone without training: torchvision/NAME, timm/NAME or module:FACTORY.
     weights      Weights of --backbone: default or PATH.
     image_size   Side length of the images for --backbone, in pixels.
     classes      Class folders: auto, folders or none. Default: as in the run, or auto.
     split        Use only the rows of a manifest with this split. Default: as in the run, or all.
     device       auto, cpu, cuda, cuda:1 or mps.
     precision    auto, float32 or bfloat16.
-    batch_size   images at a time
+    batch_size   images per batch
     workers      Threads for reading images; 0 = one per core.
-    resamples    Bootstrap resamples of the queries for the 95 % intervals; 0 = none.
+    resamples    Bootstrap resamples of the queries for the 95 % intervals; 0 = no intervals.
     seed         Seed of the bootstrap.
     progress     reports progress
-    expand       Move queries toward this many of their best hits in the rows called `+ expanded`; 0 = no such rows.
-                 Default: what is best for each encoder.
+    expand       Number of best hits toward which queries move in the rows `+ expanded`; 0 omits these rows.
+                 Default: the best number for each encoder.
     cache_dir    Where to cache decoded views: a folder, auto or none. Default: as in the run, or auto.
     """
     from ucdir.embedding.compute import Compute
@@ -94,7 +94,7 @@ def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str |
     if not sources:
         if settings is None or not settings.domains:
             where = "--backbone" if encoder is None else f"'{encoder}'"
-            raise UsageError(f"{where} names no domains to score on. Give two or more folders or manifests with classes.")
+            raise UsageError(f"{where} has no domains to score on. Give two or more folders or manifests with classes.")
         sources, split = settings.domains, split or settings.split
         classes = classes or settings.classes
     if len(sources) < 2:
@@ -105,12 +105,12 @@ def _domains(encoder: Path | None, sources: Sequence[str] | None, classes: str |
 
 
 def _run_data(encoder: Path | None) -> DataSettings | None:
-    """The settings of the data of a run, when `encoder` is a run folder."""
+    """Return the data settings when `encoder` is a run folder."""
     return stored_settings(encoder).data if encoder is not None and is_run_folder(encoder) else None
 
 
 def _cache(encoder: Path | None, folder: str | None) -> PixelCache | None:
-    """Where views and features are kept: in `folder`, where the run kept them, or in the user's cache."""
+    """Open the cache in `folder`, or that of the run, or that of the user."""
     data = _run_data(encoder) or DataSettings()
     return open_cache(folder or data.cache_dir, data.cache_gb, no_log)
 
@@ -146,7 +146,7 @@ def _encoders(
 
 
 def _folders_only(given: dict[str, Any]) -> None:
-    """With --backbone the first argument is a folder of images as well."""
+    """Treat the first argument as a source when --backbone is given."""
     if given.get("backbone") is not None and given.get("encoder") is not None:
         given["sources"] = [str(given.pop("encoder")), *given.get("sources", ())]
 
@@ -154,7 +154,7 @@ def _folders_only(given: dict[str, Any]) -> None:
 def show_scores(report: "EvaluationReport", figure: Literal["P", "capped", "mAP", "R"] = "P", json: bool = False) -> None:
     """Print the scores.
 
-    figure   What the k columns show.
+    figure   Score in the columns for each cut-off.
     json     Print one JSON document instead of a table.
     """
     from ucdir.report.terminal.scores import score_document, score_table

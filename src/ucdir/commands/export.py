@@ -1,4 +1,4 @@
-"""`ucdir export`: an encoder that searches without torch."""
+"""`ucdir export`: write an ONNX file, so that searching does not need torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,17 @@ from ucdir.commands.command import command
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, and the largest difference between its embeddings and those of the weights."""
+    """An ONNX file.
+
+    difference  largest difference between its embeddings and those of the torch encoder
+    """
 
     file: Path
     difference: float
 
 
 def export(encoder: Path) -> Exported:
-    """Write model.onnx into an encoder folder: search and serve then start in a second, without torch.
+    """Write model.onnx into an encoder folder, so that search and serve start in a second, without torch.
 
     encoder   Run or encoder folder.
     """
@@ -28,7 +31,7 @@ def export(encoder: Path) -> Exported:
 
 
 def show_exported(result: Exported) -> None:
-    """Print what was written."""
+    """Print the written files."""
     print(f"Wrote {result.file}: agrees with the weights to {result.difference:.0e}. search and serve use it from now on.")
 
 

@@ -1,4 +1,4 @@
-"""`ucdir index`: a gallery that follows its folders."""
+"""`ucdir index`: build a gallery, or update it after its folders have changed."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,31 +32,30 @@ def index(
     views: int | None = None,
     rows: str | None = None,
 ) -> "IndexResult":
-    """Embed folders of images for searching; run it again to follow what was added, changed, moved or deleted.
+    """Embed folders of images for searching. Run it again after images were added, changed, moved or deleted.
 
-    encoder         Run or encoder folder. A run has its label-free epoch used if it has one, else its last encoder.
-    sources         Folders or manifests; NAME=DIR gives a name. Default: those of the gallery. Domains of the gallery that
-                    are not named stay as they are.
-    out             Gallery to make or to bring up to date: a folder, or the name of a collection for another engine.
-    classes         Class folders, recorded with each image but never used to search: auto, folders or none.
+    encoder         Run or encoder folder. Of a run, the label-free epoch is used if there is one, otherwise the last encoder.
+    sources         Folders or manifests, one per domain; NAME=DIR sets its name. Default: those of the gallery. Other domains
+                    of the gallery stay unchanged.
+    out             Gallery to create or update: a folder, or the name of a collection for another engine.
+    classes         Whether to record the class of each image: auto, folders or none. Classes are never used to search.
     split           Use only the rows of a manifest with this split.
     device          auto, cpu, cuda, cuda:1 or mps.
-    precision       auto, float32 or bfloat16; for images that are new.
-    batch_size      images at a time
+    precision       auto, float32 or bfloat16; used for new images only.
+    batch_size      images per batch
     workers         Threads for reading images; 0 = one per core.
     overwrite       Delete the gallery first and embed everything.
     drop            Remove this domain from the gallery.
-    engine          Where the gallery lives: folder, or milvus:URI.
-    export          Export the encoder too, once, where the extra onnx is installed: searching then starts without torch.
+    engine          Storage of the gallery: folder, or milvus:URI.
+    export          Also export the encoder, if the extra onnx is installed, so that searching starts without torch.
     progress, log   report progress; print a line
-    as_domain       Domain of the encoder that all images belong to. Default: the one named like their folder.
-    views           Views per new image; 1 is fastest. Default: all views of the encoder.
-    rows            Which embeddings of the run: frozen, centred, smoothed, aligned or tuned, if it has them. Default: the
-                    best.
-    raises          UcdirError; the gallery is then as it was, and what was embedded is kept for the next try
+    as_domain       Domain that all images belong to, as the encoder names it. Default: the one with the name of their folder.
+    views           Views per new image. 1 is fastest. Default: all views of the encoder.
+    rows            Embeddings of the run to use: frozen, centred, smoothed, aligned or tuned. Default: the best it has.
+    raises          UcdirError; the gallery is then unchanged, and the next try reuses what was embedded
 
-    The new gallery appears in one step: a reader sees the old one or the new one. Several processes, started by torchrun, share
-    the images; the first writes, and all return the same.
+    The new gallery replaces the old one in one step, so that readers always see a complete gallery. Processes started by
+    torchrun divide the images among themselves; the first one writes, and all return the same result.
     """
     from ucdir.gallery.embedder import image_embedder, with_helpers
     from ucdir.gallery.indexing import Wanted, bring_up_to_date, export_once
@@ -83,7 +82,7 @@ def index(
 
 
 def show_gallery(result: "IndexResult", out: Path = Path("gallery"), engine: str = "folder", json: bool = False) -> None:
-    """Print what changed.
+    """Print the changes.
 
     json   Print one JSON document instead of lines.
     """

@@ -1,6 +1,6 @@
-"""`ucdir report`: one HTML file that shows a run or a benchmark.
+"""`ucdir report`: write one HTML file about a run or a benchmark.
 
-Its function in Python is `ucdir.write_report`: `ucdir.report` is the package of tables, pictures and pages.
+The Python function is `ucdir.write_report`, because `ucdir.report` is a package.
 """
 
 import time
@@ -28,17 +28,17 @@ def write_report(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> "ReportResult":
-    """Write one page about a run or a benchmark: curves, scores, answers, a map; it needs no network.
+    """Write one HTML page about a run or a benchmark, with curves, scores, hits and a map. It works offline.
 
-    folder      Run folder, or folder of a benchmark.
+    folder      Folder of a run or a benchmark.
     out         HTML file to write. Default: report.html in that folder.
-    plots       Also write every plot into this folder, as .svg and, with the extra plot, as .png.
+    plots       Also write every plot into this folder, as .svg and, if the extra plot is installed, as .png.
     device      auto, cpu, cuda, cuda:1 or mps.
     precision   auto, float32 or bfloat16.
     workers     Threads for reading images; 0 = one per core.
-    seed        Seed of the images that are drawn when there are too many to show all.
+    seed        Seed for choosing images when there are too many to show.
     progress    reports progress
-    raises      UcdirError when `folder` is neither, or damaged; images that are missing are only counted
+    raises      UcdirError when `folder` is neither, or is damaged; missing images are only counted
     """
     from ucdir.report.write import ReportResult, draw_page, write_plots
 
@@ -52,7 +52,7 @@ def write_report(
 
 
 def show_report(result: "ReportResult", plots: Path | None = None, json: bool = False) -> None:
-    """Print what was written.
+    """Print the written files.
 
     json   Print one JSON document instead of lines.
     """

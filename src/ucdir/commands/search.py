@@ -1,4 +1,4 @@
-"""`ucdir search`: pictures in, the most similar pictures of a gallery out. Starts without torch where it can."""
+"""`ucdir search`: find the most similar images of a gallery. Starts without torch if the encoder is exported."""
 
 import os
 from collections.abc import Callable
@@ -40,27 +40,27 @@ def search(
     expand: int | None = None,
     min_confidence: float = 0.0,
 ) -> SearchResult:
-    """Find the images of a gallery that are most similar to a picture: exact cosine, equal ones by image id.
+    """Find the images of a gallery that are most similar to a picture: exact cosine, ties in order of image id.
 
-    gallery          Gallery folder; with another engine the name of the collection.
+    gallery          Gallery folder, or the name of a collection for another engine.
     query            Image to search with, or a folder or manifest of them.
-    k                Hits for each query.
-    encoder          Run or encoder folder, if it has moved since.
+    k                Hits per query.
+    encoder          Run or encoder folder, if it has moved.
     domain           Search only this domain of the gallery.
     under            Search only images below this folder, absolute or relative to the folder of each domain.
     device           auto, cpu, cuda, cuda:1 or mps.
     precision        auto, float32 or bfloat16.
-    batch_size       images at a time
+    batch_size       images per batch
     workers          Threads for reading images; 0 = one per core.
-    runtime          auto, torch, or onnx: the encoder that ucdir export wrote.
-    engine           Where the gallery lives: folder, or milvus:URI.
-    as_domain        Domain of the encoder that the queries belong to. Default: recognised.
-    expand           Move a query toward its N best hits and search again; 0 = look for this exact object. Default: what is
-                     best for the encoder.
-    min_confidence   Omit hits that are less likely to be right, from 0 to 1.
+    runtime          auto, torch, or onnx for the file that ucdir export wrote.
+    engine           Storage of the gallery: folder, or milvus:URI.
+    as_domain        Domain that the queries belong to, as the encoder names it. Default: recognised.
+    expand           Move a query toward its N best hits and search again; 0 searches for this exact object. Default: the best
+                     number for the encoder.
+    min_confidence   Omit hits whose probability of being right is lower than this, from 0 to 1.
     """
     if k < 1:
-        raise UsageError(f"k={k}: expected 1 or more. Give --k 10, say.")
+        raise UsageError(f"k={k}: expected 1 or more. For example: --k 10.")
     if expand is not None and expand < 0:
         raise UsageError(f"expand={expand}: expected 0 or more. Use --expand 0 to search with the unchanged query.")
     opened = open_engine(gallery, engine)
@@ -82,8 +82,8 @@ def _least(wanted: float, confidence: Confidence | None) -> float:
         raise UsageError(f"min_confidence={wanted}: expected a number from 0 to 1.")
     if wanted and confidence is None:
         raise UsageError(
-            "--min-confidence: the encoder of this gallery has no calibrated confidence. Leave it out, or index with "
-            "a run of method align."
+            "--min-confidence: the encoder of this gallery has no calibrated confidence. Leave the flag out, or index "
+            "with a run of method align."
         )
     return wanted
 
@@ -96,7 +96,7 @@ def _embed(
     workers: int,
     advance: Callable[[int], None],
 ) -> tuple[Encoded, list[int], tuple[ImageError, ...]]:
-    """The readable images, their positions in `paths`, and the errors of the others."""
+    """Return the embeddings of the readable images, their positions in `paths`, and the errors of the others."""
     parts: list[Encoded] = []
     image_ids: list[int] = []
     unreadable: list[ImageError] = []
@@ -135,7 +135,7 @@ def _finite(rows: np.ndarray, query: Path) -> np.ndarray:
 def show_hits(result: SearchResult, k: int = 10, html: Path | None = None, json: bool = False) -> None:
     """Print the hits.
 
-    html   Also write a page with pictures.
+    html   Also write a page with the pictures of the hits.
     json   Print one JSON document instead of a table.
     """
     from ucdir.report.search_page import write_search_page

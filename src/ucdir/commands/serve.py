@@ -1,4 +1,4 @@
-"""`ucdir serve`: galleries searched in a browser or by programs, until Ctrl-C."""
+"""`ucdir serve`: search galleries from a browser or another program, until Ctrl-C."""
 
 import logging
 import os
@@ -25,10 +25,11 @@ TOKEN_VARIABLE = "UCDIR_TOKEN"
 
 @dataclass(frozen=True)
 class Serving:
-    """What is about to be served, and where.
+    """A service that is about to start.
 
-    address   to open in a browser
-    warnings  what the one who started it should know
+    address    to open in a browser
+    galleries  name and number of images of each
+    warnings   for the operator
     """
 
     address: str
@@ -54,25 +55,25 @@ def serve(
     precision: str = "auto",
     begun: Callable[[Serving], None] = lambda serving: None,
 ) -> None:
-    """Search galleries in a browser: drop or draw a picture. Programs use the same addresses.
+    """Search galleries in a browser, by dropping or drawing a picture, or from programs over HTTP.
 
-    galleries        Gallery folders, or collections of another engine; NAME=GALLERY gives a name.
-    host             Address to listen on; 0.0.0.0 = all of this machine.
+    galleries        Gallery folders, or collections of another engine; NAME=GALLERY sets a name.
+    host             Address to listen on; 0.0.0.0 = all addresses of this machine.
     port             Port to listen on; 0 = any that is free.
     token_file       File with the token that every request needs. Default: the variable UCDIR_TOKEN.
-    allow_hosts       Another host name that browsers may use; repeat for several.
+    allow_hosts      Another host name that browsers may use. Repeat for several.
     max_bytes        Largest upload in bytes.
     max_pixels       Largest upload in pixels.
-    queue            Searches at a time; clients are asked to retry further ones.
-    upload_seconds   Time in which an upload must have arrived.
-    engine           Where the galleries live: folder, or milvus:URI.
-    encoder          Run or encoder folder, if it has moved since.
-    runtime          auto, torch, or onnx: the encoder that ucdir export wrote.
+    queue            Searches to run or hold at a time; further clients are asked to retry.
+    upload_seconds   Seconds within which an upload must arrive.
+    engine           Storage of the galleries: folder, or milvus:URI.
+    encoder          Run or encoder folder, if it has moved.
+    runtime          auto, torch, or onnx for the file that ucdir export wrote.
     device           auto, cpu, cuda, cuda:1 or mps.
     precision        auto, float32 or bfloat16.
-    begun            called once with the address
+    begun            called once, when the service listens
 
-    Runs until Ctrl-C or SIGTERM; searches in flight finish.
+    Runs until Ctrl-C or SIGTERM, and finishes running searches first.
     """
     _check_installed()
     from ucdir.web.app import create_app
@@ -103,7 +104,7 @@ def serve(
 
 
 def open_galleries(galleries: Sequence[str], engine: str) -> dict[str, Engine]:
-    """Name -> opened gallery, in the order given; UsageError when two have one name."""
+    """Open galleries by name, in the given order. UsageError when two have the same name."""
     if not galleries:
         raise UsageError("no gallery to serve. Give a gallery folder that ucdir index wrote.")
     opened: dict[str, Engine] = {}
@@ -120,7 +121,7 @@ def open_galleries(galleries: Sequence[str], engine: str) -> dict[str, Engine]:
 def load_encoders(
     opened: dict[str, Engine], encoder: Path | None, device: str, precision: str, runtime: str, engine: str = FOLDER
 ) -> dict[str, QueryEncoder]:
-    """Fingerprint -> encoder: one for all galleries that it made."""
+    """Load the encoder of each fingerprint once; galleries with the same encoder share it."""
     loaded: dict[str, QueryEncoder] = {}
     for name, gallery in opened.items():
         info = gallery.info
@@ -133,7 +134,7 @@ def load_encoders(
 
 
 def read_token(file: Path | None) -> str | None:
-    """The token of a file, or of the environment; None when neither is given."""
+    """Read the token from a file or the environment; None when neither is given."""
     if file is None:
         token, source = os.environ.get(TOKEN_VARIABLE, ""), f"the variable {TOKEN_VARIABLE}"
         if not token:
@@ -167,7 +168,7 @@ def _check_numbers(max_bytes: int, max_pixels: int, queue: int, upload_seconds: 
 def _open_to_all(host: str) -> str:
     return (
         f"anyone who can reach {host} can search and see these images, because there is no token. "
-        "Give --token-file FILE, or stay with --host 127.0.0.1."
+        "Add --token-file FILE, or use --host 127.0.0.1."
     )
 
 
@@ -196,7 +197,7 @@ def show_address(serving: Serving) -> None:
 
 
 def _show_nothing(result: None) -> None:
-    """The end of a service needs no words."""
+    """Print nothing when the service ends."""
 
 
 serve_command = command(serve, _show_nothing, supply=_printing_the_address)

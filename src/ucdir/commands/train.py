@@ -1,4 +1,4 @@
-"""`ucdir train`: an encoder from two or more folders of unlabelled images."""
+"""`ucdir train`: learn an encoder from two or more folders of unlabelled images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -32,17 +32,17 @@ def train(
 ) -> "TrainResult":
     """Learn an encoder from two or more folders, without labels.
 
-    sources         Two or more folders or manifests; NAME=DIR gives a name. Not needed with --resume.
+    sources         Two or more folders or manifests, one per domain; NAME=DIR sets its name. Not needed with --resume.
     out             Run folder to write.
-    settings        all of them; or {"section.key": value} for those that differ from `preset` and `config`
-    resume          Continue the run in --out where it stopped, with its settings; another cache or device is allowed.
+    settings        complete settings; or {"section.key": value} to change some of `preset` and `config`
+    resume          Continue the run in --out with its own settings; only the cache and the device may change.
     overwrite       Delete an existing run first.
     progress, log   report progress; print a line
-    report          Write report.html at the end; the run is complete even if that fails.
+    report          Write report.html at the end. The run is complete even if that fails.
     preset          A complete set of settings: align (the default), tune, head, quick, demo, office-home or domainnet.
     config          TOML file with settings.
     init            Start from the weights of this encoder folder, including its head.
-    raises          UcdirError, and InterruptedRun on Ctrl-C: what was finished is kept and can be resumed
+    raises          UcdirError; InterruptedRun on Ctrl-C. A stopped run can be resumed
     """
     from ucdir.learn.run import carry_out, resolve
     from ucdir.model.processes import joined, own_device
@@ -74,7 +74,7 @@ def _complete(
     config: Path | None,
     init: Path | None,
 ) -> Settings | None:
-    """All settings; None when nothing was given: a resumed run keeps its own, a new one has the defaults."""
+    """Return the complete settings, or None when none were given."""
     if isinstance(given, Settings):
         return given
     assigned = dict(given or {})
@@ -89,7 +89,7 @@ def _complete(
 
 
 def show_run(result: "TrainResult", json: bool = False) -> None:
-    """Print what was written and what to do next.
+    """Print the written files and the next command.
 
     json   Print one JSON document instead of lines.
     """
